@@ -1,0 +1,37 @@
+# The two commands that matter are `make lab` and `make test`; each sets up what it needs.
+
+BIN := .venv/bin
+FIRST := $(firstword $(wildcard chapters/00_*/*.ipynb) chapters)
+FAST := not browser and not network and not slow
+
+.PHONY: help env lab build lint test clean
+
+help:
+	@echo "make lab     open the course in JupyterLab (ARGS='--no-browser --port 9000' goes to JupyterLab)"
+	@echo "make test    check the style, the generated notebooks and the code"
+	@echo "make build   generate the notebooks from their masters"
+	@echo "make lint    check the style only"
+	@echo "make clean   remove caches (delete .venv to set up afresh)"
+
+env:
+	@python3 bootstrap.py
+
+# The server's root is the repository, so that every chapter is in reach of the first.
+lab: env
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/$(FIRST) $(ARGS)
+
+build: env
+	$(BIN)/mi build
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Two processes, one thread each: torch would otherwise start a thread per core in both.
+test: lint
+	$(BIN)/mi build --check
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(FAST)" -n 2 --dist loadscope
+
+clean:
+	rm -rf .pytest_cache .ruff_cache build
+	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +

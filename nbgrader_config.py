@@ -1,0 +1,42 @@
+"""nbgrader's settings: which folder is which, what a learner must not get, and how grading runs."""
+
+import os
+import sys
+from importlib.util import find_spec
+
+c = get_config()  # noqa: F821  (nbgrader provides it)
+
+# nbgrader starts `alembic` by its name, also where this environment is used without having been activated.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+
+c.CourseDirectory.course_id = "mechinterp"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "chapters"
+
+# nbgrader copies the other files of an assignment's folder to the learners. The masters hold all solutions.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "[0-9][0-9]_*.md"]
+
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
+c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
+
+# Copied, deleted or damaged cells, and output on stderr, cost no honest points.
+c.Autograde.sanitize_preprocessors.insert(0, "utils.course.autograding.RestoreCells")
+c.Autograde.autograde_preprocessors.insert(1, "utils.course.autograding.IgnoreStderr")  # right after the run
+
+# The check cells of a whole chapter take seconds; a learner's endless experiment must not take the night.
+c.Execute.timeout = 300
+
+# The kernel's own log lines (a warning about TCP for each submission) are no news to an instructor.
+c.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
+
+# A check's report is up to 110 columns wide; `nbgrader validate` would cut it at 90.
+c.Validator.width = 120
+
+# The page for grading by hand has a template of ours, so that it works without a network.
+c.HTMLExporter.extra_template_basedirs = [
+    os.path.join(os.path.dirname(find_spec(package).origin), *folders)
+    for package, *folders in (
+        ("utils.course", "templates"),
+        ("nbgrader", "server_extensions", "formgrader", "templates"),
+    )
+]

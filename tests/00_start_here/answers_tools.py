@@ -1,0 +1,163 @@
+"""Wrong and right answers for the two exercises of chapter 00."""
+
+from functools import reduce
+
+import torch
+from einops import einsum
+from einops import reduce as einops_reduce
+
+from utils.course.catalogue import right, wrong
+
+
+@wrong("row_means", "You average over the rows: one number for each column. The axis that disappears is the last one.")
+def column_means(x):
+    return x.mean(dim=-2)
+
+
+@wrong("row_means", "This is the sum of each row. A mean is the sum divided by the number of columns.")
+def row_sums(x):
+    return einsum(x, "batch row column -> batch row")
+
+
+@wrong("row_means", "The numbers are right, but the averaged axis is still there, with length 1. `keepdim` keeps it.")
+def keeps_the_axis(x):
+    return x.mean(dim=-1, keepdim=True)
+
+
+@wrong("row_means", "You average over the batch too. Each matrix keeps its own means.")
+def averages_the_batch(x):
+    return x.mean(dim=(0, 2))
+
+
+@wrong(
+    "row_means",
+    "You divide by the number of rows. For a square matrix nobody would notice; divide by "
+    "the number of columns, `x.shape[-1]`.",
+)
+def divides_by_rows(x):
+    return x.sum(dim=-1) / x.shape[-2]
+
+
+@wrong("row_means", "The numbers are right, but the graph is cut: no gradient reaches x.")
+def detached_means(x):
+    return x.detach().mean(dim=-1)
+
+
+@right("row_means")
+def with_einsum(x):
+    return einsum(x, "batch row column -> batch row") / x.shape[-1]
+
+
+@right("row_means")
+def with_reduce(x):
+    return einops_reduce(x, "batch row column -> batch row", "mean")
+
+
+@right("row_means")
+def with_loops(x):
+    return torch.stack([torch.stack([sum(row) / len(row) for row in matrix]) for matrix in x])
+
+
+@wrong(
+    "record_activation",
+    "Your hook stays on the model. It fires in every later run, and after ten calls "
+    "there are ten of them. `register_forward_hook` returns a handle that can "
+    "remove it.",
+)
+def leaves_its_hook(model, name, x):
+    found = []
+    model.get_submodule(name).register_forward_hook(lambda *arguments: found.append(arguments[-1]))
+    model(x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "Your hook is removed after a good run, and stays when the run raises: the line "
+    "that removes it is never reached. `try` … `finally` runs it in both cases.",
+)
+def removes_after_success_only(model, name, x):
+    found = []
+    handle = model.get_submodule(name).register_forward_hook(lambda *arguments: found.append(arguments[-1]))
+    model(x)
+    handle.remove()
+    return found[0]
+
+
+def run_with(model, module, hook, x):
+    handle = module.register_forward_hook(hook)
+    try:
+        return model(x)
+    finally:
+        handle.remove()
+
+
+@wrong(
+    "record_activation",
+    "You return what goes into the submodule. A forward hook is given the inputs and the output; keep the output.",
+)
+def records_the_input(model, name, x):
+    found = []
+    run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(inputs[0]), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You return the model's own output. The hook has what you want; what the call returns can be dropped.",
+)
+def returns_the_output(model, name, x):
+    return run_with(model, model.get_submodule(name), lambda module, inputs, output: None, x)
+
+
+@wrong("record_activation", "The values are right, but detached: no gradient can flow back through this activation.")
+def records_detached(model, name, x):
+    found = []
+    run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output.detach().clone()), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You look for the name among the model's children only. A name with a dot, such "
+    "as block.1, is a child of a child: `named_modules` and `get_submodule` know "
+    "it.",
+)
+def children_only(model, name, x):
+    found = []
+    run_with(model, getattr(model, name), lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You clear all hooks of the submodules, also those that somebody else had put "
+    "there. Remove your own, by its handle.",
+)
+def clears_all_hooks(model, name, x):
+    found = []
+    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: found.append(output))
+    try:
+        model(x)
+    finally:
+        for module in model.modules():
+            module._forward_hooks.clear()
+    return found[0]
+
+
+@right("record_activation")
+def walks_the_name(model, name, x):
+    found = {}
+    module = reduce(getattr, name.split("."), model)
+    run_with(model, module, lambda module, inputs, output: found.update(out=output), x)
+    return found["out"]
+
+
+@right("record_activation")
+def copies(model, name, x):
+    found = []
+    module = dict(model.named_modules()).get(name)
+    if module is None:
+        raise AttributeError(f"no submodule {name}")
+    run_with(model, module, lambda module, inputs, output: found.append(output.clone()), x)
+    return found[0]

@@ -1,0 +1,235 @@
+"""Wrong and right answers to the exercises on counting."""
+
+from collections import Counter
+from dataclasses import replace
+
+import torch
+
+from utils.course.catalogue import right, wrong
+from utils.transformer.accounting import attention_flops, count_parameters
+from utils.transformer.model import Transformer
+
+
+def summed(counts):
+    parts = {name: value for name, value in counts.items() if name != "total"}
+    return parts | {"total": sum(parts.values())}
+
+
+# --- count_parameters
+
+
+@wrong(
+    "count_parameters",
+    "Your attention counts 4 * d_model^2, which presumes n_heads * d_head = d_model. That is a habit and "
+    "not a law; count from the shapes.",
+)
+def heads_fill_the_model(cfg):
+    counts = count_parameters(cfg)
+    return summed(counts | {"attention": cfg.n_layers * 4 * (cfg.d_model**2 + cfg.d_model)})
+
+
+@wrong("count_parameters", "Your MLP is 4 * d_model wide. The config's d_mlp says how wide it is.")
+def four_times_wide(cfg):
+    return count_parameters(replace(cfg, d_mlp=4 * cfg.d_model))
+
+
+@wrong(
+    "count_parameters",
+    "Matrices are counted, biases are not. b_Q, b_K, b_V, b_O, b_in, b_out and b_U are trained as well.",
+)
+def no_biases(cfg):
+    all_heads = cfg.n_heads * cfg.d_head
+    return summed(
+        count_parameters(cfg)
+        | {
+            "attention": cfg.n_layers * 4 * cfg.d_model * all_heads,
+            "mlp": cfg.n_layers * 2 * cfg.d_model * cfg.d_mlp,
+            "unembed": cfg.d_model * cfg.d_vocab,
+        }
+    )
+
+
+@wrong(
+    "count_parameters",
+    "b_O is counted once for each head. It belongs to the layer: d_model numbers, whatever n_heads is.",
+)
+def output_bias_per_head(cfg):
+    counts = count_parameters(cfg)
+    too_many = cfg.n_layers * (cfg.n_heads - 1) * cfg.d_model
+    return summed(counts | {"attention": counts["attention"] + too_many})
+
+
+@wrong(
+    "count_parameters", "The final layer norm is missing: two norms in each block, and one more before the unembedding."
+)
+def final_norm_missing(cfg):
+    return summed(count_parameters(cfg) | {"layer_norm": 4 * cfg.n_layers * cfg.d_model})
+
+
+@wrong("count_parameters", "A layer norm has a scale and a shift, 2 * d_model numbers; you count d_model.")
+def scales_only(cfg):
+    return summed(count_parameters(cfg) | {"layer_norm": (2 * cfg.n_layers + 1) * cfg.d_model})
+
+
+@wrong("count_parameters", "Attention and MLP are counted for one layer. The groups are over all layers.")
+def one_layer(cfg):
+    counts = count_parameters(cfg)
+    return summed(counts | {name: counts[name] // cfg.n_layers for name in ("attention", "mlp")})
+
+
+@wrong("count_parameters", "b_U is missing: each token of the vocabulary has a bias of its own.")
+def unembedding_bias_missing(cfg):
+    return summed(count_parameters(cfg) | {"unembed": cfg.d_model * cfg.d_vocab})
+
+
+@wrong(
+    "count_parameters",
+    "Your total leaves out the embeddings, as papers on scaling laws do. Here it is everything that "
+    "training can change.",
+)
+def without_embeddings(cfg):
+    counts = count_parameters(cfg)
+    return counts | {"total": counts["attention"] + counts["mlp"] + counts["layer_norm"]}
+
+
+@wrong(
+    "count_parameters",
+    "You count W_U as shared with W_E. In GPT-2 the two are one matrix; this course's transformer has both.",
+)
+def tied(cfg):
+    return summed(count_parameters(cfg) | {"unembed": cfg.d_vocab})
+
+
+@right("count_parameters")
+def from_shapes(cfg):
+    d, h, k, m, v = cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_mlp, cfg.d_vocab
+    attention, mlp = 3 * (h * d * k + h * k) + h * k * d + d, d * m + m + m * d + d
+    block = {"attention": attention, "mlp": mlp, "layer_norm": d + d + d + d}
+    counts = {"unembed": d * v + v, "embed": v * d, "pos_embed": cfg.n_ctx * d}
+    counts |= {name: sum(value for _ in range(cfg.n_layers)) for name, value in block.items()}
+    counts["layer_norm"] += 2 * d
+    counts["total"] = sum(counts.values())
+    return counts
+
+
+@right("count_parameters")
+def from_a_module(cfg):
+    with torch.device("meta"):
+        counts = Counter({"total": 0})
+        for name, parameter in Transformer(cfg).named_parameters():
+            part = name.split(".")[2 if name.startswith("blocks.") else 0]
+            group = "layer_norm" if part.startswith("ln") else "attention" if part == "attn" else part
+            counts.update({group: parameter.numel(), "total": parameter.numel()})
+    return dict(counts)
+
+
+# --- attention_flops
+
+
+@wrong(
+    "attention_flops",
+    "You count each multiplication with its addition as one. In this count (and in most papers) they are "
+    "two operations.",
+)
+def multiply_adds(cfg, n_ctx):
+    return {name: value // 2 for name, value in attention_flops(cfg, n_ctx).items()}
+
+
+@wrong(
+    "attention_flops",
+    "Your scores and weighted values leave out the masked pairs. The straightforward computation makes "
+    "the whole square and masks afterwards, so it pays for all n_ctx^2 pairs.",
+)
+def masked_pairs_free(cfg, n_ctx):
+    if n_ctx < 1:
+        raise ValueError
+    flops = attention_flops(cfg, n_ctx)
+    pairs = n_ctx * (n_ctx + 1) * cfg.n_heads * cfg.d_head
+    return summed(flops | {"scores": pairs, "weighted_values": pairs})
+
+
+@wrong("attention_flops", "You count at the length cfg.n_ctx instead of at the argument n_ctx.")
+def length_of_the_config(cfg, n_ctx):
+    if n_ctx < 1:
+        raise ValueError
+    return attention_flops(cfg, cfg.n_ctx)
+
+
+@wrong("attention_flops", "This is one head's share. The count is for all heads of the layer.")
+def one_head(cfg, n_ctx):
+    return attention_flops(replace(cfg, n_heads=1), n_ctx)
+
+
+@wrong("attention_flops", "You count all layers. The count is for one attention layer.")
+def all_layers(cfg, n_ctx):
+    return {name: cfg.n_layers * value for name, value in attention_flops(cfg, n_ctx).items()}
+
+
+@wrong("attention_flops", "'qkv' counts one projection. Queries, keys and values are three.")
+def queries_only(cfg, n_ctx):
+    flops = attention_flops(cfg, n_ctx)
+    return summed(flops | {"qkv": flops["qkv"] // 3})
+
+
+@wrong(
+    "attention_flops",
+    "Your head width is d_model / n_heads. The config's d_head says what it is, and the two need not agree.",
+)
+def divided_width(cfg, n_ctx):
+    if n_ctx < 1:
+        raise ValueError
+    n, d = n_ctx, cfg.d_model
+    pairs = 2 * n * n * d
+    return summed({"qkv": 6 * n * d * d, "scores": pairs, "weighted_values": pairs, "output": 2 * n * d * d})
+
+
+@wrong(
+    "attention_flops",
+    "Your scores and weighted values grow linearly with the length. Every position is compared with "
+    "every position: that is n_ctx^2 dot products of length d_head in each head.",
+)
+def linear_scores(cfg, n_ctx):
+    flops = attention_flops(cfg, n_ctx)
+    return summed(flops | {name: flops[name] // n_ctx for name in ("scores", "weighted_values")})
+
+
+@wrong(
+    "attention_flops",
+    "The numbers are right, but a length of 0 or less goes through. The docstring asks for a ValueError there.",
+)
+def any_length(cfg, n_ctx):
+    n, d, w = n_ctx, cfg.d_model, cfg.n_heads * cfg.d_head
+    pairs = 2 * n * n * w
+    return summed({"qkv": 6 * n * d * w, "scores": pairs, "weighted_values": pairs, "output": 2 * n * d * w})
+
+
+@right("attention_flops")
+def matrix_products(cfg, n_ctx):
+    def product(a, b, c):
+        return 2 * a * b * c
+
+    if n_ctx <= 0:
+        raise ValueError("n_ctx must be positive")
+    head = {
+        "qkv": 3 * product(n_ctx, cfg.d_model, cfg.d_head),
+        "scores": product(n_ctx, cfg.d_head, n_ctx),
+        "weighted_values": product(n_ctx, n_ctx, cfg.d_head),
+        "output": product(n_ctx, cfg.d_head, cfg.d_model),
+    }
+    counts = {name: cfg.n_heads * value for name, value in head.items()}
+    counts["total"] = sum(counts.values())
+    return counts
+
+
+@right("attention_flops")
+def one_long_sum(cfg, n_ctx):
+    if n_ctx < 1:
+        raise ValueError(n_ctx)
+    w = cfg.n_heads * cfg.d_head
+    return {
+        "total": 4 * n_ctx * w * (2 * cfg.d_model + n_ctx),
+        "output": 2 * n_ctx * cfg.d_model * w,
+        "qkv": 6 * n_ctx * cfg.d_model * w,
+        "weighted_values": 2 * n_ctx**2 * w,
+        "scores": 2 * n_ctx**2 * w,
+    }

@@ -1,0 +1,271 @@
+"""Wrong and right answers to the exercises on rewriting weights."""
+
+import torch
+
+from utils.course.catalogue import right, wrong
+from utils.transformer.weights import center_writing_weights, fold_layer_norm
+
+
+def readers(cfg):
+    """(norm, weight, bias) of everything that reads a layer norm."""
+    found = [("ln_final", "unembed.W_U", "unembed.b_U")]
+    for i in range(cfg.n_layers):
+        found += [(f"blocks.{i}.ln1", f"blocks.{i}.attn.W_{x}", f"blocks.{i}.attn.b_{x}") for x in "QKV"]
+        found += [(f"blocks.{i}.ln2", f"blocks.{i}.mlp.W_in", f"blocks.{i}.mlp.b_in")]
+    return found
+
+
+def layer_norms(state):
+    return {name: value for name, value in state.items() if ".ln" in f".{name}"}
+
+
+def reset(state):
+    norms = layer_norms(state)
+    return {name: torch.full_like(value, float(name.endswith("w"))) for name, value in norms.items()}
+
+
+def folded(state, triples, scale=lambda w, matrix: w[:, None] * matrix, shift=lambda w, b, matrix: b @ matrix):
+    new = dict(state)
+    for norm, weight, bias in triples:
+        w, b, matrix = state[f"{norm}.w"], state[f"{norm}.b"], state[weight]
+        new[weight], new[bias] = scale(w, matrix), state[bias] + shift(w, b, matrix)
+    norms = {norm for norm, _, _ in triples}
+    return new | {name: value for name, value in reset(state).items() if name[:-2] in norms}
+
+
+# --- fold_layer_norm
+
+
+@wrong(
+    "fold_layer_norm",
+    "The scales are folded, but the shifts are lost: b @ W is the same number for every input, so it "
+    "belongs into the reader's bias.",
+)
+def shifts_lost(state, cfg):
+    return folded(state, readers(cfg), shift=lambda w, b, matrix: 0)
+
+
+@wrong(
+    "fold_layer_norm",
+    "The readers are right, but the layer norms still have their w and b, so everything is applied twice.",
+)
+def not_reset(state, cfg):
+    return folded(state, readers(cfg)) | layer_norms(state)
+
+
+@wrong(
+    "fold_layer_norm",
+    "Your shift goes through the scaled matrix, so it is multiplied by w on the way. In (x * w + b) @ W "
+    "the scale touches x only: use W as it was for the bias.",
+)
+def shift_scaled_too(state, cfg):
+    return folded(state, readers(cfg), shift=lambda w, b, matrix: b @ (w[:, None] * matrix))
+
+
+@wrong("fold_layer_norm", "You fold what is in the blocks, but ln_final has a reader too: the unembedding.")
+def final_norm_left(state, cfg):
+    return folded(state, readers(cfg)[1:])
+
+
+@wrong("fold_layer_norm", "ln1 and ln_final are folded, ln2 is not: the MLP's W_in and b_in read it.")
+def mlp_left(state, cfg):
+    return folded(state, [triple for triple in readers(cfg) if ".mlp." not in triple[1]])
+
+
+@wrong(
+    "fold_layer_norm",
+    "Queries and keys are folded, values are not. All three read ln1: after the reset, W_V and b_V miss "
+    "its scale and shift.",
+)
+def values_left(state, cfg):
+    return folded(state, [triple for triple in readers(cfg) if not triple[1].endswith("W_V")])
+
+
+@wrong("fold_layer_norm", "Only block 0 is folded. How many blocks does the config say there are?")
+def first_block_only(state, cfg):
+    found = readers(cfg)
+    return folded(state, [triple for triple in found if triple[0].startswith(("blocks.0.", "ln_final"))])
+
+
+@wrong(
+    "fold_layer_norm",
+    "You divide by w. To take the scale out of the norm, the matrix behind it has to do the same multiplication.",
+)
+def divided(state, cfg):
+    return folded(state, readers(cfg), scale=lambda w, matrix: matrix / w[:, None])
+
+
+@wrong(
+    "fold_layer_norm",
+    "You remove the layer norms' names. Then `Transformer` can't load the result: a norm with w = 1 and "
+    "b = 0 should stay in its place.",
+)
+def names_removed(state, cfg):
+    new = folded(state, readers(cfg))
+    return {name: value for name, value in new.items() if name not in layer_norms(state)}
+
+
+@wrong("fold_layer_norm", "Attention reads ln1 and the MLP reads ln2; here it is the other way round.")
+def norms_swapped(state, cfg):
+    other = {"ln1": "ln2", "ln2": "ln1"}
+    swapped = [(norm[:-3] + other.get(norm[-3:], norm[-3:]), *names) for norm, *names in readers(cfg)]
+    return folded(state, swapped)
+
+
+@wrong(
+    "fold_layer_norm",
+    "Your numbers are right, but they come back in float32 whatever they were: every float64 weight has "
+    "lost half of its digits.",
+)
+def single_precision(state, cfg):
+    return {name: value.float() for name, value in fold_layer_norm(state, cfg).items()}
+
+
+@wrong(
+    "fold_layer_norm",
+    "You write into the caller's tensors (`*=`, `+=` or methods ending in `_`), so the model that the "
+    "state came from is changed as well.",
+)
+def in_place(state, cfg):
+    for name, value in fold_layer_norm(state, cfg).items():
+        state[name].copy_(value)
+    return dict(state)
+
+
+@right("fold_layer_norm")
+def through_helper(state, cfg):
+    return folded(state, readers(cfg))
+
+
+@right("fold_layer_norm")
+def head_by_head(state, cfg):
+    new = {name: value.clone() for name, value in state.items()}
+    for i in range(cfg.n_layers):
+        w, b = state[f"blocks.{i}.ln1.w"], state[f"blocks.{i}.ln1.b"]
+        for x in "QKV":
+            for head in range(cfg.n_heads):
+                matrix = state[f"blocks.{i}.attn.W_{x}"][head]
+                new[f"blocks.{i}.attn.b_{x}"][head] += (b[:, None] * matrix).sum(0)
+                new[f"blocks.{i}.attn.W_{x}"][head] = torch.diag(w) @ matrix
+    return folded(new, [triple for triple in readers(cfg) if ".attn." not in triple[1]]) | reset(state)
+
+
+# --- center_writing_weights
+
+
+def writers(cfg):
+    names = ("attn.W_O", "attn.b_O", "mlp.W_out", "mlp.b_out")
+    in_blocks = [f"blocks.{i}.{name}" for i in range(cfg.n_layers) for name in names]
+    return ["embed.W_E", "pos_embed.W_pos", *in_blocks]
+
+
+def centred(state, names, dim=-1):
+    return dict(state) | {name: state[name] - state[name].mean(dim=dim, keepdim=True) for name in names}
+
+
+@wrong(
+    "center_writing_weights",
+    "You take the mean over a matrix's first dimension (tokens, positions, heads, neurons). What a layer "
+    "norm removes is the mean over d_model, which is always the last one here.",
+)
+def over_rows(state, cfg):
+    return centred(state, writers(cfg), dim=0)
+
+
+@wrong(
+    "center_writing_weights",
+    "Matrices are centred, biases are not. b_O and b_out are written into the stream as well, at every position.",
+)
+def biases_left(state, cfg):
+    return centred(state, [name for name in writers(cfg) if ".b_" not in name])
+
+
+@wrong(
+    "center_writing_weights",
+    "W_pos is not centred: the positional embedding writes into the stream just as the token embedding does.",
+)
+def positions_left(state, cfg):
+    return centred(state, [name for name in writers(cfg) if "W_pos" not in name])
+
+
+@wrong(
+    "center_writing_weights",
+    "You centre the blocks and leave both embeddings, the stream's first writers, as they are.",
+)
+def embeddings_left(state, cfg):
+    return centred(state, [name for name in writers(cfg) if name.startswith("blocks.")])
+
+
+@wrong(
+    "center_writing_weights",
+    "These are the weights that read the stream (W_Q, W_K, W_V, W_in). What you want is what writes: "
+    "which parameters have d_model as their last dimension?",
+)
+def readers_centred(state, cfg):
+    names = ("attn.W_Q", "attn.W_K", "attn.W_V", "mlp.W_in")
+    return centred(state, [f"blocks.{i}.{name}" for i in range(cfg.n_layers) for name in names], dim=-2)
+
+
+@wrong(
+    "center_writing_weights",
+    "You subtract one number from a whole matrix, its overall mean. Each vector that can be written "
+    "needs a mean of its own.",
+)
+def one_mean(state, cfg):
+    return dict(state) | {name: state[name] - state[name].mean() for name in writers(cfg)}
+
+
+@wrong(
+    "center_writing_weights",
+    "You also divide by the standard deviation. That changes how much each part writes compared with the "
+    "others, and with it the logits.",
+)
+def standardised(state, cfg):
+    new = centred(state, writers(cfg))
+    return new | {name: new[name] / new[name].std(dim=-1, keepdim=True) for name in writers(cfg)}
+
+
+@wrong("center_writing_weights", "Only block 0 is centred. How many blocks does the config say there are?")
+def only_the_first_block(state, cfg):
+    return centred(state, [name for name in writers(cfg) if not name.startswith("blocks.") or ".0." in name])
+
+
+@wrong(
+    "center_writing_weights",
+    "You centre the unembedding over the vocabulary as well. That leaves probabilities alone, but it "
+    "moves the logits, and W_U reads the stream, it doesn't write to it.",
+)
+def unembedding_too(state, cfg):
+    return centred(state, [*writers(cfg), "unembed.W_U", "unembed.b_U"])
+
+
+@wrong("center_writing_weights", "The numbers are right, but they come back in float32 whatever they were.")
+def centred_in_single_precision(state, cfg):
+    return {name: value.float() for name, value in center_writing_weights(state, cfg).items()}
+
+
+@wrong(
+    "center_writing_weights",
+    "You write into the caller's tensors (`-=` or `sub_`), so the model that the state came from is changed as well.",
+)
+def centred_in_place(state, cfg):
+    for name in writers(cfg):
+        state[name] -= state[name].mean(dim=-1, keepdim=True)
+    return dict(state)
+
+
+@right("center_writing_weights")
+def by_projection(state, cfg):
+    ones = torch.ones(cfg.d_model, dtype=state["embed.W_E"].dtype)
+    projection = torch.diag(ones) - torch.outer(ones, ones) / cfg.d_model
+    return {name: value @ projection if name in writers(cfg) else value for name, value in state.items()}
+
+
+@right("center_writing_weights")
+def by_name_endings(state, cfg):
+    new = {}
+    for name, value in state.items():
+        if name.rsplit(".", 1)[-1] in ("W_E", "W_pos", "W_O", "b_O", "W_out", "b_out"):
+            value = value - value.sum(-1, keepdim=True) / cfg.d_model
+        new[name] = value.clone()
+    return new

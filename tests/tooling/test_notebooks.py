@@ -1,0 +1,76 @@
+"""The committed notebooks: what the masters give, executed without error, nothing leaked to the learner."""
+
+import resource
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from utils.course.build import check_build, execute, read_masters
+from utils.course.learner import collect_answers
+from utils.course.manifest import chapters, find_chapter
+from utils.course.paths import learner_path, solution_path
+from utils.course.runner import run_checks
+
+NAMES = [chapter.name for chapter in chapters()]
+
+
+def test_what_is_committed_is_what_the_masters_give():
+    assert check_build(say=lambda line: None) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_solution_notebook_executes(name):
+    executed = execute(read_masters()[name])
+    assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source.strip())
+    noisy = [
+        c.id for c in executed.cells for o in c.get("outputs", []) if o.output_type == "stream" and o.name == "stderr"
+    ]
+    assert not noisy, f"cells that write to stderr: {noisy}"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 1024**2, "more than 2 GB"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_answer_of_the_solution_notebook_passes(name):
+    namespace, failed = collect_answers(find_chapter(name), solution_path(name))
+    assert failed == {}
+    for exercise in find_chapter(name).exercises:
+        assert run_checks(exercise, namespace[exercise.name]).status == "passed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_learner_gets_no_solution_and_no_output(name):
+    notebook = nbformat.read(learner_path(name), as_version=4)
+    for cell in notebook.cells:
+        assert "SOLUTION" not in cell.source and "HIDDEN TESTS" not in cell.source
+        assert not cell.get("outputs")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_a_text_alternative(name):
+    for cell in nbformat.read(solution_path(name), as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata.get("image/png", {}).get("alt", "")
+                assert len(alt) > 20, f"{name}, cell {cell.id}: a figure without a text alternative"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fresh_learner_notebook_is_all_not_attempted(name):
+    namespace, failed = collect_answers(find_chapter(name))
+    assert failed == {}
+    for exercise in find_chapter(name).exercises:
+        assert run_checks(exercise, namespace[exercise.name]).status == "not attempted"
+
+
+def test_checks_import_no_oracle_library():
+    """A learner's check must not wait for, or need, what only validates our references."""
+    code = (
+        "import sys\nfrom utils.course.manifest import exercises\nfrom utils.course.runner import run_checks\n"
+        "[run_checks(e, lambda *a, **k: None) for e in exercises().values()]\n"
+        "oracles = {'transformer_lens', 'sae_lens', 'transformers', 'captum', 'shap', 'tokenizers'}\n"
+        "print(sorted(oracles & sys.modules.keys()))"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert outcome.stdout.strip() == "[]"

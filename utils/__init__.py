@@ -1,0 +1,1 @@
+"""The course's code: reference implementations by chapter, and the machinery around them (``utils.course``)."""

@@ -1,0 +1,60 @@
+"""Steps that this course adds to nbgrader's autograding: accidents in a notebook cost no honest points.
+
+``nbgrader_config.py`` puts them into nbgrader's list of preprocessors.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader import utils
+from nbgrader.preprocessors import NbGraderPreprocessor
+
+
+class RestoreCells(NbGraderPreprocessor):
+    """Before anything else: every cell of the release is there once, with the release's nbgrader metadata.
+
+    Students copy, delete and retype cells. nbgrader by itself gives nothing for an answer whose check is
+    gone, and its remedy (``add_missing_cells``) drops a whole submission for a copied check cell.
+    """
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        course, asked = self.parent.parent.coursedir, resources["nbgrader"]
+        folder = Path(course.format_path(course.release_directory, ".", asked["assignment"]))
+        released = nbformat.read(folder / f"{asked['notebook']}.ipynb", as_version=4)
+        nb.cells = restored(nb.cells, [cell for cell in released.cells if "nbgrader" in cell.metadata])
+        return nb, resources
+
+
+def restored(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """A submission's cells, with those of the release that it lacks put where they belong.
+
+    Of a cell's copies the last one counts, as it does for the names that the copies define. What was deleted
+    comes back as it was handed out.
+    """
+    cells, found = list(cells), {}
+    for cell in cells:
+        metadata = cell.metadata.pop("nbgrader", None)
+        found[str(metadata.get("grade_id")) if isinstance(metadata, dict) else ""] = cell
+    position = 0
+    for wanted in released:
+        mine = found.get(wanted.metadata.nbgrader.grade_id)
+        if mine is None:
+            cells.insert(position, wanted)
+        else:
+            mine.metadata["nbgrader"] = wanted.metadata.nbgrader
+            position = next(i for i, cell in enumerate(cells) if cell is mine)
+        position += 1
+    return cells
+
+
+class IgnoreStderr(NbGraderPreprocessor):
+    """After the run: output on stderr is output, and no verdict. The check's verdict is whether it raised."""
+
+    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
+        if cell.cell_type == "code" and utils.is_grade(cell):
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.name = "stdout"
+        return cell, resources

@@ -1,0 +1,261 @@
+"""Masters and references in, solution notebooks and learner notebooks out.
+
+    solutions/NN/NN.md + utils  →  solutions/NN/NN.ipynb (executed)  →  chapters/NN/NN.ipynb, manifest.json
+
+An executed notebook carries a digest of everything it was made from; one whose digest still holds is left alone.
+"""
+
+import ast
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from utils.course import manifest, paths
+from utils.course.manifest import CourseError
+from utils.course.masters import Built, Master, MasterError
+from utils.course.paths import learner_path, solution_path
+
+CELL_TIMEOUT = 600
+WORKERS = 2
+
+
+class BuildError(CourseError):
+    """A notebook can't be built; the message says which, where and why."""
+
+
+def masters() -> list[Path]:
+    """All masters, in chapter order."""
+    return sorted(path for path in paths.SOLUTIONS.glob("[0-9][0-9]_*/*.md") if path.stem == path.parent.name)
+
+
+def build(names: Iterable[str] = (), say: Callable[[str], None] = print) -> list[str]:
+    """Bring everything that is out of date up to date; returns the names of the chapters that were executed.
+
+    Args:
+        names: Folder names of the chapters to build; all if empty.
+        say: Receives one line for each step.
+    """
+    built = read_masters()
+    write(paths.MANIFEST, manifest.dump(tuple(b.chapter for b in built.values())))
+    stale = {name: b for name, b in built.items() if (not names or name in names) and not is_current(b)}
+    done, start = [], time.monotonic()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        jobs = {pool.submit(execute, b): name for name, b in stale.items()}
+        for name in stale:
+            say(f"… {name}: executing {sum(c.cell_type == 'code' for c in stale[name].notebook.cells)} cells")
+        for job in as_completed(jobs):
+            name = jobs[job]
+            write(solution_path(name), text_of(job.result()))
+            done.append(name)
+            say(f"✓ {name}: executed ({len(done)} of {len(stale)}, {time.monotonic() - start:.0f} s)")
+    for name in names or built:
+        changed = write(learner_path(name), release(name))
+        say(f"{'✓' if changed else '='} {name}: learner's notebook {'written' if changed else 'unchanged'}")
+    return sorted(done)
+
+
+def check_build(say: Callable[[str], None] = print) -> list[str]:
+    """Compare what is committed with what the masters give, without executing anything.
+
+    Returns:
+        One sentence for each thing out of date; empty if all is as it should be.
+    """
+    built = read_masters()
+    wrong = []
+    if not paths.MANIFEST.exists() or paths.MANIFEST.read_text(encoding="utf-8") != manifest.dump(
+        tuple(b.chapter for b in built.values())
+    ):
+        wrong.append(f"{_short(paths.MANIFEST)} is not what the masters give.")
+    for name, b in built.items():
+        if not solution_path(name).exists():
+            wrong.append(f"{_short(solution_path(name))} is missing.")
+        elif not is_current(b):
+            wrong.append(f"{_short(solution_path(name))} is older than its master or the code it runs.")
+        elif not learner_path(name).exists() or learner_path(name).read_text(encoding="utf-8") != release(name):
+            wrong.append(f"{_short(learner_path(name))} is not what {_short(solution_path(name))} gives.")
+        else:
+            say(f"= {name}: up to date")
+    orphans = {path.parent.name for path in paths.CHAPTERS.glob("[0-9][0-9]_*/*.ipynb")} - built.keys()
+    return wrong + [f"chapters/{name} has no master." for name in sorted(orphans)]
+
+
+def read_masters() -> dict[str, Built]:
+    """Every master, parsed and with its references put in, by chapter name.
+
+    Raises:
+        MasterError: If a master is wrong, or two chapters have an exercise of the same name.
+    """
+    built: dict[str, Built] = {}
+    owner: dict[str, str] = {}
+    for path in masters():
+        built[path.stem] = Master(path).build()
+        for exercise in built[path.stem].chapter.exercises:
+            if exercise.name in owner:
+                first = owner[exercise.name]
+                raise MasterError(f"{path}: {exercise.name} is an exercise of {first} already; names are unique.")
+            owner[exercise.name] = path.stem
+    return built
+
+
+def is_current(built: Built) -> bool:
+    """Whether the committed solution notebook has exactly these cells and was executed with today's code."""
+    path = solution_path(built.chapter.name)
+    if not path.exists():
+        return False
+    committed = nbformat.read(path, as_version=4)
+    cells = [[(c.cell_type, c.id, c.source, c.metadata) for c in nb.cells] for nb in (committed, built.notebook)]
+    return cells[0] == cells[1] and committed.metadata.get("made_from") == digest(built)
+
+
+def digest(built: Built) -> str:
+    """Hash of the notebook's cells and of all code in ``utils`` that they import, directly or not.
+
+    The machinery (``utils.course``) is left out: it shows the boxes of checks, it computes no result.
+    """
+    found = hashlib.sha256()
+    for cell in built.notebook.cells:
+        found.update(cell.source.encode())
+    code = "\n".join(_plain_python(c.source) for c in built.notebook.cells if c.cell_type == "code")
+    for path in sorted(imported_files(code)):
+        found.update(path.relative_to(paths.ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _plain_python(source: str) -> str:
+    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
+
+
+def imported_files(code: str) -> set[Path]:
+    """Files of ``utils`` that a piece of code imports, and those that these import in turn."""
+    found: set[Path] = set()
+    queue = [code]
+    while queue:
+        for node in ast.walk(ast.parse(queue.pop())):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                path = _file_of(name)
+                if path and path not in found:
+                    found.add(path)
+                    queue.append(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _file_of(module: str) -> Path | None:
+    if not module.startswith("utils.") or module.startswith("utils.course"):
+        return None
+    base = paths.ROOT.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()), None)
+
+
+def execute(built: Built) -> NotebookNode:
+    """Run a notebook in a fresh kernel, in a folder of its own that is thrown away.
+
+    Raises:
+        BuildError: If a cell fails; the message gives the cell and the error.
+    """
+    nb = nbformat.from_dict(built.notebook)
+    nb.metadata["made_from"] = digest(built)
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(
+            nb,
+            timeout=CELL_TIMEOUT,
+            kernel_name="python3",
+            record_timing=False,
+            resources={"metadata": {"path": folder}},
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )  # no news of its sockets
+        try:
+            client.execute(
+                env=os.environ
+                | {
+                    "MI_ROOT": str(paths.ROOT),
+                    "MI_STATE": folder,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                }
+            )
+        except CellExecutionError as error:
+            raise BuildError(
+                f"{built.chapter.name}: a cell of the solution notebook failed.\n{_plain(str(error))}"
+            ) from error
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
+    return nb
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs with pieces of one stream put together: how a kernel cuts what is printed depends on the clock."""
+    found: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream" and found and found[-1].get("name") == output.name:
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def text_of(nb: NotebookNode) -> str:
+    """A notebook's file text, always the same for the same notebook."""
+    return nbformat.writes(nb, version=4) + "\n"
+
+
+def release(name: str) -> str:
+    """The learner's notebook that nbgrader makes of a committed solution notebook.
+
+    This is ``nbgrader generate_assignment`` in a copy of the course folder and without the gradebook: a build has no
+    business in an instructor's database.
+    """
+    from nbgrader.converters import GenerateAssignment
+    from nbgrader.coursedir import CourseDirectory
+    from nbgrader.preprocessors import SaveCells
+    from traitlets.config.loader import PyFileConfigLoader
+
+    with tempfile.TemporaryDirectory() as folder:
+        course = Path(folder)
+        (course / "solutions" / name).mkdir(parents=True)
+        shutil.copy(solution_path(name), course / "solutions" / name)
+        config = PyFileConfigLoader("nbgrader_config.py", path=str(paths.ROOT)).load_config()
+        config.CourseDirectory.root = str(course)
+        config.CourseDirectory.assignment_id = name
+        config.GenerateAssignment.no_database = True
+        converter = GenerateAssignment(coursedir=CourseDirectory(config=config), config=config)
+        converter.preprocessors = [p for p in converter.preprocessors if p is not SaveCells]
+        converter.log.setLevel("ERROR")
+        converter.start()
+        return (course / "chapters" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+
+
+def write(path: Path, text: str) -> bool:
+    """Write a file if its text changes, all of it or nothing; returns whether it changed."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+    return True
+
+
+def _short(path: Path) -> str:
+    return path.relative_to(paths.ROOT).as_posix()

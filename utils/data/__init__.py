@@ -1,0 +1,1 @@
+"""Seeded corpora and task generators."""

@@ -1,0 +1,1 @@
+"""Model sizes, weights and loading."""
