@@ -126,7 +126,7 @@ def bars(
     """Show named numbers as bars, with (low, high) intervals where given."""
     figure, axes = plt.subplots(figsize=(1.6 + 0.8 * max(4, len(values)), 3.6))
     for i, (name, value) in enumerate(values.items()):
-        axes.bar(i, value, color=COLOURS[i % len(COLOURS)], width=0.7)
+        axes.bar(i, value, color=COLOURS[0], width=0.7)
         if intervals and name in intervals:
             low, high = intervals[name]
             axes.errorbar(i, value, yerr=[[value - low], [high - value]], color="black", capsize=4)

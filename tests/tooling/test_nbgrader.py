@@ -211,13 +211,14 @@ def outputs_of(course, student):
 
 
 def test_another_hand_in_is_graded_by_itself_and_an_endless_loop_costs_its_own_points(finished, shell):
-    Submission(finished, **RIGHT | {"double": "def double(x):\n    while True:\n        pass"}).hand_in("damaged")
+    loop = RIGHT["Scale"].replace("return", "while True: pass\n        return")
+    Submission(finished, **RIGHT | {"Scale": loop}).hand_in("damaged")
     outcome = shell(finished, "autograde", MINI, "--student=damaged", MI_TIME_LIMIT="2")
     assert outcome.returncode == 0, outcome.stderr
     assert "TCP" not in outcome.stderr
     outputs = outputs_of(finished, "damaged")
-    assert "Your code was still running after 2 seconds" in outputs["check_double"]
-    assert all("passed" in outputs[f"check_{name}"] for name in ("quadruple", "scaffolded", "Scale"))
+    assert "Your code was still running after 2 seconds" in outputs["check_Scale"]
+    assert all("passed" in outputs[f"check_{name}"] for name in ("double", "quadruple", "scaffolded"))
 
 
 @pytest.mark.slow

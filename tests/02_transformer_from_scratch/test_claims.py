@@ -1,0 +1,80 @@
+"""The chapter's claims about training, at a size that takes seconds: one layer, a hundred steps."""
+
+import math
+
+import pytest
+import torch
+
+from utils.data.stories import encode, stories, vocabulary
+from utils.models.config import TransformerConfig
+from utils.transformer.attention import attention_scores, causal_mask, softmax_rows
+from utils.transformer.model import Attention, Transformer
+from utils.transformer.training import cross_entropy_per_token, lr_schedule, train_step
+
+CFG = TransformerConfig(d_model=32, n_layers=1, n_heads=2, d_head=16, d_mlp=64, n_ctx=24, d_vocab=len(vocabulary()))
+STEPS = 150
+
+
+class FlippedAttention(Attention):
+    """Attention with the mask as the lecture slides print it: 0 where i <= j."""
+
+    def forward(self, resid):
+        out = self.b_O
+        for head in range(CFG.n_heads):
+            scores = attention_scores(resid, self.W_Q[head], self.W_K[head], self.b_Q[head], self.b_K[head])
+            values = resid @ self.W_V[head] + self.b_V[head]
+            out = out + softmax_rows(scores + causal_mask(resid.shape[1]).T) @ values @ self.W_O[head]
+        return out
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return encode(stories(4000, seed=0), CFG.n_ctx), encode(stories(200, seed=1), CFG.n_ctx)
+
+
+def trained(attention, tokens):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Transformer(CFG)
+        for block in model.blocks:
+            block.attn = attention(CFG)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(STEPS):
+        batch = tokens[torch.randint(len(tokens), (32,), generator=generator)]
+        train_step(model, optimizer, batch, lr_schedule(step, max_lr=1e-2, n_warmup=10, n_steps=STEPS))
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(corpus):
+    return {"causal": trained(Attention, corpus[0]), "flipped": trained(FlippedAttention, corpus[0])}
+
+
+@torch.no_grad()
+def whole_loss(model, tokens):
+    return cross_entropy_per_token(model(tokens), tokens).mean().item()
+
+
+@torch.no_grad()
+def prefix_loss(model, tokens):
+    logits = torch.stack([model(tokens[:, :n])[:, -1] for n in range(1, tokens.shape[1] + 1)], dim=1)
+    return cross_entropy_per_token(logits, tokens).mean().item()
+
+
+def test_training_beats_word_frequencies(models, corpus):
+    tokens, held_out = corpus
+    counts = torch.bincount(tokens.flatten(), minlength=CFG.d_vocab) + 1.0
+    unigram = -(counts / counts.sum()).log()[held_out[:, 1:]].mean().item()
+    assert whole_loss(models["causal"], held_out) < unigram
+
+
+def test_a_causal_model_loses_nothing_when_the_future_is_withheld(models, corpus):
+    few = corpus[1][:8]
+    assert prefix_loss(models["causal"], few) == pytest.approx(whole_loss(models["causal"], few), abs=1e-4)
+
+
+def test_the_slides_mask_gives_a_better_loss_and_no_predictions(models, corpus):
+    few = corpus[1][:8]
+    assert whole_loss(models["flipped"], few) < 0.5 * whole_loss(models["causal"], few)
+    assert prefix_loss(models["flipped"], few) > math.log(CFG.d_vocab)
