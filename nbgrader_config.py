@@ -23,6 +23,9 @@ c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
 c.Autograde.sanitize_preprocessors.insert(0, "utils.course.autograding.RestoreCells")
 c.Autograde.autograde_preprocessors.insert(1, "utils.course.autograding.IgnoreStderr")  # right after the run
 
+# A chapter's experiments take minutes and carry no points.
+c.Autograde.autograde_preprocessors.insert(0, "utils.course.autograding.SkipExperiments")
+
 # The check cells of a whole chapter take seconds; a learner's endless experiment must not take the night.
 c.Execute.timeout = 300
 

@@ -37,13 +37,26 @@ class Server:
 @contextlib.contextmanager
 def jupyter_server(course: Path, environment: dict[str, str], state: Path) -> Iterator[Server]:
     """Start JupyterLab on a free port of the loopback interface; ``state`` takes its settings and log."""
-    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-               "IPYTHONDIR": "ipython"}
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
     environment = environment | {name: str(state / folder) for name, folder in folders.items()}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
-               "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}",
-               "--LabApp.expose_app_in_browser=True"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        "--port=0",
+        f"--IdentityProvider.token={TOKEN}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     state.mkdir(parents=True, exist_ok=True)
     with open(state / "server.log", "w") as log:
         process = subprocess.Popen(command, cwd=course, env=environment, stdout=log, stderr=log)

@@ -40,8 +40,7 @@ class Submission:
         self.fill(**sources)
 
     def cell(self, name: str) -> NotebookNode:
-        return next(c for c in self.notebook.cells
-                    if name in (c.metadata.get("nbgrader", {}).get("grade_id"), c.id))
+        return next(c for c in self.notebook.cells if name in (c.metadata.get("nbgrader", {}).get("grade_id"), c.id))
 
     def fill(self, **sources: str) -> "Submission":
         for name, source in sources.items():

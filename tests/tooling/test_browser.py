@@ -32,18 +32,27 @@ Submission = submissions.Submission
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 MISSING = [name for name, path in (("Chromium", CHROMIUM), ("chromedriver", DRIVER)) if not path]
-pytestmark = [pytest.mark.browser,
-              pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed")]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed")]
 
 PATIENCE = 120
-OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync",
-           "--no-first-run", "--disable-background-networking", "--disable-component-update",
-           "--window-size=1280,1500")
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--window-size=1280,1500",
+)
 
 # A notebook in which each kind of report is seen once.
-WORK = {"double": "def double(x):\n    return x ** 2",
-        "quadruple": "def quadruple(x):\n    print('a print')\n    return double(double(x))",
-        "scaffolded": "def scaffolded(x, n):\n    return x.no_such_method()"}
+WORK = {
+    "double": "def double(x):\n    return x ** 2",
+    "quadruple": "def quadruple(x):\n    print('a print')\n    return double(double(x))",
+    "scaffolded": "def scaffolded(x, n):\n    return x.no_such_method()",
+}
 
 RUN_EVERY_CELL = """
 const [theme, done] = arguments;
@@ -96,8 +105,13 @@ def course(built_mini, tmp_path_factory, course_environment):
     Submission(root, **RIGHT, why_four=SPOKEN).hand_in("ada")
     Submission(root, **WORK).hand_in("ben")
     for command in (["generate_assignment", "--force"], ["autograde"], ["generate_feedback"]):
-        subprocess.run([Path(sys.executable).with_name("nbgrader"), *command, MINI], cwd=root, check=True,
-                       env=course_environment(root), capture_output=True)
+        subprocess.run(
+            [Path(sys.executable).with_name("nbgrader"), *command, MINI],
+            cwd=root,
+            check=True,
+            env=course_environment(root),
+            capture_output=True,
+        )
     return root
 
 
@@ -105,8 +119,10 @@ def course(built_mini, tmp_path_factory, course_environment):
 def jupyter(course, course_environment, tmp_path_factory):
     state = tmp_path_factory.mktemp("jupyter")
     with server.jupyter_server(course, course_environment(course), state) as running:
-        settings = {"apputils-extension:notification": '{"fetchNews": "false", "checkForUpdates": false}',
-                    "notebook-extension:tracker": '{"windowingMode": "none"}'}
+        settings = {
+            "apputils-extension:notification": '{"fetchNews": "false", "checkForUpdates": false}',
+            "notebook-extension:tracker": '{"windowingMode": "none"}',
+        }
         for name, value in settings.items():
             running.put(f"lab/api/settings/@jupyterlab/{name}", {"raw": value})
         yield running
@@ -146,13 +162,24 @@ def test_the_checks_cards_are_readable_in_jupyterlab(browser, jupyter, screensho
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", cards[0])
     screenshot(f"jupyterlab {theme.split()[1].lower()}")
     text = "\n".join(card.text for card in cards)
-    for part in ("✗ double: 2 of 2 checks failed", "You square the number.", "✓ quadruple: the check passed",
-                 "a print", "○ Scale: not attempted"):
+    for part in (
+        "✗ double: 2 of 2 checks failed",
+        "You square the number.",
+        "✓ quadruple: the check passed",
+        "a print",
+        "○ Scale: not attempted",
+    ):
         assert part in text
     assert all(ratio >= 4.5 for card in cards for ratio in browser.execute_script(CONTRASTS, card))
     errors = [area.text for area in browser.find_elements(By.CSS_SELECTOR, "[data-mime-type$=stderr]")]
-    assert errors == [f"CheckFailed: {verdict}" for verdict in (
-        "✗ double: 2 of 2 checks failed", "✗ scaffolded: 2 of 2 checks failed", "○ Scale: not attempted")]
+    assert errors == [
+        f"CheckFailed: {verdict}"
+        for verdict in (
+            "✗ double: 2 of 2 checks failed",
+            "✗ scaffolded: 2 of 2 checks failed",
+            "○ Scale: not attempted",
+        )
+    ]
 
 
 def test_the_validate_button_names_what_fails(browser, jupyter, screenshot):

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from utils.course.autograding import restored
+from utils.course.autograding import restored, skip_experiments
 from utils.course.paths import load_file
 
 HERE = Path(__file__).parent
@@ -30,8 +30,16 @@ BY_HAND = 4
 COMMENT = "Say why the two twos multiply."
 
 # Points out of 15: double 2, quadruple 3, scaffolded 1, Scale 4, and the free-response question 5.
-EXPECTED = {"perfect": 10 + BY_HAND, "blank": 0, "partly": 8, "crashing": 4, "noisy": 10, "skipping": 8,
-            "tampering": 9, "damaged": 0}
+EXPECTED = {
+    "perfect": 10 + BY_HAND,
+    "blank": 0,
+    "partly": 8,
+    "crashing": 4,
+    "noisy": 10,
+    "skipping": 8,
+    "tampering": 9,
+    "damaged": 0,
+}
 
 EARLIER = """\
 import logging, os, sys, warnings
@@ -82,10 +90,12 @@ def hand_in_all(course):
 @pytest.fixture(scope="module")
 def shell(course_environment):
     """Run an nbgrader command in a course's folder, as an instructor types it."""
+
     def run(course, *arguments, **variables):
         environment = course_environment(course) | {"OMP_NUM_THREADS": "1"} | variables
         command = [Path(sys.executable).with_name("nbgrader"), *arguments]
         return subprocess.run(command, cwd=course, env=environment, text=True, capture_output=True)
+
     return run
 
 
@@ -110,6 +120,7 @@ def formgrader(course, autograded, course_environment, tmp_path_factory):
     """What the page shows, before and after an answer was graded by hand on it."""
     state = tmp_path_factory.mktemp("jupyter")
     with server.jupyter_server(course, course_environment(course), state) as jupyter:
+
         def fetch(path):
             return jupyter.json(f"formgrader/api/{path}")
 
@@ -122,8 +133,9 @@ def formgrader(course, autograded, course_environment, tmp_path_factory):
         seen.before = {s["student"]: s for s in fetch(f"submissions/{MINI}")}
         notebooks = {n["student"]: n["id"] for n in fetch(f"submitted_notebooks/{MINI}/{MINI}")}
         seen.submission = jupyter.get(f"formgrader/submissions/{notebooks['perfect']}")
-        jupyter.put(f"formgrader/api/grade/{of_the_question('grades')}",
-                    {"manual_score": BY_HAND, "extra_credit": None})
+        jupyter.put(
+            f"formgrader/api/grade/{of_the_question('grades')}", {"manual_score": BY_HAND, "extra_credit": None}
+        )
         jupyter.put(f"formgrader/api/comment/{of_the_question('comments')}", {"manual_comment": COMMENT})
         seen.after = {s["student"]: s for s in fetch(f"submissions/{MINI}")}
     return seen
@@ -187,18 +199,38 @@ def test_scores(finished):
     assert {row["max_score"] for row in rows.values()} == {"15.0"}
 
 
-@pytest.mark.parametrize(("student", "parts"), [
-    ("perfect", ["✓ double: all 2 checks passed", "(Score: 14.0 / 15.0)", COMMENT]),
-    ("blank", ["○ double: not attempted", "○ Scale: not attempted", "(Score: 0.0 / 15.0)"]),
-    ("partly", ["✗ double: 2 of 2 checks failed", "diagnosis    You square the number. Twice x is x + x.",
-                "✓ quadruple: the check passed", "✓ scaffolded: all 2 checks passed", "(Score: 8.0 / 15.0)"]),
-    ("crashing", ["expected ':'", "name 'double' is not defined", "name 'Module' is not defined",
-                  "✓ quadruple: the check passed"]),
-    ("noisy", ["a print", "a library's log line", "past any redirection", "past Python itself"]),
-    ("skipping", ["○ double: our reference, not an answer of your own: skipped, no points"]),
-    ("tampering", ["✓ double: all 2 checks passed", "✓ quadruple: the check passed",
-                   "○ scaffolded: not attempted"]),
-])
+@pytest.mark.parametrize(
+    ("student", "parts"),
+    [
+        ("perfect", ["✓ double: all 2 checks passed", "(Score: 14.0 / 15.0)", COMMENT]),
+        ("blank", ["○ double: not attempted", "○ Scale: not attempted", "(Score: 0.0 / 15.0)"]),
+        (
+            "partly",
+            [
+                "✗ double: 2 of 2 checks failed",
+                "diagnosis    You square the number. Twice x is x + x.",
+                "✓ quadruple: the check passed",
+                "✓ scaffolded: all 2 checks passed",
+                "(Score: 8.0 / 15.0)",
+            ],
+        ),
+        (
+            "crashing",
+            [
+                "expected ':'",
+                "name 'double' is not defined",
+                "name 'Module' is not defined",
+                "✓ quadruple: the check passed",
+            ],
+        ),
+        ("noisy", ["a print", "a library's log line", "past any redirection", "past Python itself"]),
+        ("skipping", ["○ double: our reference, not an answer of your own: skipped, no points"]),
+        (
+            "tampering",
+            ["✓ double: all 2 checks passed", "✓ quadruple: the check passed", "○ scaffolded: not attempted"],
+        ),
+    ],
+)
 def test_feedback_says_what_happened(finished, student, parts):
     text = feedback_of(finished, student)
     assert [part for part in parts if part not in text] == []
@@ -221,6 +253,18 @@ def test_another_hand_in_is_graded_by_itself_and_an_endless_loop_costs_its_own_p
     assert all("passed" in outputs[f"check_{name}"] for name in ("double", "quadruple", "scaffolded"))
 
 
+def test_experiments_are_not_run(finished):
+    assert outputs_of(finished, "perfect")["doubling-4"] == "[]"
+
+
+def test_experiments_that_a_student_has_changed_or_added_are_run():
+    released = [new_code_cell("experiment()"), new_code_cell("import torch", metadata={"tags": ["setup"]})]
+    sources = ["experiment()", "experiment(2)", "mine = 1", "import torch"]
+    cells = [new_code_cell(source) for source in sources]
+    skip_experiments(cells, released)
+    assert ["skip-execution" in cell.metadata.get("tags", []) for cell in cells] == [True, False, False, False]
+
+
 @pytest.mark.slow
 def test_an_endless_experiment_is_cut_short_and_costs_nothing(finished, shell):
     Submission(finished, **RIGHT, **{"doubling-4": "while True:\n    pass"}).hand_in("endless")
@@ -233,17 +277,24 @@ def test_an_endless_experiment_is_cut_short_and_costs_nothing(finished, shell):
 
 def cell_list(*names):
     """Cells with grade ids; a name in parentheses is a cell of prose."""
-    return [new_markdown_cell(name) if name.startswith("(") else
-            new_code_cell(name, metadata={"nbgrader": {"grade_id": name, "points": 1}}) for name in names]
+    return [
+        new_markdown_cell(name)
+        if name.startswith("(")
+        else new_code_cell(name, metadata={"nbgrader": {"grade_id": name, "points": 1}})
+        for name in names
+    ]
 
 
-@pytest.mark.parametrize(("handed_in", "expected"), [
-    (["a", "(prose)", "check_a", "b"], ["a", "(prose)", "check_a", "b"]),
-    (["a", "(prose)", "b"], ["a", "check_a", "(prose)", "b"]),
-    (["(prose)"], ["a", "check_a", "b", "(prose)"]),
-    (["(prose)", "b", "a"], ["(prose)", "b", "a", "check_a"]),
-    (["a", "check_a", "unknown", "b"], ["a", "check_a", "unknown", "b"]),
-])
+@pytest.mark.parametrize(
+    ("handed_in", "expected"),
+    [
+        (["a", "(prose)", "check_a", "b"], ["a", "(prose)", "check_a", "b"]),
+        (["a", "(prose)", "b"], ["a", "check_a", "(prose)", "b"]),
+        (["(prose)"], ["a", "check_a", "b", "(prose)"]),
+        (["(prose)", "b", "a"], ["(prose)", "b", "a", "check_a"]),
+        (["a", "check_a", "unknown", "b"], ["a", "check_a", "unknown", "b"]),
+    ],
+)
 def test_cells_come_back_where_they_belong(handed_in, expected):
     cells = restored(cell_list(*handed_in), cell_list("a", "check_a", "b"))
     assert [cell.source for cell in cells] == expected

@@ -12,6 +12,13 @@ from nbgrader import utils
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 
+def released_cells(step: NbGraderPreprocessor, resources: dict) -> list[NotebookNode]:
+    """The cells of the notebook that a submission was made from, as they were handed out."""
+    course, asked = step.parent.parent.coursedir, resources["nbgrader"]
+    folder = Path(course.format_path(course.release_directory, ".", asked["assignment"]))
+    return nbformat.read(folder / f"{asked['notebook']}.ipynb", as_version=4).cells
+
+
 class RestoreCells(NbGraderPreprocessor):
     """Before anything else: every cell of the release is there once, with the release's nbgrader metadata.
 
@@ -20,10 +27,7 @@ class RestoreCells(NbGraderPreprocessor):
     """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        course, asked = self.parent.parent.coursedir, resources["nbgrader"]
-        folder = Path(course.format_path(course.release_directory, ".", asked["assignment"]))
-        released = nbformat.read(folder / f"{asked['notebook']}.ipynb", as_version=4)
-        nb.cells = restored(nb.cells, [cell for cell in released.cells if "nbgrader" in cell.metadata])
+        nb.cells = restored(nb.cells, [c for c in released_cells(self, resources) if "nbgrader" in c.metadata])
         return nb, resources
 
 
@@ -47,6 +51,29 @@ def restored(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) ->
             position = next(i for i, cell in enumerate(cells) if cell is mine)
         position += 1
     return cells
+
+
+class SkipExperiments(NbGraderPreprocessor):
+    """Before the run: experiments as they were handed out are left out. They take minutes, and carry no points."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        skip_experiments(nb.cells, released_cells(self, resources))
+        return nb, resources
+
+
+def skip_experiments(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) -> None:
+    """Tag the code cells that are neither graded nor set-up and have not been changed, so that they are not run.
+
+    What a student has changed or added is run: an answer may need it.
+    """
+    experiments = {
+        cell.source
+        for cell in released
+        if cell.cell_type == "code" and "nbgrader" not in cell.metadata and "setup" not in cell.metadata.get("tags", [])
+    }
+    for cell in cells:
+        if cell.cell_type == "code" and "nbgrader" not in cell.metadata and cell.source in experiments:
+            cell.metadata["tags"] = ["skip-execution"]
 
 
 class IgnoreStderr(NbGraderPreprocessor):

@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import linecache
 import os
+import re
 import secrets
 import sys
 import traceback
@@ -231,6 +232,6 @@ def _learner_trace(error: BaseException) -> str:
     """The traceback from the learner's first line on: the frames of the machinery above it help nobody."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [i for i, frame in enumerate(frames) if "utils/course" not in frame.filename.replace("\\", "/")]
-    start = own[0] if own else 0
     linecache.checkcache()
-    return "".join(traceback.format_list(frames[start:]) + traceback.format_exception_only(error))
+    lines = "".join(traceback.format_list(frames[own[0] if own else 0 :]))
+    return re.sub(r'File "[^"]*ipykernel_[^"]*"', "your cell", lines)
