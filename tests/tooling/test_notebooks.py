@@ -40,6 +40,18 @@ def test_every_answer_of_the_solution_notebook_passes(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_an_answer_passes_though_every_other_one_is_broken(name):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("an answer of the learner's that is not being checked was called")
+
+    exercises = find_chapter(name).exercises
+    for exercise in exercises:
+        namespace, _ = collect_answers(find_chapter(name), solution_path(name))
+        namespace.update({other.name: broken for other in exercises if other is not exercise})
+        assert run_checks(exercise, namespace[exercise.name]).status == "passed", exercise.name
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_learner_gets_no_solution_and_no_output(name):
     notebook = nbformat.read(learner_path(name), as_version=4)
     for cell in notebook.cells:

@@ -203,6 +203,16 @@ def expect_close(
     elif isinstance(expected, Tensor):
         expect_shape(actual, tuple(expected.shape))
         _expect_close_tensors(actual, expected, note, rtol, atol, dtype)
+    elif isinstance(expected, list) and isinstance(actual, list | tuple) and len(actual) == len(expected):
+        differing = [i for i, pair in enumerate(zip(actual, expected, strict=True)) if not same(*pair, rtol, atol)]
+        if differing:
+            first = differing[0]
+            raise Mismatch(
+                note or f"{len(differing)} of {len(expected)} entries differ.",
+                actual=actual,
+                returned=f"entry {first} = {describe(actual[first])}",
+                expected=f"entry {first} = {describe(expected[first])}",
+            )
     elif not same(_plain(actual), expected, rtol, atol):
         raise Mismatch(
             note or "The value differs.", actual=actual, returned=describe(actual), expected=describe(expected)

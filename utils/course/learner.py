@@ -1,6 +1,7 @@
 """Reads a learner's notebook and collects their answers without running its experiments."""
 
 import ast
+import linecache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _only_defines(cell: nbformat.NotebookNode) -> bool:
 
 
 def _run(source: str, namespace: dict[str, Any], filename: str) -> str | None:
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)  # for tracebacks
     try:
         with capture_output(BoundedText(OUTPUT_LIMIT)), limited_time(TIME_LIMIT):
             exec(compile(source, filename, "exec"), namespace)

@@ -6,7 +6,6 @@ milliseconds, so that a notebook, the shell and a grader can afford it.
 
 import contextlib
 import inspect
-import linecache
 import os
 import re
 import secrets
@@ -232,6 +231,5 @@ def _learner_trace(error: BaseException) -> str:
     """The traceback from the learner's first line on: the frames of the machinery above it help nobody."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [i for i, frame in enumerate(frames) if "utils/course" not in frame.filename.replace("\\", "/")]
-    linecache.checkcache()
     lines = "".join(traceback.format_list(frames[own[0] if own else 0 :]))
     return re.sub(r'File "[^"]*ipykernel_[^"]*"', "your cell", lines)
