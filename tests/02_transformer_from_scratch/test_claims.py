@@ -7,7 +7,7 @@ import torch
 
 from utils.data.stories import encode, stories, vocabulary
 from utils.models.config import TransformerConfig
-from utils.transformer.attention import attention_scores, causal_mask, softmax_rows
+from utils.transformer.attention import attention_pattern, attention_scores, causal_mask, softmax_rows
 from utils.transformer.model import Attention, Transformer
 from utils.transformer.training import cross_entropy_per_token, lr_schedule, train_step
 
@@ -78,3 +78,25 @@ def test_the_slides_mask_gives_a_better_loss_and_no_predictions(models, corpus):
     few = corpus[1][:8]
     assert whole_loss(models["flipped"], few) < 0.5 * whole_loss(models["causal"], few)
     assert prefix_loss(models["flipped"], few) > math.log(CFG.d_vocab)
+
+
+@torch.no_grad()
+def previous_word_scores(model, tokens):
+    """Mean attention to the previous word, for each head of the first layer."""
+    attn, resid = model.blocks[0].attn, model.embed["W_E"][tokens] + model.pos_embed["W_pos"][: tokens.shape[1]]
+    read = model.blocks[0].ln1(resid)
+    return torch.stack(
+        [
+            attention_pattern(read, attn.W_Q[h], attn.W_K[h], attn.b_Q[h], attn.b_K[h]).diagonal(-1, -2, -1).mean()
+            for h in range(CFG.n_heads)
+        ]
+    )
+
+
+def test_a_trained_head_looks_at_the_previous_word_more_than_any_head_of_untrained_models(models, corpus):
+    few, nulls = corpus[1][:16], []
+    for seed in range(60):
+        with torch.random.fork_rng():
+            torch.manual_seed(1000 + seed)
+            nulls.append(previous_word_scores(Transformer(CFG), few).max())
+    assert previous_word_scores(models["causal"], few).max() > 1.5 * max(nulls)
