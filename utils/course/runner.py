@@ -43,11 +43,11 @@ class Failure:
 
     def equals(self, other: "Failure") -> bool:
         """Whether both went wrong in the same check in the same way with the same values."""
-        return (self.check, self.kind, self.note if self.actual is None else "") == (
-            other.check,
-            other.kind,
-            other.note if other.actual is None else "",
-        ) and same(self.actual, other.actual)
+        if (self.check, self.kind) != (other.check, other.kind):
+            return False
+        if self.actual is None and other.actual is None:
+            return self.note == other.note
+        return same(self.actual, other.actual)
 
 
 @dataclass(frozen=True)
