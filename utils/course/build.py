@@ -173,23 +173,22 @@ def execute(built: Built) -> NotebookNode:
     nb = nbformat.from_dict(built.notebook)
     nb.metadata["made_from"] = digest(built)
     with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {
+            "MI_ROOT": str(paths.ROOT),
+            "MI_STATE": folder,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "HF_HUB_OFFLINE": "1",  # a build downloads no models, so that it gives the same on every machine
+        }
         client = NotebookClient(
             nb,
             timeout=CELL_TIMEOUT,
             kernel_name="python3",
             record_timing=False,
             resources={"metadata": {"path": folder}},
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        )  # no news of its sockets
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no news of its sockets
+        )
         try:
-            client.execute(
-                env=os.environ
-                | {
-                    "MI_ROOT": str(paths.ROOT),
-                    "MI_STATE": folder,
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                }
-            )
+            client.execute(env=environment)
         except CellExecutionError as error:
             raise BuildError(
                 f"{built.chapter.name}: a cell of the solution notebook failed.\n{_plain(str(error))}"
