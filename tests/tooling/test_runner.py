@@ -10,7 +10,7 @@ import torch
 
 from utils.course import feedback
 from utils.course.build import read_masters
-from utils.course.containment import limited_time
+from utils.course.containment import Overtime, _interrupt_from_a_thread, limited_time
 from utils.course.manifest import dump, exercises, find_exercise
 from utils.course.paths import load_file
 from utils.course.runner import run_checks
@@ -116,6 +116,7 @@ def test_a_result_that_a_check_stumbles_over_is_the_learners(course):
         "while True: pass",
         "import time; time.sleep(60)",
         "while True:\n        try:\n            sum(range(100))\n        except Exception: pass",
+        "while True:\n        try:\n            sum(range(100))\n        except: pass",
     ],
 )
 def test_an_endless_loop_is_interrupted_with_a_message(loop):
@@ -126,9 +127,24 @@ def test_an_endless_loop_is_interrupted_with_a_message(loop):
     assert "loop that never ends" in " ".join(feedback.as_text(report).split())
 
 
-def test_a_real_interrupt_stays_one():
-    with pytest.raises(KeyboardInterrupt), limited_time(30):
+@pytest.mark.parametrize("limit", [limited_time, _interrupt_from_a_thread])
+def test_a_real_interrupt_stays_one(limit):
+    with pytest.raises(KeyboardInterrupt), limit(30):
         raise KeyboardInterrupt
+
+
+def test_a_system_without_alarms_is_interrupted_too():
+    with pytest.raises(Overtime), _interrupt_from_a_thread(0.2):
+        while True:
+            pass
+
+
+def test_an_alarm_is_silent_once_the_block_is_left():
+    for _ in range(20):
+        with pytest.raises(Overtime), limited_time(0.005):
+            while True:
+                pass
+    time.sleep(0.1)
 
 
 def test_output_is_caught_and_shown_only_in_part():

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 OUTPUT_LIMIT = 2000
 
@@ -18,26 +19,50 @@ class Overtime(BaseException):
 
 @contextlib.contextmanager
 def limited_time(seconds: float) -> Iterator[None]:
-    """Interrupt the block after ``seconds``, the way Ctrl-C does, and raise ``Overtime``.
+    """Interrupt the block after ``seconds`` and raise ``Overtime``.
 
     Works in the main thread (where notebooks, pytest and the shell run their code); elsewhere there is no way to
     interrupt Python code and the block runs without a limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
-        return
-    finished, over, lock = threading.Event(), threading.Event(), threading.Lock()
+    elif hasattr(signal, "setitimer"):
+        with _alarm(seconds):
+            yield
+    else:
+        with _interrupt_from_a_thread(seconds):
+            yield
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    def ring(signum: int, frame: FrameType | None) -> None:
+        # Never in the lines that switch the alarm off: the next ring comes soon enough.
+        if frame is not None and frame.f_code.co_filename not in (__file__, contextlib.__file__):
+            raise Overtime
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    # It rings on, because a bare `except:` in a loop swallows the first; sooner or later one strikes outside its `try`.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.01)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@contextlib.contextmanager
+def _interrupt_from_a_thread(seconds: float) -> Iterator[None]:
+    """For systems without alarms: as if Ctrl-C were pressed, once."""
+    over = threading.Event()
 
     def interrupt() -> None:
-        wait = seconds
-        while not finished.wait(wait):
-            with lock:
-                if not finished.is_set():
-                    over.set()
-                    _interrupt_main_thread()
-            wait = 1.0  # a bare `except:` in a loop may have swallowed the first one
+        over.set()
+        _thread.interrupt_main()
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    timer = threading.Timer(seconds, interrupt)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     except KeyboardInterrupt:
@@ -45,15 +70,7 @@ def limited_time(seconds: float) -> Iterator[None]:
             raise
         raise Overtime from None
     finally:
-        with lock:
-            finished.set()
-
-
-def _interrupt_main_thread() -> None:
-    if hasattr(signal, "pthread_kill"):  # wakes a sleeping system call too
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    else:
-        _thread.interrupt_main()
+        timer.cancel()
 
 
 class BoundedText(io.StringIO):

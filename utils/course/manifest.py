@@ -49,7 +49,10 @@ class Chapter:
 
 
 class CourseError(Exception):
-    """Something a person can mend; the message says what and how. The ``mi`` command prints it without a traceback."""
+    """Something a person can mend; the message says what and how. It is shown without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 class UnknownExercise(CourseError):
