@@ -105,8 +105,8 @@ def _from_pretrained(source: str, *, local_files_only: bool) -> tuple:
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
-    return GPT2LMHeadModel.from_pretrained(source, local_files_only=local_files_only), tokenizer
+    model = GPT2LMHeadModel.from_pretrained(source, local_files_only=local_files_only)
+    return model, AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
 
 
 def _hub_answers(seconds: float = 3.0) -> bool:
