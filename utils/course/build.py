@@ -177,6 +177,7 @@ def execute(built: Built) -> NotebookNode:
             "MI_ROOT": str(paths.ROOT),
             "MI_STATE": folder,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OMP_NUM_THREADS": "1",  # notebooks run side by side: threads would wait for each other
             "HF_HUB_OFFLINE": "1",  # a build downloads no models, so that it gives the same on every machine
         }
         client = NotebookClient(
