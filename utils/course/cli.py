@@ -1,4 +1,4 @@
-"""The ``mi`` command: check, hints, solutions and progress for learners; build for authors."""
+"""The ``mi`` command: check, hints, solutions, progress and models for learners; build for authors."""
 
 import argparse
 import inspect
@@ -40,6 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(name, run, text).add_argument("exercise", help="name of the exercise, e.g. causal_mask")
     add("progress", _progress, "show what is done and what comes next")
+    models = add("models", _models, "list the models: what they are, how large, and where")
+    models.add_argument("--fetch", metavar="NAME", help="get a pretrained model from the Hugging Face hub")
+    train = add("train", _train, "train one of the course's models again, into build/models")
+    train.add_argument("name", help="name of a training recipe, e.g. digits-cnn")
+    train.add_argument("--seed", type=int, default=0, help="another seed than the shipped models' 0")
+    train.add_argument("--ship", action="store_true", help="replace the shipped weights (for authors)")
     build = add("build", _build, "build solution and learner notebooks from the masters (for authors)")
     build.add_argument("chapters", nargs="*", help="numbers of the chapters to build; all if none is given")
     build.add_argument("--check", action="store_true", help="build nothing; fail if something is out of date")
@@ -118,6 +124,18 @@ def _print_chapter(chapter: Chapter, standing: dict[str, progress.State]) -> Non
 
 def _line(exercise: Exercise) -> str:
     return f"{exercise.number} {exercise.name} (chapters/{exercise.chapter}, about {exercise.minutes} minutes)"
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from utils.course import model_commands
+
+    return model_commands.models(arguments.fetch)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from utils.course import model_commands
+
+    return model_commands.train(arguments.name, arguments.seed, arguments.ship)
 
 
 def _build(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ class TransformerConfig:
         n_layers: Number of blocks.
         n_heads: Attention heads in each block.
         d_head: Width of one head's queries, keys and values.
-        d_mlp: Hidden width of each MLP.
+        d_mlp: Hidden width of each MLP; 0 for blocks of attention alone, which have no ``ln2`` either.
         n_ctx: Longest sequence, in tokens.
         d_vocab: Number of tokens in the vocabulary.
         layer_norm_eps: Added to the variance inside each layer norm.

@@ -4,32 +4,37 @@ Version 4 of that library dropped ``HookedTransformer``; whatever replaces it he
 import takes seconds, so it happens inside the functions that need it.
 """
 
-import logging
+import contextlib
 import os
-import urllib.request
+import shutil
+import tempfile
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from utils.models import hub
+from utils.models.bundled import CONFIG_FILE, WEIGHTS_FILE, ModelFileError
 from utils.models.config import TransformerConfig
+from utils.models.hub import ModelUnavailable
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class ModelUnavailable(Exception):
-    """Pretrained weights cannot be had here; the message says so in one sentence."""
-
-
-def hooked_transformer(cfg: TransformerConfig, state: dict[str, Tensor]) -> "HookedTransformer":
+def hooked_transformer(
+    cfg: TransformerConfig, state: dict[str, Tensor], tokenizer: "PreTrainedTokenizerBase | None" = None
+) -> "HookedTransformer":
     """A ``HookedTransformer`` with these sizes and weights, computing exactly what the course's ``Transformer`` does.
 
     Args:
         cfg: Sizes.
         state: Weights by their standard names (``embed.W_E``, ``blocks.0.attn.W_Q`` …), as in a module's state dict.
+        tokenizer: Lets the model take text, which then begins with the tokenizer's ``bos_token``.
 
     Raises:
         RuntimeError: If names or shapes do not fit ``cfg``; the message lists them.
@@ -48,11 +53,14 @@ def hooked_transformer(cfg: TransformerConfig, state: dict[str, Tensor]) -> "Hoo
                 n_ctx=cfg.n_ctx,
                 d_vocab=cfg.d_vocab,
                 eps=cfg.layer_norm_eps,
-                act_fn="gelu_new",
+                act_fn="gelu_pytorch_tanh",  # the same function as "gelu_new", fused
                 normalization_type="LN",
+                attn_only=cfg.d_mlp == 0,
                 device="cpu",
-                default_prepend_bos=False,
-            )
+                default_prepend_bos=tokenizer is not None,
+                init_weights=False,  # they are all replaced below, and drawing them would move torch's generator
+            ),
+            tokenizer,
         )
     buffers = {name: value for name, value in model.state_dict().items() if name.endswith((".mask", ".IGNORE"))}
     model.load_state_dict(buffers | state)
@@ -70,19 +78,8 @@ def load_gpt2_small(source: str = "gpt2") -> "tuple[TransformerConfig, dict[str,
     Raises:
         ModelUnavailable: If the weights are neither here nor within reach.
     """
-    try:
-        hf_model, tokenizer = _from_pretrained(source, local_files_only=True)
-    except OSError:
-        if os.path.isdir(source) or not _hub_answers():
-            raise ModelUnavailable(
-                f"The weights of {source!r} are not on this machine and the Hugging Face hub "
-                "cannot be reached, so this part is left out."
-            ) from None
-        try:
-            hf_model, tokenizer = _from_pretrained(source, local_files_only=False)
-        except OSError as error:
-            reason = str(error).splitlines()[0]
-            raise ModelUnavailable(f"The weights of {source!r} could not be downloaded: {reason}") from error
+    folder = Path(source) if os.path.isdir(source) else hub.pretrained_folder(source)
+    hf_model, tokenizer = _model_and_tokenizer(folder)
     sizes = hf_model.config
     cfg = TransformerConfig(
         d_model=sizes.n_embd,
@@ -101,23 +98,69 @@ def load_gpt2_small(source: str = "gpt2") -> "tuple[TransformerConfig, dict[str,
     return cfg, state | {"unembed.b_U": torch.zeros(cfg.d_vocab)}, tokenizer
 
 
-def _from_pretrained(source: str, *, local_files_only: bool) -> tuple:
-    from transformers import AutoTokenizer, GPT2LMHeadModel
+def hooked_pretrained(repo: str, folder: Path) -> "HookedTransformer":
+    """A pretrained model as ``HookedTransformer.from_pretrained`` gives it, layer norms folded and weights centred.
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    model = GPT2LMHeadModel.from_pretrained(source, local_files_only=local_files_only)
-    return model, AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
+    Args:
+        repo: Name on the hub, one of those that ``transformer_lens`` knows.
+        folder: Where its files are; nothing is looked for elsewhere.
+
+    Raises:
+        ModelFileError: If a file in the folder is damaged; the message names it.
+    """
+    hf_model, tokenizer = _model_and_tokenizer(folder)
+    with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from transformer_lens import HookedTransformer
+
+        _cache_config(folder, Path(cache), repo)
+        model = HookedTransformer.from_pretrained(
+            repo, hf_model=hf_model, tokenizer=tokenizer, device="cpu", cache_dir=cache, local_files_only=True
+        )
+    return model.eval()
 
 
-def _hub_answers(seconds: float = 3.0) -> bool:
-    """Whether the hub can be reached: one quick request, because a download would try for a minute."""
-    from huggingface_hub import constants
+def _cache_config(folder: Path, cache: Path, repo: str) -> None:
+    """Make ``cache`` a hub cache with this model's config: ``from_pretrained`` looks for it under one name only."""
+    commit = "0" * 40
+    target = cache / f"models--{repo.replace('/', '--')}"
+    (target / "refs").mkdir(parents=True)
+    (target / "refs" / "main").write_text(commit)
+    (target / "snapshots" / commit).mkdir(parents=True)
+    shutil.copyfile(folder / CONFIG_FILE, target / "snapshots" / commit / CONFIG_FILE)
 
-    if constants.HF_HUB_OFFLINE:
-        return False
+
+def _model_and_tokenizer(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """What ``transformers`` reads from a folder with a pretrained model; it never looks at the hub.
+
+    Raises:
+        ModelUnavailable: If there are no weights in the folder.
+        ModelFileError: If a file is damaged or belongs to another model.
+    """
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise ModelUnavailable(f"The weights of {str(folder)!r} are not on this machine, so this part is left out.")
+    with _naming(weights), safe_open(weights, framework="pt"):
+        pass  # a file that was cut short fails here already
+    with _naming(folder):
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+        if found["missing_keys"]:  # transformers would go on with random numbers in their place
+            raise ValueError(f"{weights.name} has no {', '.join(sorted(found['missing_keys'])[:3])}")
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise inside (tokenizers raises bare ``Exception``) into an error that names a path."""
     try:
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-        urllib.request.urlopen(request, timeout=seconds).close()
-    except OSError:  # URLError, a refused connection and a timeout are all of this kind
-        return False
-    return True
+        yield
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} cannot be loaded: {hub.first_line(error)}. If it lies in the hub's cache, delete the model's "
+            "folder there and get it again with `mi models --fetch`."
+        ) from error
