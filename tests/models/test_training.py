@@ -1,0 +1,100 @@
+"""The training network and loop: the same function as the standard architecture, seeded, and resumable."""
+
+import multiprocessing
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from utils.models.config import TransformerConfig
+from utils.models.course_model import training_documents
+from utils.models.hooked import hooked_transformer
+from utils.models.network import Network
+from utils.models.training import CHUNK, Recipe, Stage, chunk_seed, make_optimizer, train, train_step
+from utils.transformer.model import Transformer
+
+CFG = TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_head=4, d_mlp=12, n_ctx=96, d_vocab=700)
+RECIPE = Recipe(CFG, (Stage(2 * CHUNK, 5e-3, 2 * CHUNK),), batch=4, n_warmup=10, checkpoints=(CHUNK,))
+
+
+@pytest.mark.parametrize("d_mlp", [12, 0])
+def test_the_network_is_the_standard_architecture(d_mlp):
+    cfg = TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_head=3, d_mlp=d_mlp, n_ctx=7, d_vocab=11)
+    generator = torch.Generator().manual_seed(0)
+    network = Network(cfg, generator)
+    with torch.no_grad():
+        for parameter in network.parameters():  # biases and layer norms too
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    tokens = torch.randint(0, 11, (3, 7), generator=generator)
+    logits = network(tokens)
+    hooked = hooked_transformer(cfg, network.standard_state())
+    torch.testing.assert_close(logits, hooked(tokens, prepend_bos=False), atol=2e-5, rtol=1e-5)
+    if d_mlp:
+        learners = Transformer(cfg)
+        learners.load_state_dict(network.standard_state())
+        torch.testing.assert_close(logits, learners(tokens), atol=2e-5, rtol=1e-5)
+
+
+def test_the_seed_fixes_the_initial_weights_and_nothing_global_moves():
+    before = torch.get_rng_state()
+    first, again, other = (Network(CFG, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.W_E, again.W_E) and not torch.equal(first.W_E, other.W_E)
+
+
+def test_the_learning_rate_warms_up_and_comes_down():
+    rates = [RECIPE.lr(step) for step in range(RECIPE.n_steps)]
+    assert rates[0] == pytest.approx(5e-4) and max(rates) == pytest.approx(5e-3, rel=0.02)
+    assert rates[-1] == pytest.approx(0.05 * 5e-3, rel=0.02)
+
+
+def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(tmp_path):
+    threads = torch.get_num_threads()
+    whole = train(RECIPE, training_documents, tmp_path / "whole", seed=0, n_workers=1)
+    killed = multiprocessing.get_context("spawn").Process(
+        target=train, args=(RECIPE, training_documents, tmp_path / "parts"), kwargs={"seed": 0, "n_workers": 1}
+    )
+    killed.start()
+    while killed.is_alive() and not (tmp_path / "parts" / "progress.pt").exists():
+        time.sleep(0.01)
+    killed.terminate()
+    killed.join()
+    resumed = train(RECIPE, training_documents, tmp_path / "parts", seed=0, n_workers=1)
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    checkpoint = torch.load(tmp_path / "whole" / f"step-{CHUNK}.pt")
+    assert not torch.equal(checkpoint["embed.W_E"], whole["embed.W_E"])
+    assert torch.get_num_threads() == threads
+
+
+def test_two_processes_do_what_one_does_with_the_documents_of_both(tmp_path):
+    recipe = replace(RECIPE, stages=(Stage(3, 5e-3, 3),), checkpoints=())
+    together = train(recipe, training_documents, tmp_path, seed=7, n_workers=2)
+    network = Network(CFG, torch.Generator().manual_seed(7))
+    optimizer = make_optimizer(network, recipe)
+    shares = [torch.from_numpy(training_documents(3 * 2, chunk_seed(7, 0, rank), 0)).chunk(3) for rank in (0, 1)]
+    for step, halves in enumerate(zip(*shares, strict=True)):
+        train_step(network, optimizer, torch.cat(halves).long(), recipe.lr(step), recipe.lr(step))
+    for name, value in network.standard_state().items():
+        if name.endswith("b_K"):
+            continue  # its gradient is zero but for rounding, which Adam blows up
+        torch.testing.assert_close(together[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_mlps_rest_while_heads_form(tmp_path):
+    recipe = replace(RECIPE, stages=(Stage(2, 5e-3, 2),), n_attention_only=2, checkpoints=())
+    state = train(recipe, training_documents, tmp_path, seed=0, n_workers=1)
+    before = Network(CFG, torch.Generator().manual_seed(0)).standard_state()
+    for name, value in state.items():
+        assert torch.equal(value, before[name]) == (".mlp." in name or ".ln2." in name), name
+
+
+def test_progress_of_another_run_is_not_overwritten(tmp_path):
+    tiny = Recipe(CFG, (Stage(2, 1e-3, 2),), batch=2)
+    train(tiny, training_documents, tmp_path, seed=0, n_workers=1)
+    with pytest.raises(ValueError, match="holds the progress of another recipe or seed"):
+        train(tiny, training_documents, tmp_path, seed=1, n_workers=1)
+    with pytest.raises(ValueError, match="batch of 2 documents can't be shared out to 3 processes"):
+        train(tiny, training_documents, tmp_path, seed=0, n_workers=3)

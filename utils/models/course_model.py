@@ -1,0 +1,112 @@
+"""The course model, which chapters 02 to 10 take apart: how it is loaded, and how it was made."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from utils.data import corpus
+from utils.models.bundled import BUNDLED, read_model, write_model
+from utils.models.config import TransformerConfig
+from utils.models.training import Recipe, Stage, train
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+FOLDER = BUNDLED / "course-model"
+CFG = TransformerConfig(
+    d_model=128, n_layers=4, n_heads=4, d_head=32, d_mlp=512, n_ctx=corpus.N_CTX, d_vocab=len(corpus.vocabulary())
+)
+# The first steps are for heads that copy: short rows of random tokens that repeat, and no learning in the MLPs.
+EARLY_STEPS = 400
+# By then it knows the facts, and for gifts guesses one of the two people. Who gets the gift needs heads that work
+# together over three layers, which form when gifts make up half of the text.
+GIFTS_FROM = 3400
+GIFT_SCENES = corpus.SCENES | {corpus.gift: 0.8}
+RECIPE = Recipe(
+    CFG,
+    stages=(
+        Stage(GIFTS_FROM, max_lr=2.5e-3, cosine_steps=5600),
+        Stage(2600, max_lr=2e-3, cosine_steps=2600),
+    ),
+    batch=24,
+    n_attention_only=EARLY_STEPS,
+    checkpoints=(600, 2000),
+)
+
+
+def load_course_model(step: int | None = None) -> "HookedTransformer":
+    """The course model, ready for hooks, with its tokenizer: ``model("The Eiffel Tower is located in")`` works.
+
+    Args:
+        step: A checkpoint from its training, one of ``checkpoint_steps()``, instead of the trained model.
+
+    Raises:
+        ValueError: If there is no such checkpoint.
+        ModelFileError: If a file is missing or damaged; the message names it.
+    """
+    from utils.models.catalogue import load_model
+
+    return load_model("course-model" if step is None else _checkpoint(step))
+
+
+def course_model_weights(step: int | None = None) -> tuple[TransformerConfig, dict[str, Tensor]]:
+    """The course model's sizes and weights by their standard names, as the ``Transformer`` of chapter 02 loads them.
+
+    Args and errors are those of ``load_course_model``.
+    """
+    config, state = read_model(FOLDER if step is None else _checkpoint(step))
+    return TransformerConfig(**config), {name: value.float() for name, value in state.items()}
+
+
+def checkpoint_steps() -> list[int]:
+    """The training steps after which the weights were kept, in order; 0 is the initialisation."""
+    return sorted(int(folder.name.removeprefix("step-")) for folder in (FOLDER / "checkpoints").glob("step-*"))
+
+
+def _checkpoint(step: int) -> Path:
+    if step not in checkpoint_steps():
+        raise ValueError(f"There is no checkpoint after step {step}. There are {checkpoint_steps()}.")
+    return FOLDER / "checkpoints" / f"step-{step}"
+
+
+def training_documents(n_docs: int, seed: int, step: int) -> Int[np.ndarray, "rows pos"]:
+    """What the model reads after ``step`` steps: repeated tokens in short rows, then the corpus."""
+    if step < EARLY_STEPS:
+        return corpus.corpus(2 * n_docs, seed, n_ctx=CFG.n_ctx // 2, share_repeated=1.0)
+    return corpus.corpus(n_docs, seed, scenes=corpus.SCENES if step < GIFTS_FROM else GIFT_SCENES)
+
+
+def make(folder: Path, *, seed: int = 0) -> None:
+    """Train the course model on all cores, measure it, and write weights, tokenizer, checkpoints and card.
+
+    A run that was interrupted goes on from its last hundred steps; until it is done, they lie in
+    ``folder/unfinished``.
+
+    Args:
+        folder: Where to.
+        seed: Draws the weights and the documents.
+    """
+    from utils.models.course_model_card import write_card
+    from utils.models.tokenizer import save_tokenizer
+
+    unfinished = folder / "unfinished"
+    state = train(RECIPE, training_documents, unfinished, seed=seed, n_workers=min(2, os.cpu_count() or 1))
+    config = asdict(CFG)
+    write_model(folder, config, state)
+    save_tokenizer(folder)
+    for step in RECIPE.checkpoints:
+        kept = folder / "checkpoints" / f"step-{step}"
+        write_model(kept, config, {k: v.half() for k, v in torch.load(unfinished / f"step-{step}.pt").items()})
+        save_tokenizer(kept)
+    losses = json.loads((unfinished / "losses.json").read_text())
+    (folder / "losses.json").write_text(json.dumps(losses[9::10]))
+    write_card(folder, seed=seed)
+    shutil.rmtree(unfinished)
