@@ -302,6 +302,8 @@ class TestFacts:
         generator = torch.Generator().manual_seed(0)
         state["pos_embed.W_pos"][:, :n_ctx] = 6 * torch.eye(n_ctx)
         state["embed.W_E"][:, n_ctx : n_ctx + width] = torch.randn(N_VOCAB, width, generator=generator)
+        for i, word in enumerate(second):  # no two of the words alike, whatever the vocabulary
+            state["embed.W_E"][token_id(word), n_ctx : n_ctx + width] = 2 * torch.eye(width)[i]
         end, last = int(batch.at["END"][0]), int(batch.at["last"][0])
         state["blocks.1.attn.W_Q"][0, end, 0] = 100.0
         state["blocks.1.attn.W_K"][0, last, 0] = 1.0
