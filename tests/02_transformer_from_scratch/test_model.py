@@ -46,7 +46,11 @@ def expect_names(theirs, ours):
 
 
 def expect_same_parameter_gradients(theirs, ours, inputs, rng):
-    """Gradients of a random projection of the output, for every parameter by name."""
+    """Gradients of a random projection of the output, for every parameter by name.
+
+    Rounding grows with the terms that are added up, also where they cancel: the gradient for b_K is zero by the maths.
+    So the tolerance is a share of the largest gradient of all.
+    """
     wanted = ours(inputs)
     weights = torch.randn(wanted.shape, generator=rng)
     wanted = torch.autograd.grad((wanted * weights).sum(), list(ours.parameters()))
@@ -58,6 +62,7 @@ def expect_same_parameter_gradients(theirs, ours, inputs, rng):
     parameters = dict(zip(theirs.parameter_names(), theirs.parameters(), strict=True))
     gradients = torch.autograd.grad((out * weights).sum(), list(parameters.values()), allow_unused=True)
     found = dict(zip(parameters, gradients, strict=True))
+    atol = 1e-5 * max(1.0, *(gradient.abs().max().item() for gradient in wanted))
     for (name, _), expected in zip(ours.named_parameters(), wanted, strict=True):
         expect(
             found.get(name) is not None,
@@ -65,7 +70,7 @@ def expect_same_parameter_gradients(theirs, ours, inputs, rng):
             "or something between (`detach`, `.data`, `torch.no_grad`) cuts the graph.",
             actual=f"none for {name}",
         )
-        expect_close(found[name], expected, note=f"The gradient for {name} differs.", rtol=1e-4, atol=1e-5)
+        expect_close(found[name], expected, note=f"The gradient for {name} differs.", rtol=1e-4, atol=atol)
 
 
 def expect_initial_matrix(state, name):
