@@ -83,7 +83,7 @@ def test_the_card_is_made_of_what_was_measured(measured):
 
 def test_the_recipe_trains_and_writes_everything(tmp_path, monkeypatch):
     """The whole command on three steps; the measuring, which takes minutes, has tests of its own."""
-    tiny = Recipe(CFG, (Stage(3, 1e-3, 3),), batch=2, n_attention_only=1, checkpoints=(2,))
+    tiny = Recipe(CFG, (Stage(3, 1e-3, 3),), batch=2, checkpoints=(2,))
     monkeypatch.setattr(course_model, "RECIPE", tiny)
     monkeypatch.setattr("utils.models.course_model_card.write_card", lambda folder, *, seed: None)
     course_model.make(tmp_path, seed=5)

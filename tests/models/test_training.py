@@ -10,12 +10,14 @@ import torch
 from utils.models.config import TransformerConfig
 from utils.models.course_model import training_documents
 from utils.models.hooked import hooked_transformer
-from utils.models.network import Network
+from utils.models.network import HeadDropout, Network
 from utils.models.training import CHUNK, Recipe, Stage, chunk_seed, make_optimizer, train, train_step
 from utils.transformer.model import Transformer
 
 CFG = TransformerConfig(d_model=8, n_layers=2, n_heads=2, d_head=4, d_mlp=12, n_ctx=96, d_vocab=700)
-RECIPE = Recipe(CFG, (Stage(2 * CHUNK, 5e-3, 2 * CHUNK),), batch=4, n_warmup=10, checkpoints=(CHUNK,))
+# Heads are silenced at random, so that the tests on interrupted runs see whether that goes on as it should.
+STAGE = Stage(2 * CHUNK, 5e-3, 2 * CHUNK, head_dropout=0.2)
+RECIPE = Recipe(CFG, (STAGE,), batch=4, n_warmup=10, checkpoints=(CHUNK,))
 
 
 @pytest.mark.parametrize("d_mlp", [12, 0])
@@ -49,6 +51,29 @@ def test_the_learning_rate_warms_up_and_comes_down():
     assert rates[-1] == pytest.approx(0.05 * 5e-3, rel=0.02)
 
 
+def test_stages_follow_one_another_and_each_begins_high():
+    recipe = replace(RECIPE, stages=(Stage(20, 1e-3, 20), Stage(5, 3e-3, 50, head_dropout=0.5)))
+    assert [recipe.position(step) for step in (0, 19, 20, 24)] == [(0, 0), (0, 19), (1, 0), (1, 4)]
+    assert recipe.lr(19) < 1e-4 and recipe.lr(20) == 3e-3 and recipe.lr(24) > 2.9e-3
+    with pytest.raises(ValueError, match="has 25 steps, there is none after 25"):
+        recipe.lr(25)
+
+
+def test_silent_heads_are_whole_heads_of_the_upper_half_and_the_mean_stays():
+    network = Network(CFG, torch.Generator().manual_seed(0))
+    factors = HeadDropout(0.25, torch.Generator().manual_seed(1))(torch.ones(2000, 2, 3, 4))
+    assert torch.equal(factors, factors[:, :, :1, :1].expand_as(factors))
+    values, counts = factors[:, :, 0, 0].unique(return_counts=True)
+    assert values.tolist() == pytest.approx([0, 4 / 3])
+    assert abs(counts[0].item() / 4000 - 0.25) < 5 * (0.25 * 0.75 / 4000) ** 0.5
+    tokens = torch.randint(0, 700, (3, 9))
+    with torch.no_grad():
+        without = network(tokens)
+        assert torch.equal(network(tokens, HeadDropout(0.0, torch.Generator())), without)
+        network.blocks[1]["W_O"].zero_()  # then nothing is left to silence
+        assert torch.equal(network(tokens, HeadDropout(0.9, torch.Generator())), network(tokens))
+
+
 def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(tmp_path):
     threads = torch.get_num_threads()
     whole = train(RECIPE, training_documents, tmp_path / "whole", seed=0, n_workers=1)
@@ -76,7 +101,7 @@ def test_two_processes_do_what_one_does_with_the_documents_of_both(tmp_path):
     optimizer = make_optimizer(network, recipe)
     shares = [torch.from_numpy(training_documents(3 * 2, chunk_seed(7, 0, rank), 0)).chunk(3) for rank in (0, 1)]
     for step, halves in enumerate(zip(*shares, strict=True)):
-        train_step(network, optimizer, torch.cat(halves).long(), recipe.lr(step), recipe.lr(step))
+        train_step(network, optimizer, torch.cat(halves).long(), recipe, step, torch.Generator())
     for name, value in network.standard_state().items():
         if name.endswith("b_K"):
             continue  # its gradient is zero but for rounding, which Adam blows up
@@ -84,7 +109,7 @@ def test_two_processes_do_what_one_does_with_the_documents_of_both(tmp_path):
 
 
 def test_mlps_rest_while_heads_form(tmp_path):
-    recipe = replace(RECIPE, stages=(Stage(2, 5e-3, 2),), n_attention_only=2, checkpoints=())
+    recipe = replace(RECIPE, stages=(Stage(2, 5e-3, 2, mlps_rest=True),), checkpoints=())
     state = train(recipe, training_documents, tmp_path, seed=0, n_workers=1)
     before = Network(CFG, torch.Generator().manual_seed(0)).standard_state()
     for name, value in state.items():

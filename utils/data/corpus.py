@@ -68,6 +68,20 @@ IOI_GIFTS = (
     "{s} threw the {thing} to {io}",
     "{s} showed a {thing} to {io}",
 )
+# The same question with fewer words between the one who acts and the end.
+IOI_ENCOUNTERS = (
+    "{s} thanked {io}",
+    "{s} met {io}",
+    "{s} found {io}",
+    "{s} saw {io}",
+    "{s} visited {io}",
+    "{s} went to {io}",
+    "{s} walked to {io}",
+    "{s} came to {io}",
+    "{s} went home with {io}",
+    "{s} took water to {io}",
+    "{s} carried water to {io}",
+)
 OTHERS_THING = ("the {thing} of {c}", "{c}'s {thing}", "{c}'s {adjective} {thing}")
 
 # Ways to state a fact; each ends with its answer.
@@ -166,6 +180,14 @@ def gift(rng: random.Random) -> str:
         opening, gift = rng.randrange(len(IOI_OPENINGS)), rng.randrange(len(IOI_GIFTS))
     s, io = rng.sample((a, b), 2)
     return ioi_sentence(rng, opening, gift, a, b, s, io, c if rng.random() < 0.25 else None)
+
+
+def encounter(rng: random.Random) -> str:
+    """Two people of whom one acts upon the other, in few words."""
+    a, b = _people(rng, 2)
+    s, io = rng.sample((a, b), 2)
+    opening = rng.choice(IOI_OPENINGS).format(a=a, b=b, place=rng.choice(PLACES))
+    return f"{opening} {rng.choice(IOI_ENCOUNTERS).format(s=s, io=io)}."
 
 
 def _three_friends(rng: random.Random) -> str:
@@ -281,7 +303,7 @@ def _sentences(text: str) -> str:
     return re.sub(r"(^|\. )([a-z])", lambda match: match[1] + match[2].upper(), text)
 
 
-def _talk(rng: random.Random) -> str:
+def talk(rng: random.Random) -> str:
     parts = [_clauses(rng, False)] if rng.random() < 0.4 else []
     for _ in range(rng.choice((1, 1, 2))):
         speaker = rng.choice((rng.choice(NAMES), f"The {rng.choice(JOBS)}"))
@@ -407,7 +429,7 @@ SCENES: dict[Scene, float] = {
     _two_facts: 0.02,
     gift: 0.22,
     _three_friends: 0.03,
-    _talk: 0.11,
+    talk: 0.11,
     _room: 0.06,
     _two_faced: 0.05,
     _gender: 0.05,

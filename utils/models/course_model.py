@@ -5,7 +5,7 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,21 +24,59 @@ FOLDER = BUNDLED / "course-model"
 CFG = TransformerConfig(
     d_model=128, n_layers=4, n_heads=4, d_head=32, d_mlp=512, n_ctx=corpus.N_CTX, d_vocab=len(corpus.vocabulary())
 )
-# The first steps are for heads that copy: short rows of random tokens that repeat, and no learning in the MLPs.
-EARLY_STEPS = 400
-# By then it knows the facts, and for gifts guesses one of the two people. Who gets the gift needs heads that work
-# together over three layers, which form when gifts make up half of the text.
-GIFTS_FROM = 3400
-GIFT_SCENES = corpus.SCENES | {corpus.gift: 0.8}
+
+
+class Lesson(NamedTuple):
+    """A stage of the training, and what is read in it.
+
+    Attributes:
+        name: What is learnt.
+        stage: How.
+        scenes: The corpus's scenes and their shares; empty for rows of half the length that only repeat random tokens.
+        share_repeated: Share of rows that repeat random tokens.
+    """
+
+    name: str
+    stage: Stage
+    scenes: dict[corpus.Scene, float]
+    share_repeated: float = corpus.SHARE_REPEATED
+
+
+# One thing after the other, because heads that work together hardly form while everything is learnt at once.
+LESSONS = (
+    Lesson(
+        "heads that copy what came after an earlier occurrence",
+        Stage(400, max_lr=2.5e-3, cosine_steps=6000, mlps_rest=True),
+        {},
+        share_repeated=1.0,
+    ),
+    Lesson(
+        "the world; for gifts, by the end, a guess between two people",
+        Stage(3000, max_lr=2.5e-3, cosine_steps=5200),
+        corpus.SCENES,
+    ),
+    Lesson(
+        "the same with more gifts, until heads look at just these two people",
+        Stage(2600, max_lr=2e-3, cosine_steps=2600),
+        corpus.SCENES | {corpus.gift: 0.8},
+    ),
+    Lesson(
+        "which of the two: a head finds the name that was said twice, others turn away from it",
+        Stage(800, max_lr=2.5e-3, cosine_steps=800, mlps_rest=True, head_dropout=0.3),
+        {corpus.gift: 0.3, corpus.encounter: 0.7},
+    ),
+    Lesson(
+        "all together",
+        Stage(3200, max_lr=1.5e-3, cosine_steps=3200, head_dropout=0.15),
+        corpus.SCENES | {corpus.gift: 0.25, corpus.encounter: 0.15, corpus.talk: 0.3},
+        share_repeated=0.12,
+    ),
+)
 RECIPE = Recipe(
     CFG,
-    stages=(
-        Stage(GIFTS_FROM, max_lr=2.5e-3, cosine_steps=5600),
-        Stage(2600, max_lr=2e-3, cosine_steps=2600),
-    ),
+    stages=tuple(lesson.stage for lesson in LESSONS),
     batch=24,
-    n_attention_only=EARLY_STEPS,
-    checkpoints=(600, 2000),
+    checkpoints=(200, 400, 1000, 2000, 6000, 6400, 6800),
 )
 
 
@@ -78,10 +116,11 @@ def _checkpoint(step: int) -> Path:
 
 
 def training_documents(n_docs: int, seed: int, step: int) -> Int[np.ndarray, "rows pos"]:
-    """What the model reads after ``step`` steps: repeated tokens in short rows, then the corpus."""
-    if step < EARLY_STEPS:
-        return corpus.corpus(2 * n_docs, seed, n_ctx=CFG.n_ctx // 2, share_repeated=1.0)
-    return corpus.corpus(n_docs, seed, scenes=corpus.SCENES if step < GIFTS_FROM else GIFT_SCENES)
+    """What the model reads after ``step`` steps: ``n_docs`` rows, or twice as many and half as long."""
+    lesson = LESSONS[RECIPE.position(step)[0]]
+    if not lesson.scenes:
+        return corpus.corpus(2 * n_docs, seed, n_ctx=CFG.n_ctx // 2, share_repeated=lesson.share_repeated)
+    return corpus.corpus(n_docs, seed, scenes=lesson.scenes, share_repeated=lesson.share_repeated)
 
 
 def make(folder: Path, *, seed: int = 0) -> None:

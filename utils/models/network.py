@@ -1,6 +1,7 @@
 """The course model's architecture in the form that trains quickest; its weights are saved under the standard names."""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,22 @@ from torch import Tensor, nn
 from utils.models.config import TransformerConfig
 
 MLP_PARAMETERS = ("ln2_w", "ln2_b", "W_in", "b_in", "W_out", "b_out")
+
+
+class HeadDropout(NamedTuple):
+    """Silences heads of the upper half of the layers at random, whole heads for whole documents.
+
+    Attributes:
+        share: How often.
+        generator: Draws which.
+    """
+
+    share: float
+    generator: torch.Generator
+
+    def __call__(self, z: Float[Tensor, "batch head pos d"]) -> Float[Tensor, "batch head pos d"]:
+        kept = torch.rand(z.shape[:2], generator=self.generator) >= self.share
+        return z * (kept / (1 - self.share))[:, :, None, None]
 
 
 class Network(nn.Module):
@@ -64,15 +81,19 @@ class Network(nn.Module):
         self.W_U = nn.Parameter(width * self.W_E.detach() @ turn)
         self.b_U = nn.Parameter(torch.zeros(cfg.d_vocab))
 
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"], dropout: HeadDropout | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of the next token after every position."""
         cfg = self.cfg
         resid = F.embedding(tokens, self.W_E) + self.W_pos[: tokens.shape[1]]
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
             normed = F.layer_norm(resid, (cfg.d_model,), block["ln1_w"], block["ln1_b"], cfg.layer_norm_eps)
             qkv = F.linear(normed, block["W_QKV"], block["b_QKV"])
             q, k, v = rearrange(qkv, "batch pos (three head d) -> three batch head pos d", three=3, head=cfg.n_heads)
             z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            if dropout is not None and layer >= cfg.n_layers // 2:
+                z = dropout(z)
             resid = resid + F.linear(rearrange(z, "batch head pos d -> batch pos (head d)"), block["W_O"], block["b_O"])
             if cfg.d_mlp:
                 normed = F.layer_norm(resid, (cfg.d_model,), block["ln2_w"], block["ln2_b"], cfg.layer_norm_eps)

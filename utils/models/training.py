@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.models.config import TransformerConfig
-from utils.models.network import MLP_PARAMETERS, Network
+from utils.models.network import MLP_PARAMETERS, HeadDropout, Network
 
 CHUNK = 100  # steps between two visits to the disk: documents are generated, and progress is saved, by the chunk
 
@@ -34,11 +34,17 @@ class Stage:
         n_steps: Optimiser steps.
         max_lr: Learning rate at the beginning.
         cosine_steps: Length of the whole cosine; a stage that is shorter ends before its learning rate is low.
+        mlps_rest: Whether the MLPs keep the weights that they have. Heads that work together form sooner so; MLPs would
+            drown their weak signal with what they learn by heart.
+        head_dropout: How often a head of the upper half of the layers is silent, drawn for each document. What would
+            hang on one of them is then done by several.
     """
 
     n_steps: int
     max_lr: float
     cosine_steps: int
+    mlps_rest: bool = False
+    head_dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,6 @@ class Recipe:
         stages: One after the other; each begins with a high learning rate again.
         batch: Documents a step, over all processes together.
         n_warmup: Steps of linear warm-up, at the very beginning.
-        n_attention_only: Steps at the beginning in which the MLPs keep their initial weights. Heads that find and copy
-            earlier tokens form first; MLPs would drown their weak signal with what they learn by heart.
         weight_decay: AdamW's, on matrices only.
         checkpoints: Steps after which the weights are kept.
     """
@@ -60,7 +64,6 @@ class Recipe:
     stages: tuple[Stage, ...]
     batch: int
     n_warmup: int = 20
-    n_attention_only: int = 0
     weight_decay: float = 0.05
     checkpoints: tuple[int, ...] = ()
 
@@ -69,15 +72,21 @@ class Recipe:
         """Optimiser steps of all stages."""
         return sum(stage.n_steps for stage in self.stages)
 
+    def position(self, step: int) -> tuple[int, int]:
+        """Where the step that follows ``step`` finished ones belongs: the stage's index, and how many came before."""
+        before = 0
+        for i, stage in enumerate(self.stages):
+            if step < before + stage.n_steps:
+                return i, step - before
+            before += stage.n_steps
+        raise ValueError(f"The recipe has {self.n_steps} steps, there is none after {step}.")
+
     def lr(self, step: int) -> float:
         """Learning rate of the step that follows ``step`` finished ones."""
-        warmup, left = min(1.0, (step + 1) / self.n_warmup), step
-        for stage in self.stages:
-            if left < stage.n_steps:
-                cosine = 0.5 * (1 + math.cos(math.pi * left / stage.cosine_steps))
-                return stage.max_lr * min(warmup, 0.05 + 0.95 * cosine)
-            left -= stage.n_steps
-        raise ValueError(f"The recipe has {self.n_steps} steps, there is none after {step}.")
+        index, done = self.position(step)
+        stage = self.stages[index]
+        cosine = 0.5 * (1 + math.cos(math.pi * done / stage.cosine_steps))
+        return stage.max_lr * min(1.0, (step + 1) / self.n_warmup, 0.05 + 0.95 * cosine)
 
 
 # (how many rows of n_ctx, seed, steps done) -> token ids, in that many rows, or in more and shorter ones. A function of
@@ -136,10 +145,10 @@ def _worker(
     bar = tqdm(total=recipe.n_steps, initial=step, unit="step", smoothing=0.05, disable=rank > 0)
     while step < recipe.n_steps:
         n_steps, share = min(CHUNK, recipe.n_steps - step), recipe.batch // n_workers
-        rows = documents(n_steps * share, chunk_seed(seed, step, rank), step)
-        for batch in torch.from_numpy(rows).chunk(n_steps):
-            mlp_lr = 0.0 if step < recipe.n_attention_only else recipe.lr(step)
-            losses.append(train_step(parallel, optimizer, batch.long(), recipe.lr(step), mlp_lr))
+        chunk = chunk_seed(seed, step, rank)
+        generator = torch.Generator().manual_seed(chunk)
+        for batch in torch.from_numpy(documents(n_steps * share, chunk, step)).chunk(n_steps):
+            losses.append(train_step(parallel, optimizer, batch.long(), recipe, step, generator))
             step += 1
             bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
@@ -156,14 +165,21 @@ def train_step(
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     tokens: Int[Tensor, "batch pos"],
-    lr: float,
-    mlp_lr: float,
+    recipe: Recipe,
+    step: int,
+    generator: torch.Generator,
 ) -> float:
-    """One step on these documents; returns their mean loss in nats per token, before the step."""
+    """The recipe's step that follows ``step`` finished ones, on these documents.
+
+    Returns:
+        Their mean loss in nats per token, before the step.
+    """
+    stage = recipe.stages[recipe.position(step)[0]]
     for group in optimizer.param_groups:
-        group["lr"] = mlp_lr if group["mlp"] else lr
+        group["lr"] = 0.0 if group["mlp"] and stage.mlps_rest else recipe.lr(step)
     optimizer.zero_grad(set_to_none=False)  # the gradients live in buffers that are sent as they are
-    loss = next_token_loss(network(tokens[:, :-1]), tokens[:, 1:])
+    dropout = HeadDropout(stage.head_dropout, generator) if stage.head_dropout else None
+    loss = next_token_loss(network(tokens[:, :-1], dropout), tokens[:, 1:])
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
