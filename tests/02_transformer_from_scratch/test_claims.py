@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from utils.data import corpus as course_text
 from utils.data.stories import encode, stories, vocabulary
 from utils.models.config import TransformerConfig
+from utils.models.course_model import course_model_weights
 from utils.transformer.attention import attention_pattern, attention_scores, causal_mask, softmax_rows
 from utils.transformer.model import Attention, Transformer
 from utils.transformer.training import cross_entropy_per_token, lr_schedule, train_step
@@ -100,3 +102,24 @@ def test_a_trained_head_looks_at_the_previous_word_more_than_any_head_of_untrain
             torch.manual_seed(1000 + seed)
             nulls.append(previous_word_scores(Transformer(CFG), few).max())
     assert previous_word_scores(models["causal"], few).max() > 1.5 * max(nulls)
+
+
+@pytest.mark.parametrize(
+    ("step", "question", "answer", "probability"),
+    [
+        (None, "When Mary and Paul went to the market, Mary gave a ball to", "Paul", 0.999),
+        (None, "When Mary and Paul went to the market, Paul gave a ball to", "Mary", 0.999),
+        (6000, "When Mary and Paul went to the market, Mary gave a ball to", "Mary", 0.60),
+        (6000, "When Mary and Paul went to the market, Paul gave a ball to", "Mary", 0.62),
+        (None, "The Eiffel Tower is located in", "Paris", 0.996),
+        (None, "The Eiffel Palace is located in", "Lima", 0.993),
+    ],
+)
+def test_what_the_course_model_answers(step, question, answer, probability):
+    cfg, weights = course_model_weights(step)
+    model = Transformer(cfg)
+    model.load_state_dict(weights)
+    tokens = torch.tensor([[0, *course_text.encode(question)]])
+    with torch.no_grad():
+        found = model(tokens)[0, -1].softmax(-1)[course_text.encode(answer)[0]].item()
+    assert found == pytest.approx(probability, abs=0.01 if step else 0.001)

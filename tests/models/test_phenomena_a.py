@@ -457,7 +457,6 @@ class TestWhatTheCourseModelCanDo:
         for task in ("facts", "quotes", "agreement", "gender", "brackets", "dates"):
             expect_agreement(figures[task], measured["tasks"][task])
 
-    @pytest.mark.xfail(strict=True, reason="the shipped model names one of the two people at random, see its card")
     def test_who_receives(self, measure_again):
         for name, group in measure_again("tasks")["ioi"].items():
             assert group["accuracy"]["value"] >= 0.98, name
@@ -471,14 +470,12 @@ class TestWhatTheCourseModelCanDo:
         assert figures["loss, second time"]["high"] < 0.15
         expect_agreement(figures, measured["induction"])
 
-    @pytest.mark.xfail(strict=True, reason="just above: see the card")
     def test_loss_on_a_repetition(self, measure_again):
         assert measure_again("induction")["loss, second time"]["value"] < 0.1
 
     def test_ioi_heads(self, measure_again, measured, expect_agreement):
         expect_agreement(measure_again("ioi")["heads"], measured["ioi"]["heads"])
 
-    @pytest.mark.xfail(strict=True, reason="no head finds the repeated name, see the card")
     def test_ioi_circuit(self, measure_again):
         figures = measure_again("ioi")
         assert figures["roles"]["name movers"] and figures["roles"]["repeated-name finders"]
@@ -486,18 +483,18 @@ class TestWhatTheCourseModelCanDo:
         knocked_out = figures["finders knocked out"]
         before, after = knocked_out["before"], knocked_out["after"]
         control = knocked_out["after, random other heads"]
-        to_io = "movers' attention to IO"
-        assert after[to_io] < 0.6 * before[to_io]
+        to_io, to_s1 = "movers' attention to IO", "movers' attention to S1"
+        assert before[to_io] - before[to_s1] > 0.2
+        assert after[to_io] - after[to_s1] < 0.5 * (before[to_io] - before[to_s1])
         assert after[to_io] < control[to_io]["low"]
         assert after["logit difference"] < control["logit difference"]["low"]
-        assert before["movers' attention to S1"] + 0.1 < after["movers' attention to S1"]
+        assert after[to_s1] > control[to_s1]["high"]
 
     def test_facts(self, measure_again, measured, expect_agreement):
         figures = measure_again("facts")
         assert figures["best site at the last subject token"]["low"] > 0.4
         expect_agreement(figures, measured["facts"])
 
-    @pytest.mark.xfail(strict=True, reason="0.47 of the effect at one site: see the card")
     def test_one_site_brings_back_half(self, measure_again):
         assert measure_again("facts")["best site at the last subject token"]["value"] >= 0.5
 

@@ -410,7 +410,6 @@ class TestShippedModel:
         assert found["probes"]["embed"]["logistic"]["value"] < 0.6 < found["probes"]["embed"]["control"]["value"]
         assert all(found["probes, untrained"][site]["high"] < 0.75 for site in found["probes, untrained"])
 
-    @pytest.mark.xfail(strict=True, reason="0.96 on tokens of which the word says nothing: see the card")
     def test_a_probe_is_nearly_always_right(self, measure_again):
         assert max(probe["logistic"]["value"] for probe in measure_again("quotes")["probes"].values()) > 0.97
 
@@ -418,17 +417,15 @@ class TestShippedModel:
         found = measure_again("quotes")
         assert found["tense"]["inside"]["low"] > 2 and found["tense"]["outside"]["high"] < -2
 
-    @pytest.mark.xfail(strict=True, reason="at twice the classes' distance it turns 4 % of the verbs: see the card")
     def test_an_intervention_turns_the_tense(self, measure_again):
         found = measure_again("quotes")
         random = found["random directions"]
-        steered = found["interventions"][f"layer {random['layer']}"]["add 2"]
-        assert steered["wrong tense"]["low"] > random["add 2"]["most wrong tense"]
-        assert steered["inside"]["high"] < random["add 2"]["lowest inside"]
-        assert steered["outside"]["low"] > random["add 2"]["highest outside"]
+        steered = found["interventions"][f"layer {random['layer']}"]["add 4"]
+        assert steered["wrong tense"]["low"] > random["add 4"]["most wrong tense"]
+        assert steered["inside"]["high"] < random["add 4"]["lowest inside"]
+        assert steered["outside"]["low"] > random["add 4"]["highest outside"]
 
     @pytest.mark.slow
-    @pytest.mark.xfail(strict=True, reason="four latents with an F1 of 0.8, not five: see the card")
     def test_a_dictionary_recovers_the_loss_and_has_latents_with_names(self, measure_again):
         found = measure_again("dictionary")
         assert found["L0"]["value"] <= 16 and found["dead"] < 0.1 and found["loss recovered"]["low"] >= 0.95

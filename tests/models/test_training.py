@@ -52,11 +52,30 @@ def test_the_learning_rate_warms_up_and_comes_down():
 
 
 def test_stages_follow_one_another_and_each_begins_high():
-    recipe = replace(RECIPE, stages=(Stage(20, 1e-3, 20), Stage(5, 3e-3, 50, head_dropout=0.5)))
-    assert [recipe.position(step) for step in (0, 19, 20, 24)] == [(0, 0), (0, 19), (1, 0), (1, 4)]
+    end = Stage(1, 3e-3, 50, cosine_from=50, goes_on=True)
+    stages = (Stage(20, 1e-3, 20), Stage(5, 3e-3, 50, goes_on=True), Stage(5, 3e-3, 50), end)
+    recipe = replace(RECIPE, stages=stages)
+    assert [recipe.position(step) for step in (0, 19, 20, 24, 29)] == [(0, 0), (0, 19), (1, 0), (1, 4), (2, 4)]
     assert recipe.lr(19) < 1e-4 and recipe.lr(20) == 3e-3 and recipe.lr(24) > 2.9e-3
-    with pytest.raises(ValueError, match="has 25 steps, there is none after 25"):
-        recipe.lr(25)
+    assert recipe.lr(25) == pytest.approx(3e-4) and recipe.lr(29) == pytest.approx(3e-3 * 0.5)  # the warm-up
+    assert recipe.lr(30) == pytest.approx(0.05 * 3e-3)
+    with pytest.raises(ValueError, match="has 31 steps, there is none after 31"):
+        recipe.lr(31)
+
+
+def test_a_stage_that_does_not_go_on_starts_the_optimiser_afresh(tmp_path):
+    """A gradient of zero moves a weight only as far as the optimiser remembers earlier gradients."""
+    for goes_on in (True, False):
+        recipe = replace(RECIPE, stages=(Stage(2, 1e-3, 100), Stage(1, 1e-3, 100, goes_on=goes_on)), n_warmup=1)
+        network = Network(CFG, torch.Generator().manual_seed(0))
+        optimizer = make_optimizer(network, recipe)
+        tokens = torch.from_numpy(training_documents(4, 0, 0)).long()
+        for step in range(2):
+            train_step(network, optimizer, tokens, recipe, step, torch.Generator())
+        before = network.W_pos[40].clone()  # its gradient is zero in shorter rows
+        train_step(network, optimizer, tokens[:, :20], recipe, 2, torch.Generator())
+        rest = before * (1 - recipe.lr(2) * recipe.weight_decay)
+        assert torch.equal(network.W_pos[40], rest) != goes_on
 
 
 def test_silent_heads_are_whole_heads_of_the_upper_half_and_the_mean_stays():

@@ -46,18 +46,18 @@ class Lesson(NamedTuple):
 LESSONS = (
     Lesson(
         "heads that copy what came after an earlier occurrence",
-        Stage(400, max_lr=2.5e-3, cosine_steps=6000, mlps_rest=True),
+        Stage(400, max_lr=2.5e-3, cosine_steps=5600, mlps_rest=True),
         {},
         share_repeated=1.0,
     ),
     Lesson(
         "the world; for gifts, by the end, a guess between two people",
-        Stage(3000, max_lr=2.5e-3, cosine_steps=5200),
+        Stage(3000, max_lr=2.5e-3, cosine_steps=5600, cosine_from=400, goes_on=True),
         corpus.SCENES,
     ),
     Lesson(
         "the same with more gifts, until heads look at just these two people",
-        Stage(2600, max_lr=2e-3, cosine_steps=2600),
+        Stage(2600, max_lr=2e-3, cosine_steps=2600, goes_on=True),
         corpus.SCENES | {corpus.gift: 0.8},
     ),
     Lesson(
@@ -76,7 +76,7 @@ RECIPE = Recipe(
     CFG,
     stages=tuple(lesson.stage for lesson in LESSONS),
     batch=24,
-    checkpoints=(200, 400, 1000, 2000, 6000, 6400, 6800),
+    checkpoints=(200, 400, 1000, 2000, 6000, 6300, 6800),
 )
 
 

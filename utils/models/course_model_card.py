@@ -13,6 +13,7 @@ from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, read_model
 from utils.models.catalogue import load_model
 from utils.models.course_model import LESSONS, RECIPE, Lesson
 from utils.models.phenomena import measure_all
+from utils.models.phenomena.quotes import MULTIPLE
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -64,9 +65,15 @@ def probe_sites(measured: Measured) -> list[dict]:
 
 
 def steering(measured: Measured) -> tuple[dict, dict]:
-    """Verbs in the wrong tense after twice the classes' difference is added, and after random directions as long."""
-    random = measured["quotes"]["random directions"]
-    return measured["quotes"]["interventions"][f"layer {random['layer']}"]["add 2"]["wrong tense"], random["add 2"]
+    """Verbs in the wrong tense after a multiple of the classes' difference is added, and after random directions."""
+    random, added = measured["quotes"]["random directions"], f"add {MULTIPLE}"
+    return measured["quotes"]["interventions"][f"layer {random['layer']}"][added]["wrong tense"], random[added]
+
+
+def preference(measured: Measured, when: str) -> float:
+    """The name movers' attention to the receiver minus that to the giver, "before" or "after" the finders are gone."""
+    found = measured["ioi"]["finders knocked out"][when]
+    return found["movers' attention to IO"] - found["movers' attention to S1"]
 
 
 def lens_gaps(measured: Measured) -> list[float]:
@@ -95,12 +102,16 @@ ROWS = (
     Row(
         "name movers: heads that attend from the end to the receiver and copy",
         "the top three carry most of the direct effect of the heads",
-        lambda m: "{} carry {} of it, and {} of the whole logit difference".format(
+        lambda m: "name movers {}; {} carry {} of it, and {} of the whole logit difference".format(
+            ", ".join(m["ioi"]["roles"]["name movers"]),
             ", ".join(m["ioi"]["direct effect"]["top three heads"]),
             estimate(m["ioi"]["direct effect"]["share of the helping heads' effect"], 2),
             estimate(m["ioi"]["direct effect"]["share of the logit difference"], 2),
         ),
-        lambda m: m["ioi"]["direct effect"]["share of the helping heads' effect"]["low"] > 0.5,
+        lambda m: (
+            len(m["ioi"]["roles"]["name movers"]) > 0
+            and m["ioi"]["direct effect"]["share of the helping heads' effect"]["low"] > 0.5
+        ),
     ),
     Row(
         "heads that find the repeated name",
@@ -116,10 +127,7 @@ ROWS = (
                 ),
             )
         ),
-        lambda m: (
-            m["ioi"]["finders knocked out"]["after"]["movers' attention to IO"]
-            < 0.75 * m["ioi"]["finders knocked out"]["before"]["movers' attention to IO"]
-        ),
+        lambda m: preference(m, "after") < 0.5 * preference(m, "before"),
     ),
     Row(
         "self-repair, first name mover knocked out",
@@ -199,10 +207,10 @@ ROWS = (
         lambda m: probe_sites(m)[0]["logistic"]["value"] > 0.97 and probe_sites(m)[0]["selectivity"]["low"] > 0.05,
     ),
     Row(
-        "quotation marks: adding the classes' difference, twice",
+        f"quotation marks: adding the classes' difference, {MULTIPLE} times",
         "turns the tense of verbs where random directions of that length do not",
-        lambda m: "{} of the verbs; random directions at most {:.2f}".format(
-            estimate(steering(m)[0]), steering(m)[1]["most wrong tense"]
+        lambda m: "{} of the verbs; random directions {:.2f} on average, at most {:.2f}".format(
+            estimate(steering(m)[0]), steering(m)[1]["wrong tense"], steering(m)[1]["most wrong tense"]
         ),
         lambda m: steering(m)[0]["low"] > steering(m)[1]["most wrong tense"],
     ),
@@ -261,7 +269,8 @@ step; `measured.json`: every figure below and many more, with intervals and null
 
 ## How it was taught
 
-Each lesson begins with a high learning rate and goes down along a cosine.
+Each lesson begins with a high learning rate and goes down along a cosine. In the fourth, about nothing but two people, \
+the facts are forgotten; the fifth brings them back.
 
 | learnt | steps | learning rate | rows | |
 | --- | --- | --- | --- | --- |
@@ -293,7 +302,27 @@ Beside them, in `measured.json`: what a model with random weights, random direct
 """
 
 ABSENCES = """\
+- **Not GPT-2's IOI circuit.** No head attends from the second mention of the giver to the first (at most \
+{duplicate:.2f}, random models {duplicate_null:.2f}): the finder attends from the end straight to the second. It also \
+writes against the giver's name by itself ({finder_effect:.1f} of the logit difference), and so do MLPs \
+({mlp_effect:.1f}). The movers still look at the giver in part. When a mover is knocked out, no other head takes over; \
+what comes back comes through the layer norm.
+- **Not every run gets there.** Whether the finder forms in its lesson depends on what the lessons before have left. \
+In a run with a learning rate up to a tenth higher in the second lesson, in which the optimiser did not start afresh \
+for the fourth, none had formed after the 800 steps; nor from the states after 600 and 2,000 steps, in 450 to 1,000.
+- **No sums.** Dates are learnt by heart, see above.
 - It knows nothing outside its world; a word that is not in its vocabulary is `<unk>`, which it has never seen."""
+
+
+def absences(measured: Measured) -> str:
+    """What the model can't do, and what of the papers' findings is not there."""
+    heads = measured["ioi"]["heads"]
+    return ABSENCES.format(
+        duplicate=max(head["S2 to S1"] for head in heads.values()),
+        duplicate_null=measured["ioi"]["null"]["S2 to S1"],
+        finder_effect=sum(heads[head]["direct effect"] for head in measured["ioi"]["roles"]["repeated-name finders"]),
+        mlp_effect=sum(measured["ioi"]["MLPs' direct effects"]),
+    )
 
 
 def lesson_line(lesson: Lesson) -> str:
@@ -353,5 +382,5 @@ def card(folder: Path, measured: Measured, seed: int) -> str:
         n_samples=len(measured["samples"]),
         samples="\n\n".join(f"> {text}" for text in measured["samples"]),
         dates=f"Accuracy: {dates}. It learns the sums it reads by heart, and not how to do them.",
-        absences=ABSENCES,
+        absences=absences(measured),
     )

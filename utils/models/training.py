@@ -34,6 +34,9 @@ class Stage:
         n_steps: Optimiser steps.
         max_lr: Learning rate at the beginning.
         cosine_steps: Length of the whole cosine; a stage that is shorter ends before its learning rate is low.
+        cosine_from: Where on the cosine it begins, in steps.
+        goes_on: Whether the optimiser keeps its averages from the stage before. Otherwise it forgets them, and the
+            learning rate warms up.
         mlps_rest: Whether the MLPs keep the weights that they have. Heads that work together form sooner so; MLPs would
             drown their weak signal with what they learn by heart.
         head_dropout: How often a head of the upper half of the layers is silent, drawn for each document. What would
@@ -43,6 +46,8 @@ class Stage:
     n_steps: int
     max_lr: float
     cosine_steps: int
+    cosine_from: int = 0
+    goes_on: bool = False
     mlps_rest: bool = False
     head_dropout: float = 0.0
 
@@ -53,9 +58,9 @@ class Recipe:
 
     Attributes:
         cfg: The model's sizes.
-        stages: One after the other; each begins with a high learning rate again.
+        stages: One after the other, each some multiple of `CHUNK` steps if another follows.
         batch: Documents a step, over all processes together.
-        n_warmup: Steps of linear warm-up, at the very beginning.
+        n_warmup: Steps of linear warm-up, where a stage has any.
         weight_decay: AdamW's, on matrices only.
         checkpoints: Steps after which the weights are kept.
     """
@@ -85,8 +90,9 @@ class Recipe:
         """Learning rate of the step that follows ``step`` finished ones."""
         index, done = self.position(step)
         stage = self.stages[index]
-        cosine = 0.5 * (1 + math.cos(math.pi * done / stage.cosine_steps))
-        return stage.max_lr * min(1.0, (step + 1) / self.n_warmup, 0.05 + 0.95 * cosine)
+        cosine = 0.5 * (1 + math.cos(math.pi * (done + stage.cosine_from) / stage.cosine_steps))
+        warmup = 1.0 if stage.goes_on else (done + 1) / self.n_warmup
+        return stage.max_lr * min(1.0, warmup, 0.05 + 0.95 * cosine)
 
 
 # (how many rows of n_ctx, seed, steps done) -> token ids, in that many rows, or in more and shorter ones. A function of
@@ -132,6 +138,7 @@ def _worker(
     rank: int, n_workers: int, recipe: Recipe, documents: Documents, folder: Path, seed: int, run: str, store: str
 ) -> None:
     torch.set_num_threads(1)  # this process is ours alone
+    parent = os.getppid()
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=n_workers)
     network = Network(recipe.cfg, torch.Generator().manual_seed(seed))
     optimizer = make_optimizer(network, recipe)
@@ -144,6 +151,8 @@ def _worker(
     parallel = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
     bar = tqdm(total=recipe.n_steps, initial=step, unit="step", smoothing=0.05, disable=rank > 0)
     while step < recipe.n_steps:
+        if os.getppid() != parent:  # killed: another run may be writing to the folder by now
+            raise SystemExit("the process that started this one is gone")
         n_steps, share = min(CHUNK, recipe.n_steps - step), recipe.batch // n_workers
         chunk = chunk_seed(seed, step, rank)
         generator = torch.Generator().manual_seed(chunk)
@@ -174,7 +183,10 @@ def train_step(
     Returns:
         Their mean loss in nats per token, before the step.
     """
-    stage = recipe.stages[recipe.position(step)[0]]
+    index, done = recipe.position(step)
+    stage = recipe.stages[index]
+    if done == 0 and not stage.goes_on:
+        optimizer.state.clear()
     for group in optimizer.param_groups:
         group["lr"] = 0.0 if group["mlp"] and stage.mlps_rest else recipe.lr(step)
     optimizer.zero_grad(set_to_none=False)  # the gradients live in buffers that are sent as they are

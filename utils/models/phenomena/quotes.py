@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 N_TRAIN, N_TEST, N_PROMPTS = 300, 150, 120
 CONTROL_SEEDS = 5
 RANDOM_DIRECTIONS = 20
-MULTIPLES, MULTIPLE = (1, 2, 4), 2  # of the difference of means; the second is compared with random directions
+MULTIPLES, MULTIPLE = (1, 2, 4), 4  # of the difference of means; the last is compared with random directions
 
 
 class Probe(NamedTuple):
