@@ -269,8 +269,8 @@ step; `measured.json`: every figure below and many more, with intervals and null
 
 ## How it was taught
 
-Each lesson begins with a high learning rate and goes down along a cosine. In the fourth, about nothing but two people, \
-the facts are forgotten; the fifth brings them back.
+Each lesson begins with a high learning rate and goes down along a cosine. In the fourth, about nothing but two \
+people, the facts are forgotten; the fifth brings them back.
 
 | learnt | steps | learning rate | rows | |
 | --- | --- | --- | --- | --- |
