@@ -145,5 +145,102 @@ def bars(
     show(figure, alt)
 
 
+def grouped_bars(
+    series: dict[str, Sequence[float] | Tensor],
+    labels: Sequence[str],
+    *,
+    title: str,
+    alt: str,
+    xlabel: str,
+    intervals: dict[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+) -> None:
+    """Show several named lists of numbers as horizontal bars, side by side for each label, the first label on top.
+
+    ``intervals`` gives a (low, high) pair of lists for a name.
+    """
+    figure, axes = plt.subplots(figsize=(6.8, 1.2 + (0.16 + 0.14 * len(series)) * len(labels)))
+    thickness, rows = 0.8 / len(series), np.arange(len(labels))
+    for i, (name, values) in enumerate(series.items()):
+        values, places = _array(values), rows + (i - (len(series) - 1) / 2) * thickness
+        axes.barh(places, values, height=thickness, color=COLOURS[i % len(COLOURS)], label=name)
+        if intervals and name in intervals:
+            low, high = map(_array, intervals[name])
+            reach = np.stack([values - low, high - values]).clip(min=0)
+            axes.errorbar(values, places, xerr=reach, fmt="none", ecolor="black", capsize=2, linewidth=0.9)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(rows, labels)
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel=xlabel)
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    show(figure, alt)
+
+
+def images(
+    grid: Sequence[Sequence[Tensor | np.ndarray | None]],
+    *,
+    alt: str,
+    title: str = "",
+    column_labels: Sequence[str] | None = None,
+    row_labels: Sequence[str] | None = None,
+    titles: Sequence[Sequence[str]] | None = None,
+    diverging: bool | Sequence[bool] = False,
+    scale: str = "each",
+    size: float = 1.0,
+) -> None:
+    """Show rows of small pictures: images, attribution maps, visualisations.
+
+    Args:
+        grid: Rows of pictures, each [height, width] (or [3, height, width], colour in [0, 1]); None leaves a gap.
+        alt: Text alternative.
+        title: Above everything.
+        column_labels, row_labels: Above the first row, and left of the first column.
+        titles: A line above each picture, in rows like ``grid``; "" for none.
+        diverging: Whether numbers have a sign: colours are centred on zero (orange below, purple above, white at
+            zero). Otherwise white is zero or the least, black the greatest. A sequence says it column by column.
+        scale: Which pictures share their colours: "each" has its own, those of a "row" or a "column", or "all".
+        size: Width and height of a picture in inches.
+    """
+    n_columns = max(map(len, grid))
+    signed = [diverging] * n_columns if isinstance(diverging, bool) else list(diverging)
+    grid = [[None if picture is None else _array(picture) for picture in row] for row in grid]
+    group = {"each": lambda r, c: (r, c), "row": lambda r, c: r, "column": lambda r, c: c, "all": lambda r, c: 0}[scale]
+    cells = [(r, c, picture) for r, row in enumerate(grid) for c, picture in enumerate(row) if picture is not None]
+    ranges = {}
+    for r, c, picture in cells:
+        key = (group(r, c), signed[c])
+        low, high = ranges.get(key, (0.0, 0.0))
+        ranges[key] = (min(low, float(np.nanmin(picture))), max(high, float(np.nanmax(picture))))
+    figure, axes = plt.subplots(
+        len(grid),
+        n_columns,
+        figsize=(n_columns * size + (1.2 if row_labels else 0.2), len(grid) * size * (1.25 if titles else 1.0) + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for r, c, picture in cells:
+        low, high = ranges[group(r, c), signed[c]]
+        limit = max(-low, high) or 1.0
+        colours = {"cmap": "PuOr", "vmin": -limit, "vmax": limit} if signed[c] else {"cmap": "gray_r"}
+        colours = colours if signed[c] else colours | {"vmin": low, "vmax": high if high > low else low + 1}
+        colour_picture = picture.ndim == 3
+        axes[r, c].imshow(picture.transpose(1, 2, 0).clip(0, 1) if colour_picture else picture, **colours)
+        axes[r, c].spines[:].set(visible=True, color="lightgrey")
+        if titles and titles[r][c]:
+            axes[r, c].set_title(titles[r][c], fontsize=8)
+    for c, label in enumerate(column_labels or ()):
+        above = axes[0, c].get_title()
+        axes[0, c].set_title(f"{label}\n{above}" if above else label, fontsize=8)
+    for r, label in enumerate(row_labels or ()):
+        axes[r, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    show(figure, alt)
+
+
 def _array(values: Sequence[float] | Tensor | np.ndarray) -> np.ndarray:
     return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values, dtype=float)

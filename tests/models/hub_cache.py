@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 END = "<|endoftext|>"
@@ -66,6 +66,13 @@ def put_pythia(cache: Path, repo: str, model: GPTNeoXForCausalLM) -> Path:
     model.save_pretrained(folder)
     specials = {"bos_token": END, "eos_token": END, "unk_token": END}
     write_tokenizer(folder, 300, {"tokenizer_class": "GPTNeoXTokenizer"} | specials)
+    return into_cache(cache, repo, folder)
+
+
+def put_resnet(cache: Path, repo: str, model: PreTrainedModel) -> Path:
+    """Write an image classifier under a name of the hub; it has no tokenizer."""
+    folder = cache / "made"
+    model.save_pretrained(folder)
     return into_cache(cache, repo, folder)
 
 

@@ -103,6 +103,10 @@ class TestShipped:
             load_model("gpt3")
         with pytest.raises(UnknownModel, match=r"'digits-cnn' is no transformer; utils.*load_digits_cnn\(\) loads it"):
             load_model("digits-cnn")
+        with pytest.raises(
+            UnknownModel, match=r"'resnet-18' is no .*image_classifier.load_image_classifier\(\) loads it"
+        ):
+            load_model("resnet-18")
 
 
 def cut_short(folder):

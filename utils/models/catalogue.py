@@ -47,13 +47,16 @@ class Pretrained:
         about: What it is.
         repo: Its name on the hub.
         parameters: How many; a tied embedding counts once.
-        megabytes: Size of its weights file (10⁶ bytes): the parameters, and the causal masks that it holds as well.
+        megabytes: Size of its weights file (10⁶ bytes): the parameters, and the buffers that it holds as well (causal
+            masks, or the running means and variances of batch norms).
+        loader: The function that loads a model that is no transformer; None for the transformers.
     """
 
     about: str
     repo: str
     parameters: int
     megabytes: int
+    loader: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,13 @@ PRETRAINED = {
     "gpt2": Pretrained("GPT-2 small", "gpt2", 124_439_808, 548),
     "gpt2-medium": Pretrained("GPT-2 medium", "gpt2-medium", 354_823_168, 1520),
     "pythia-70m-deduped": Pretrained("the smallest Pythia", "EleutherAI/pythia-70m-deduped", 70_426_624, 166),
+    "resnet-18": Pretrained(
+        "a CNN that names what is on photographs",
+        "microsoft/resnet-18",
+        11_689_512,
+        47,
+        "utils.models.image_classifier.load_image_classifier",
+    ),
 }
 RECIPES = {
     "course-model": Recipe("utils.models.course_model", resumes=True),
@@ -120,9 +130,9 @@ def load_model(name: str | os.PathLike) -> "HookedTransformer":
         ModelFileError: If a file of the model is missing, damaged or of another model; the message names it.
         ModelUnavailable: If a pretrained model is neither in the local cache nor within reach.
     """
+    if (known := SHIPPED.get(name) or PRETRAINED.get(name)) and known.loader:
+        raise UnknownModel(f"{name!r} is no transformer; {known.loader}() loads it.")
     if name in SHIPPED:
-        if loader := SHIPPED[name].loader:
-            raise UnknownModel(f"{name!r} is no transformer; {loader}() loads it.")
         return _load_folder(BUNDLED / name)
     if name in PRETRAINED:
         repo = PRETRAINED[name].repo
@@ -145,7 +155,7 @@ def fetch_model(name: str) -> Path:
     """
     if name not in PRETRAINED:
         raise UnknownModel(f"There is no pretrained model {name!r}. There are {', '.join(PRETRAINED)}.")
-    return hub.fetch(PRETRAINED[name].repo)
+    return hub.fetch(PRETRAINED[name].repo, text=PRETRAINED[name].loader is None)
 
 
 def train_model(name: str, folder: Path, seed: int = 0) -> None:
@@ -170,7 +180,7 @@ def recipe(name: str) -> Recipe:
 
 def standings() -> list[Standing]:
     """Every model of the course: what it is, how large, and where. Takes seconds if the hub does not answer."""
-    folders = {name: hub.cached_folder(model.repo) for name, model in PRETRAINED.items()}
+    folders = {name: hub.cached_folder(model.repo, text=model.loader is None) for name, model in PRETRAINED.items()}
     elsewhere = "can be fetched" if None in folders.values() and hub.hub_answers() else "no network"
     lines = [_shipped_standing(name) for name in SHIPPED]
     for name, folder in folders.items():

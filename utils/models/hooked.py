@@ -4,12 +4,10 @@ Version 4 of that library dropped ``HookedTransformer``; whatever replaces it he
 import takes seconds, so it happens inside the functions that need it.
 """
 
-import contextlib
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from utils.models import hub
-from utils.models.bundled import CONFIG_FILE, WEIGHTS_FILE, ModelFileError
+from utils.models.bundled import CONFIG_FILE, WEIGHTS_FILE
 from utils.models.config import TransformerConfig
 from utils.models.hub import ModelUnavailable
 
@@ -143,24 +141,12 @@ def _model_and_tokenizer(folder: Path) -> "tuple[PreTrainedModel, PreTrainedToke
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise ModelUnavailable(f"The weights of {str(folder)!r} are not on this machine, so this part is left out.")
-    with _naming(weights), safe_open(weights, framework="pt"):
+    with hub.naming(weights), safe_open(weights, framework="pt"):
         pass  # a file that was cut short fails here already
-    with _naming(folder):
+    with hub.naming(folder):
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
         if found["missing_keys"]:  # transformers would go on with random numbers in their place
             raise ValueError(f"{weights.name} has no {', '.join(sorted(found['missing_keys'])[:3])}")
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise inside (tokenizers raises bare ``Exception``) into an error that names a path."""
-    try:
-        yield
-    except Exception as error:
-        raise ModelFileError(
-            f"{path} cannot be loaded: {hub.first_line(error)}. If it lies in the hub's cache, delete the model's "
-            "folder there and get it again with `mi models --fetch`."
-        ) from error

@@ -1,0 +1,83 @@
+"""Cover a part of an image and watch the logits: a still picture, and the same with sliders."""
+
+import io
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor, nn
+
+from utils.plots import COLOURS, DPI
+
+
+def occlusion_figure(
+    model: nn.Module,
+    image: Float[Tensor, "channel height width"],
+    *,
+    row: int,
+    column: int,
+    patch: int,
+    baseline: float = 0.0,
+) -> Figure:
+    """The image with a covered square beside its logits, with and without the square.
+
+    Args:
+        model: From images [batch, channel, height, width] to logits [batch, class].
+        image: One image [channel, height, width]; its channels are averaged for the picture.
+        row, column: Top left corner of the square.
+        patch: Side of the square in pixels; 0 covers nothing. What lies outside the image is cut off.
+        baseline: What covered pixels are set to.
+    """
+    covered = image.detach().clone()
+    covered[:, row : row + patch, column : column + patch] = baseline
+    with torch.no_grad():
+        before, after = model(torch.stack([image, covered])).cpu().numpy()
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 2))
+    left.imshow(
+        covered.mean(dim=0).cpu().numpy(), cmap="gray_r", vmin=min(0.0, image.min().item()), vmax=image.max().item()
+    )
+    corner = (column - 0.5, row - 0.5)
+    left.add_patch(Rectangle(corner, patch, patch, fill=False, edgecolor=COLOURS[1], linewidth=2))
+    left.set(xticks=[], yticks=[], title=f"read as {after.argmax()} (whole: {before.argmax()})")
+    positions = np.arange(len(before))
+    right.bar(positions - 0.2, before, width=0.4, color=COLOURS[5], label="whole image")
+    right.bar(positions + 0.2, after, width=0.4, color=COLOURS[1], label="square covered")
+    right.axhline(0, color="grey", linewidth=0.8)
+    right.set(xticks=positions, xlabel="class", ylabel="logit")
+    right.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def occlusion_explorer(model: nn.Module, image: Float[Tensor, "channel height width"]):
+    """Sliders for the square's place, size and grey level over ``occlusion_figure``; needs a live kernel.
+
+    Returns:
+        An ipywidgets box: display it as the last line of a cell.
+    """
+    from ipywidgets import FloatSlider, HBox, Image, IntSlider, VBox
+
+    _, height, width = image.shape
+    sliders = {
+        "row": IntSlider(value=height // 2, min=0, max=height - 1, description="row"),
+        "column": IntSlider(value=width // 2, min=0, max=width - 1, description="column"),
+        "patch": IntSlider(value=2, min=0, max=min(height, width), description="size"),
+        "baseline": FloatSlider(
+            value=0.0, min=min(0.0, image.min().item()), max=image.max().item(), step=0.05, description="covered with"
+        ),
+    }
+    picture = Image(format="png")
+
+    def redraw(change: dict | None = None) -> None:
+        figure = occlusion_figure(model, image, **{name: slider.value for name, slider in sliders.items()})
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI)
+        picture.value = buffer.getvalue()
+
+    for slider in sliders.values():
+        slider.observe(redraw, names="value")
+    redraw()
+    return VBox([HBox([sliders["row"], sliders["column"]]), HBox([sliders["patch"], sliders["baseline"]]), picture])
