@@ -1,0 +1,292 @@
+"""Wrong answers for the Lasso, each with the sentence for a learner who made the mistake, and right ones."""
+
+import torch
+
+from utils.attribution.lasso import soft_threshold
+from utils.course.catalogue import right, wrong
+
+
+def checked(threshold, x):
+    threshold = torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
+    if not (threshold >= 0).all():
+        raise ValueError("threshold must be at least 0")
+    return threshold
+
+
+# soft_threshold
+
+
+@wrong(
+    "soft_threshold",
+    "You keep numbers beyond the threshold as they are. That is hard thresholding: the result jumps where x "
+    "crosses the threshold, and what it minimises is a price for being non-zero, not for size.",
+)
+def hard_threshold(x, threshold):
+    return x * (x.abs() > checked(threshold, x))
+
+
+@wrong(
+    "soft_threshold",
+    "Your negative numbers all become zero. A coefficient of -3 is as far from zero as one of 3, and is treated alike.",
+)
+def one_sided(x, threshold):
+    return (x - checked(threshold, x)).clamp(min=0)
+
+
+@wrong(
+    "soft_threshold",
+    "Your results are never negative: you shrink the size of x and leave its sign behind.",
+)
+def sign_lost(x, threshold):
+    return (x.abs() - checked(threshold, x)).clamp(min=0)
+
+
+@wrong(
+    "soft_threshold",
+    "Small numbers pass through zero and come out on the other side: nothing in your code stops |x| - threshold at 0.",
+)
+def through_zero(x, threshold):
+    return x.sign() * (x.abs() - checked(threshold, x))
+
+
+@wrong(
+    "soft_threshold",
+    "You return what should be taken away. Clamping x to the range from -threshold to threshold keeps the small "
+    "numbers and cuts the large ones; subtract it from x and look again.",
+)
+def clamped_instead(x, threshold):
+    threshold = checked(threshold, x)
+    return torch.minimum(torch.maximum(x, -threshold), threshold)
+
+
+@wrong(
+    "soft_threshold",
+    "You divide by 1 + threshold. That is the step for a squared penalty: it makes every number smaller and none "
+    "zero, and zeros are what this exercise is about.",
+)
+def ridge_step(x, threshold):
+    return x / (1 + checked(threshold, x))
+
+
+@wrong(
+    "soft_threshold",
+    "You move by half the threshold. That is right if the squared error is not halved; the docstring's cost has "
+    "(b - x)^2 / 2.",
+)
+def half_way(x, threshold):
+    return soft_threshold(x, checked(threshold, x) / 2)
+
+
+@wrong(
+    "soft_threshold",
+    "Your values are right, but they are cut off from x: no gradient comes back through them.",
+)
+def detached(x, threshold):
+    return soft_threshold(x.detach(), threshold)
+
+
+@wrong(
+    "soft_threshold",
+    "A negative threshold pushes numbers away from zero, and yours does so without a word. The docstring names "
+    "the error.",
+)
+def negative_thresholds_pass(x, threshold):
+    return x.sign() * torch.relu(x.abs() - threshold)
+
+
+@right("soft_threshold")
+def two_ramps(x, threshold):
+    threshold = checked(threshold, x)
+    return torch.relu(x - threshold) - torch.relu(-x - threshold)
+
+
+@right("soft_threshold")
+def less_the_clamped(x, threshold):
+    threshold = checked(threshold, x)
+    return x - torch.minimum(torch.maximum(x, -threshold), threshold)
+
+
+@right("soft_threshold")
+def three_cases(x, threshold):
+    threshold = checked(threshold, x).expand_as(x)
+    out = torch.where(x > threshold, x - threshold, torch.zeros_like(x))
+    return torch.where(x < -threshold, x + threshold, out)
+
+
+# lasso_ista
+
+
+def one_over_lipschitz(gram):
+    return 1 / torch.linalg.matrix_norm(gram, ord=2).clamp(min=torch.finfo(gram.dtype).tiny).unsqueeze(-1)
+
+
+def ista(X, y, penalty, n_steps, *, divisor=None, step=None, threshold=None, centre=True, shrink=soft_threshold):
+    """The right algorithm, in which one thing can be set wrong."""
+    if X.ndim < 2 or X.shape[:-1] != y.shape or not y.shape[-1]:
+        raise ValueError("X and y do not match")
+    penalty = torch.as_tensor(penalty, dtype=X.dtype)
+    if not (penalty >= 0).all():
+        raise ValueError("penalty must be at least 0")
+    if n_steps < 0:
+        raise ValueError("n_steps must be at least 0")
+    X_mean, y_mean = X.mean(-2), y.mean(-1)
+    A, r = (X - X_mean.unsqueeze(-2), y - y_mean.unsqueeze(-1)) if centre else (X, y)
+    n = X.shape[-2] if divisor is None else divisor
+    gram, target = A.mT @ A / n, (A.mT @ r.unsqueeze(-1)).squeeze(-1) / n
+    size = (step or one_over_lipschitz)(gram)
+    by = size * penalty.unsqueeze(-1) if threshold is None else threshold(size, penalty)
+    w = torch.zeros_like(target)
+    for _ in range(n_steps):
+        w = shrink(w - size * ((gram @ w.unsqueeze(-1)).squeeze(-1) - target), by)
+    return w, y_mean - (X_mean * w).sum(-1) if centre else torch.zeros_like(y_mean)
+
+
+@wrong(
+    "lasso_ista",
+    "You threshold by the penalty itself. A step of size 1 / L in the error needs a threshold of penalty / L, or "
+    "the two terms are weighed in different currencies.",
+)
+def threshold_without_step(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, threshold=lambda size, p: p.unsqueeze(-1).expand_as(size))
+
+
+@wrong(
+    "lasso_ista",
+    "Your squared error is a sum over the samples and not a mean: it grows with the number of rows while the "
+    "penalty stays, and the same penalty means something else for each table. Look for the n in the docstring's "
+    "cost.",
+)
+def sum_of_squares(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, divisor=1)
+
+
+@wrong(
+    "lasso_ista",
+    "Your error is the mean of squares without the one half. Its gradient is twice as large, so the penalty "
+    "counts for half of what it should.",
+)
+def without_the_half(X, y, penalty, *, n_steps=1000):
+    penalty = torch.as_tensor(penalty, dtype=X.dtype)
+    return ista(X, y, penalty / 2, n_steps) if (penalty >= 0).all() else ista(X, y, penalty, n_steps)
+
+
+@wrong(
+    "lasso_ista",
+    "Your model has no intercept, and the line is forced through the origin: coefficients have to make up for the"
+    " mean of y. Centre both sides, and put the means back together at the end.",
+)
+def no_intercept(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, centre=False)
+
+
+@wrong(
+    "lasso_ista",
+    "Your intercept is the mean of y. That would be right if the columns of X had mean zero; move a column, and "
+    "it should move too.",
+)
+def intercept_of_centred_data(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps)[0], y.mean(-1)
+
+
+@wrong(
+    "lasso_ista",
+    "Your intercept is one more coefficient, on a column of ones, and pays the penalty like all others. A "
+    "constant added to y should cost nothing.",
+)
+def penalised_intercept(X, y, penalty, *, n_steps=1000):
+    ones = torch.ones(*X.shape[:-1], 1, dtype=X.dtype)
+    w, _ = ista(torch.cat([X, ones], dim=-1), y, penalty, n_steps, centre=False)
+    return w[..., :-1], w[..., -1]
+
+
+@wrong(
+    "lasso_ista",
+    "You take the step from the column that varies most. Where columns are correlated, the error curves more "
+    "steeply along a mixture of them than along any single one, and this step can be too long: the largest "
+    "eigenvalue decides.",
+)
+def step_from_the_largest_column(X, y, penalty, *, n_steps=1000):
+    def step(gram):
+        return 1 / gram.diagonal(0, -2, -1).amax(-1, keepdim=True).clamp(min=torch.finfo(gram.dtype).tiny)
+
+    return ista(X, y, penalty, n_steps, step=step)
+
+
+@wrong(
+    "lasso_ista",
+    "Your step has a fixed length. For one table that is too short to arrive, for another too long to converge; "
+    "the docstring says how to read the right one off the data.",
+)
+def fixed_step(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, step=lambda gram: torch.full_like(gram[..., 0, :1], 0.01))
+
+
+@wrong(
+    "lasso_ista",
+    "You shrink all coefficients by a factor. That is the step for a squared penalty (ridge): no coefficient ever"
+    " becomes zero, and there is no support to read.",
+)
+def ridge_instead(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, shrink=lambda w, by: w / (1 + by))
+
+
+@wrong(
+    "lasso_ista",
+    "You run plain gradient descent and threshold once, at the end. That trims the least-squares solution; it "
+    "does not let the remaining coefficients take over what the trimmed ones explained.",
+)
+def thresholded_at_the_end(X, y, penalty, *, n_steps=1000):
+    w, _ = ista(X, y, penalty, n_steps, shrink=lambda w, by: w)
+    w = soft_threshold(w, torch.as_tensor(penalty, dtype=X.dtype).unsqueeze(-1))
+    return w, y.mean(-1) - (X.mean(-2) * w).sum(-1)
+
+
+@wrong(
+    "lasso_ista",
+    "You standardise the columns and return the coefficients of the standardised ones. The docstring asks for "
+    "those of X as it came, and for a penalty that is paid on these.",
+)
+def standardised(X, y, penalty, *, n_steps=1000):
+    if X.ndim < 2 or not X.shape[-2]:
+        raise ValueError("X must have samples")
+    scale = X.std(-2, keepdim=True, correction=0).clamp(min=1e-12)
+    return ista(X / scale, y, penalty, n_steps)
+
+
+@wrong(
+    "lasso_ista",
+    "Your fit is right, and it also accepts a negative penalty, which rewards large coefficients and sends them "
+    "to infinity. The docstring lists what to refuse.",
+)
+def anything_goes(X, y, penalty, *, n_steps=1000):
+    penalty = torch.as_tensor(penalty, dtype=X.dtype)
+    return ista(X, y, penalty.abs(), abs(n_steps))
+
+
+@right("lasso_ista")
+def without_the_gram_matrix(X, y, penalty, *, n_steps=1000):
+    if X.shape[:-1] != y.shape or y.shape[-1] < 1 or n_steps < 0:
+        raise ValueError("bad input")
+    penalty = torch.as_tensor(penalty, dtype=X.dtype)
+    if penalty.lt(0).any():
+        raise ValueError("bad penalty")
+    n = y.shape[-1]
+    A, r = X - X.mean(-2, keepdim=True), (y - y.mean(-1, keepdim=True)).unsqueeze(-1)
+    lipschitz = torch.linalg.svdvals(A)[..., :1].unsqueeze(-1) ** 2 / n
+    lipschitz = torch.where(lipschitz == 0, 1.0, lipschitz)
+    w = torch.zeros(*X.shape[:-2], X.shape[-1], 1, dtype=X.dtype)
+    for _ in range(n_steps):
+        moved = w - A.mT @ (A @ w - r) / n / lipschitz
+        w = soft_threshold(moved, penalty[..., None, None] / lipschitz)
+    return w.squeeze(-1), (y.unsqueeze(-1) - X @ w).mean((-2, -1))
+
+
+@right("lasso_ista")
+def table_by_table(X, y, penalty, *, n_steps=1000):
+    if X.ndim == 2:
+        return ista(X, y, penalty, n_steps)
+    if X.shape[:-1] != y.shape:
+        raise ValueError("bad input")
+    penalty = torch.as_tensor(penalty, dtype=X.dtype).expand(X.shape[0], *X.shape[1:-2])
+    parts = [table_by_table(a, b, p, n_steps=n_steps) for a, b, p in zip(X, y, penalty, strict=True)]
+    return torch.stack([w for w, _ in parts]), torch.stack([b for _, b in parts])

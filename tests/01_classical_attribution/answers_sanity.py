@@ -1,0 +1,436 @@
+"""Wrong and right answers to the exercises on sanity checks."""
+
+import math
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+
+from utils.attribution.sanity import map_similarity
+from utils.course.catalogue import right, wrong
+
+# map_similarity
+
+
+def correlation(a, b):
+    a, b = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (a, b))
+    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+
+
+def mean_ranks(maps):
+    """Ranks by counting: how many pixels are smaller, plus half of those that are equal."""
+    x = maps.flatten(1)
+    return ((x[:, :, None] > x[:, None, :]).sum(2) + (x[:, :, None] == x[:, None, :]).sum(2) / 2).to(maps.dtype)
+
+
+def spearman(first, second):
+    return correlation(mean_ranks(first), mean_ranks(second))
+
+
+def structural(x, y, window, *, unbiased=True):
+    """SSIM from all windows, cut out one beside the other."""
+    n = window**2
+    x, y = (F.unfold(m[:, None], window) for m in (x, y))
+    mx, my = x.mean(1), y.mean(1)
+    divisor = n - 1 if unbiased else n
+    vx, vy = ((m - m.mean(1, keepdim=True)).square().sum(1) / divisor for m in (x, y))
+    cov = ((x - mx[:, None]) * (y - my[:, None])).sum(1) / divisor
+    top = (2 * mx * my + 1e-4) * (2 * cov + 9e-4)
+    return (top / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))).mean(1)
+
+
+def to_one(maps):
+    top = maps.abs().amax(dim=(1, 2), keepdim=True)
+    return maps.abs() / torch.where(top > 0, top, torch.ones_like(top))
+
+
+@wrong(
+    "map_similarity",
+    "Your rank correlation is the ordinary correlation of the values: a single bright pixel can decide it. Replace "
+    "the values by their ranks first.",
+)
+def values_not_ranks(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {
+        "spearman": correlation(first, second),
+        "spearman_abs": correlation(first.abs(), second.abs()),
+    }
+
+
+@wrong(
+    "map_similarity",
+    "Pixels of equal value get different ranks in your version, in the order in which they lie in the image (that is "
+    "what a double `argsort` does). A black border then looks like an agreement between any two maps; equal values "
+    "should share the mean of their ranks.",
+)
+def ties_in_order(first, second, *, window=5):
+    def ranks(maps):
+        return maps.flatten(1).argsort(dim=1, stable=True).argsort(dim=1).to(maps.dtype)
+
+    found = map_similarity(first, second, window=window)
+    return found | {
+        "spearman": correlation(ranks(first), ranks(second)),
+        "spearman_abs": correlation(ranks(first.abs()), ranks(second.abs())),
+    }
+
+
+@wrong(
+    "map_similarity",
+    "For `spearman_abs` you take the absolute value of the correlation. It is the maps whose sign is to be dropped, "
+    "before they are ranked.",
+)
+def absolute_correlation(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {"spearman_abs": found["spearman"].abs()}
+
+
+@wrong(
+    "map_similarity",
+    "Ranks are given to the pixels of the whole batch together. Each pair of maps is a case of its own.",
+)
+def ranks_over_the_batch(first, second, *, window=5):
+    def ranks(maps):
+        return mean_ranks(maps.reshape(1, -1, 1)).view_as(maps)
+
+    found = map_similarity(first, second, window=window)
+    return found | {
+        "spearman": correlation(ranks(first), ranks(second)),
+        "spearman_abs": correlation(ranks(first.abs()), ranks(second.abs())),
+    }
+
+
+@wrong(
+    "map_similarity",
+    "Your structural similarity compares the maps as they are, in their own units: a map times 40 is unlike itself. "
+    "Divide each one by its largest absolute value first.",
+)
+def ssim_in_own_units(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(first.abs(), second.abs(), window)}
+
+
+@wrong(
+    "map_similarity",
+    "The sign is still in your structural similarity: a map and its negative come out as opposites. It is defined here "
+    "on absolute values.",
+)
+def ssim_with_sign(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    x, y = (m.sign() * to_one(m) for m in (first, second))
+    return found | {"ssim": structural(x, y, window)}
+
+
+@wrong(
+    "map_similarity",
+    "The structural similarity divides variances and covariance by N; the exercise, like scikit-image, divides by "
+    "N - 1.",
+)
+def ssim_biased(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(to_one(first), to_one(second), window, unbiased=False)}
+
+
+@wrong(
+    "map_similarity",
+    "Your windows stick out over the edges, filled up with zeros. Zeros agree with zeros, and on small maps most "
+    "windows touch an edge; use only windows that lie within the image.",
+)
+def ssim_padded(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    x, y = (F.pad(to_one(m), (window // 2,) * 4) for m in (first, second))
+    return found | {"ssim": structural(x, y, window)}
+
+
+@wrong(
+    "map_similarity",
+    "Your maps of zeros are divided by their largest value, which is zero: the structural similarity becomes NaN. Such "
+    "a map stays as it is.",
+)
+def zero_over_zero(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    empty = (first.abs().amax((1, 2)) == 0) | (second.abs().amax((1, 2)) == 0)
+    return found | {"ssim": torch.where(empty, torch.nan, found["ssim"])}
+
+
+@right("map_similarity")
+def by_counting_and_unfolding(first, second, *, window=5):
+    return {
+        "spearman": spearman(first, second),
+        "spearman_abs": spearman(first.abs(), second.abs()),
+        "ssim": structural(to_one(first), to_one(second), window),
+    }
+
+
+@right("map_similarity")
+def pair_by_pair(first, second, *, window=5):
+    found = {"spearman": [], "spearman_abs": [], "ssim": []}
+    for a, b in zip(first, second, strict=True):
+        for name, (x, y) in (("spearman", (a, b)), ("spearman_abs", (a.abs(), b.abs()))):
+            ranks = []
+            for values in (x.flatten(), y.flatten()):
+                _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+                last = counts.cumsum(0).to(values.dtype)
+                ranks.append((last - (counts - 1) / 2)[inverse])
+            found[name].append(torch.corrcoef(torch.stack(ranks))[0, 1])
+        found["ssim"].append(structural(to_one(a[None]), to_one(b[None]), window)[0])
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+# cascading_randomization
+
+
+def drawn(model, layers, generator, *, spread=None, bias=0.0, scale=1.0):
+    """New parameters for each layer, by name, drawn in the order of the list."""
+    found = []
+    for name in layers:
+        state = {}
+        for key, p in model.get_submodule(name).named_parameters():
+            if p.ndim > 1:
+                inputs = p[0].numel()
+                deviation = math.sqrt(2 / inputs) if spread is None else spread(p)
+                state[f"{name}.{key}"] = deviation * torch.randn(p.shape, generator=generator)
+            elif key.endswith("bias"):
+                state[f"{name}.{key}"] = p.detach().clone() if bias is None else torch.full_like(p, bias)
+            else:
+                state[f"{name}.{key}"] = p.detach().clone() if scale is None else torch.full_like(p, scale)
+        found.append(state)
+    return found
+
+
+def put_in(model, states):
+    copy = deepcopy(model)
+    merged = copy.state_dict()
+    for state in states:
+        merged = merged | state
+    copy.load_state_dict(merged)
+    return copy
+
+
+def copies_of(model, states, cascade):
+    return [put_in(model, states[: k + 1] if cascade else [states[k]]) for k in range(len(states))]
+
+
+@wrong(
+    "cascading_randomization",
+    "All layers below the named one are random in your copy k, counted from the end of the list: the cascade runs "
+    "the wrong way. Copy 0 has lost the first layer of the list only.",
+)
+def from_the_end_of_the_list(model, layers, *, generator, cascade=True):
+    copies = copies_of(model, drawn(model, layers, generator)[::-1], cascade)
+    return copies if cascade else copies[::-1]
+
+
+@wrong(
+    "cascading_randomization",
+    "The argument `cascade` has no effect: your copies lose one layer after the other also when each should lose a "
+    "single one.",
+)
+def always_a_cascade(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator), True)
+
+
+@wrong(
+    "cascading_randomization",
+    "Each of your copies has a single random layer, also with cascade=True: what the earlier copies have lost is "
+    "there again in the next.",
+)
+def never_a_cascade(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator), False)
+
+
+@wrong(
+    "cascading_randomization",
+    "Your list holds one and the same network several times. It is changed on after it has been put into the list, so "
+    "that in the end every entry has lost all layers; make a copy for each entry.",
+)
+def one_network_many_times(model, layers, *, generator, cascade=True):
+    states = drawn(model, layers, generator)
+    copy = put_in(model, states)
+    return [copy] * len(layers)
+
+
+@wrong(
+    "cascading_randomization",
+    "The biases stay as trained. They are part of what the layer has learnt; before training they are 0.",
+)
+def trained_biases(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, bias=None), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "The scale of the normalisation is not 1 in your copies: a parameter of one dimension that is not a bias is a "
+    "factor, and factors start at 1.",
+)
+def scale_zero(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, scale=0.0), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "Your weights have variance 1 / fan_in. A ReLU sets half of its inputs to zero, so that signals would shrink "
+    "from layer to layer; the 2 makes up for it.",
+)
+def half_the_variance(model, layers, *, generator, cascade=True):
+    states = drawn(model, layers, generator, spread=lambda p: p[0].numel() ** -0.5)
+    return copies_of(model, states, cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "Your fan_in counts the input channels only. A unit of a convolution reads each channel at all places of its "
+    "kernel: multiply all dimensions of the weights except the first.",
+)
+def kernel_forgotten(model, layers, *, generator, cascade=True):
+    states = drawn(model, layers, generator, spread=lambda p: (2 / p.shape[1]) ** 0.5)
+    return copies_of(model, states, cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "Each copy draws new weights for all its random layers. Two neighbouring copies then differ in several layers at "
+    "once, and no step can be put down to the layer that it added; draw each layer once.",
+)
+def drawn_for_each_copy(model, layers, *, generator, cascade=True):
+    copies = []
+    for k in range(len(layers)):
+        states = drawn(model, layers[: k + 1] if cascade else layers[k : k + 1], generator)
+        copies.append(put_in(model, states))
+    return copies
+
+
+@wrong(
+    "cascading_randomization",
+    "You shuffle the trained weights within each layer. That keeps their trained spread and mean; the test asks for "
+    "weights as they were before training.",
+)
+def shuffled_weights(model, layers, *, generator, cascade=True):
+    states = drawn(model, layers, generator)
+    trained = model.state_dict()
+    for state in states:
+        for key, value in state.items():
+            if value.ndim > 1:
+                order = torch.randperm(value.numel(), generator=generator)
+                state[key] = trained[key].flatten()[order].view_as(value)
+    return copies_of(model, states, cascade)
+
+
+@right("cascading_randomization")
+def each_copy_from_its_own_states(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator), cascade)
+
+
+@right("cascading_randomization")
+def copy_after_copy(model, layers, *, generator, cascade=True):
+    copies, current = [], model
+    for name in layers:
+        current = deepcopy(current if cascade else model)
+        with torch.no_grad():
+            for key, parameter in current.get_submodule(name).named_parameters():
+                if parameter.ndim > 1:
+                    torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+                else:
+                    parameter.fill_(0.0 if key.split(".")[-1] == "bias" else 1.0)
+        copies.append(current)
+    return copies
+
+
+# label_randomization
+
+
+@wrong(
+    "label_randomization",
+    "You draw new labels at random. Some classes become rarer and others more frequent than they were, which is one "
+    "more change beside the one that is to be tested; shuffle the labels that there are.",
+)
+def new_labels(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    classes = labels.unique()
+    return classes[torch.randint(len(classes), labels.shape, generator=generator)]
+
+
+@wrong(
+    "label_randomization",
+    "You rename the classes: all images of one class still share one label, and a network learns that as well as "
+    "before. Shuffle the labels between examples.",
+)
+def renamed_classes(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    classes, inverse = labels.unique(return_inverse=True)
+    return classes[torch.randperm(len(classes), generator=generator)][inverse]
+
+
+@wrong(
+    "label_randomization",
+    "You move all labels on by one and the same number of places. Where the data are sorted by class, or run through "
+    "the classes in turn, old and new labels still go together.",
+)
+def rolled(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    return labels.roll(int(torch.randint(len(labels), (), generator=generator)))
+
+
+@wrong(
+    "label_randomization",
+    "You return the order and not the labels in that order.",
+)
+def the_order_itself(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    return torch.randperm(len(labels), generator=generator)
+
+
+@wrong(
+    "label_randomization",
+    "Your order does not come from `generator`, so that nobody can repeat the experiment.",
+)
+def order_from_elsewhere(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    fresh = torch.Generator()
+    fresh.seed()
+    return labels[torch.randperm(len(labels), generator=fresh)]
+
+
+@wrong(
+    "label_randomization",
+    "You make sure that no example keeps its place's label. That is information too: a new label would tell what the "
+    "old one was not. Chance leaves some labels where they were.",
+)
+def nobody_keeps_a_label(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    order = torch.randperm(len(labels), generator=generator)
+    found = torch.empty_like(labels)
+    found[order] = labels[order.roll(1)]
+    return found
+
+
+@wrong(
+    "label_randomization",
+    "Only half of the labels are shuffled. The network can still learn a good deal from the other half.",
+)
+def half_of_them(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    half = torch.randperm(len(labels), generator=generator)[: len(labels) // 2]
+    found = labels.clone()
+    found[half] = labels[half[torch.randperm(len(half), generator=generator)]]
+    return found
+
+
+@right("label_randomization")
+def sorted_by_noise(labels, *, generator):
+    if labels.dim() != 1:
+        raise ValueError("labels must be one row")
+    return labels[torch.rand(len(labels), generator=generator, dtype=torch.float64).argsort()]
+
+
+@right("label_randomization")
+def drawn_without_putting_back(labels, *, generator):
+    if labels.dim() != 1:
+        raise ValueError("labels must be one row")
+    return labels.gather(0, torch.ones(len(labels)).multinomial(len(labels), generator=generator))

@@ -1,0 +1,722 @@
+"""Wrong answers for Shapley values, each with the sentence for a learner who made the mistake, and right ones."""
+
+import itertools
+import math
+
+import torch
+
+from utils.attribution.shapley import coalition_values, shapley_exact, shapley_kernel_weights
+from utils.course.catalogue import right, wrong
+
+# coalition_values
+
+
+def examined(x, background, coalitions):
+    if background.ndim != 2 or not len(background) or background.shape[1] != len(x):
+        raise ValueError("bad background")
+    if coalitions.ndim != 2 or coalitions.shape[1] != len(x):
+        raise ValueError("bad coalitions")
+
+
+def outputs(model, rows):
+    with torch.no_grad():
+        out = model(rows)
+    if out.shape != (len(rows),):
+        raise ValueError("model must return one number a row")
+    return out
+
+
+@wrong(
+    "coalition_values",
+    "You replace unknown features by 0. Zero is a value like any other, often one that no input has; what 'not "
+    "known' means is what the background is for.",
+)
+def replaced_by_zero(model, x, background, coalitions):
+    examined(x, background, coalitions)
+    return outputs(model, torch.where(coalitions, x, torch.zeros_like(x)))
+
+
+@wrong(
+    "coalition_values",
+    "You replace unknown features by the background's mean and call the model once. The output at the mean is not"
+    " the mean of the outputs, and the mean of all rows need not resemble any of them.",
+)
+def replaced_by_the_mean(model, x, background, coalitions):
+    examined(x, background, coalitions)
+    return outputs(model, torch.where(coalitions, x, background.mean(0)))
+
+
+@wrong(
+    "coalition_values",
+    "Your coalitions are the wrong way round: what should be known is replaced, and the rest is x's.",
+)
+def known_and_unknown_exchanged(model, x, background, coalitions):
+    return coalition_values(model, x, background, ~coalitions)
+
+
+@wrong(
+    "coalition_values",
+    "You use one row of the background, the first, and the value depends on who happens to stand there.",
+)
+def first_row_only(model, x, background, coalitions):
+    return coalition_values(model, x, background[:1], coalitions)
+
+
+@wrong(
+    "coalition_values",
+    "Your outputs are sorted into the wrong groups before they are averaged: each mean mixes coalitions. Which of"
+    " the two, coalition or background row, runs faster along the rows that you give the model?",
+)
+def mixed_up_groups(model, x, background, coalitions):
+    examined(x, background, coalitions)
+    rows = torch.where(coalitions[:, None], x, background).flatten(0, 1)
+    return outputs(model, rows).reshape(len(background), len(coalitions)).mean(0)
+
+
+@wrong(
+    "coalition_values",
+    "You add the outputs up instead of averaging them, so that a larger background makes everything larger.",
+)
+def summed(model, x, background, coalitions):
+    return coalition_values(model, x, background, coalitions) * len(background)
+
+
+@wrong(
+    "coalition_values",
+    "Each unknown feature of yours comes from another row of the background. That tears apart what belongs "
+    "together in the background as well; the docstring takes all of them from one row.",
+)
+def torn_rows(model, x, background, coalitions):
+    examined(x, background, coalitions)
+    shifted = torch.stack([background[:, j].roll(j) for j in range(len(x))], dim=1)
+    return coalition_values(model, x, shifted, coalitions)
+
+
+@wrong(
+    "coalition_values",
+    "You take the median over the background. The value of a coalition is a mean, and the axioms (values of a sum"
+    " are sums of values) hold for means only.",
+)
+def median_over_the_background(model, x, background, coalitions):
+    examined(x, background, coalitions)
+    rows = torch.where(coalitions[:, None], x, background).flatten(0, 1)
+    return outputs(model, rows).reshape(len(coalitions), -1).median(1).values
+
+
+@wrong(
+    "coalition_values",
+    "Your values are right, and bad input goes through: an empty background gives NaN, and one with a single "
+    "column is silently repeated for every feature.",
+)
+def whatever_broadcasts(model, x, background, coalitions):
+    rows = torch.where(coalitions[:, None, :], x, background).flatten(0, 1)
+    out = model(rows)
+    return out.reshape(len(coalitions), len(background), -1).mean((1, 2))
+
+
+@right("coalition_values")
+def coalition_by_coalition(model, x, background, coalitions):
+    if not background.shape[0] or background.shape[1:] != x.shape or coalitions.shape[1:] != x.shape:
+        raise ValueError("bad input")
+    values = []
+    for members in coalitions:
+        rows = background.clone()
+        rows[:, members] = x[members]
+        values.append(outputs(model, rows).mean())
+    return torch.stack(values)
+
+
+@right("coalition_values")
+def background_row_by_row(model, x, background, coalitions):
+    examined(x, background, coalitions)
+    known = coalitions.to(x.dtype)
+    return torch.stack([outputs(model, known * x + (1 - known) * row) for row in background]).mean(0)
+
+
+# shapley_exact
+
+
+def weighted_gains(model, x, background, weight):
+    """Sum over coalitions without each feature of weight(size, M) times the gain."""
+    n = len(x)
+    if n > 16:
+        raise ValueError("too many features")
+    members = torch.tensor(list(itertools.product([False, True], repeat=n)))
+    values = coalition_values(model, x, background, members)
+    place = 2 ** torch.arange(n - 1, -1, -1)
+    weights = torch.tensor([weight(s, n) for s in range(n)], dtype=values.dtype)
+    shares = []
+    for i in range(n):
+        out = (~members[:, i]).nonzero()[:, 0]
+        shares.append((weights[members[out].sum(1)] * (values[out + place[i]] - values[out])).sum())
+    return torch.stack(shares)
+
+
+@wrong(
+    "shapley_exact",
+    "All your coalitions count the same (that is the Banzhaf value). Coalitions of middling size are the most "
+    "numerous, and so they drown out the rest; the values do not add up to the output.",
+)
+def banzhaf(model, x, background):
+    return weighted_gains(model, x, background, lambda s, n: 1 / 2 ** (n - 1))
+
+
+@wrong(
+    "shapley_exact",
+    "You only ask what is lost when a feature leaves the full coalition. Two features that can stand in for one "
+    "another then both get nothing.",
+)
+def leave_one_out(model, x, background):
+    return weighted_gains(model, x, background, lambda s, n: float(s == n - 1))
+
+
+@wrong(
+    "shapley_exact",
+    "You only ask what each feature brings on its own, to the empty coalition. What features do together is then "
+    "nobody's.",
+)
+def add_one_in(model, x, background):
+    return weighted_gains(model, x, background, lambda s, n: float(s == 0))
+
+
+@wrong(
+    "shapley_exact",
+    "Your weights of all coalitions without a feature add up to M and not to 1: M positions in the order are "
+    "equally likely, and each has a share of 1 / M.",
+)
+def m_times_too_much(model, x, background):
+    return weighted_gains(model, x, background, lambda s, n: 1 / math.comb(n - 1, s))
+
+
+@wrong(
+    "shapley_exact",
+    "You choose |S| out of all M features. S is a coalition without the feature in question, so there are only M "
+    "- 1 to choose from.",
+)
+def chosen_from_all(model, x, background):
+    return weighted_gains(model, x, background, lambda s, n: 1 / (n * math.comb(n, s)))
+
+
+@wrong(
+    "shapley_exact",
+    "Your weight is that of the coalition after the feature joined: in the formula, |S| counts the others alone.",
+)
+def size_with_the_feature(model, x, background):
+    return weighted_gains(
+        model, x, background, lambda s, n: math.factorial(s + 1) * math.factorial(max(0, n - s - 2)) / math.factorial(n)
+    )
+
+
+@wrong(
+    "shapley_exact",
+    "Your values are right and in the reverse order. Check which bit of a coalition's number stands for which feature.",
+)
+def reversed_features(model, x, background):
+    return shapley_exact(model, x, background).flip(0)
+
+
+@wrong(
+    "shapley_exact",
+    "You take what each feature loses on leaving and stretch that until the sum is right. One axiom is then met "
+    "by force, and the others are lost.",
+)
+def stretched_to_fit(model, x, background):
+    losses = leave_one_out(model, x, background)
+    return losses * shapley_exact(model, x, background).sum() / losses.sum()
+
+
+@wrong(
+    "shapley_exact",
+    "Your values are right, and you would also try all coalitions of 30 features, a thousand million of them. The"
+    " docstring says where to stop.",
+)
+def no_limit(model, x, background):
+    if len(x) <= 16:
+        return shapley_exact(model, x, background)
+    if not len(background):
+        raise ValueError("empty background")
+    return torch.zeros_like(x)
+
+
+@right("shapley_exact")
+def by_factorials(model, x, background):
+    def weight(s, n):
+        return math.factorial(s) * math.factorial(n - s - 1) / math.factorial(n)
+
+    return weighted_gains(model, x, background, weight)
+
+
+@right("shapley_exact")
+def with_a_dictionary(model, x, background):
+    n = len(x)
+    if n > 16:
+        raise ValueError("too many features")
+    every = [frozenset(c) for size in range(n + 1) for c in itertools.combinations(range(n), size)]
+    members = torch.tensor([[i in c for i in range(n)] for c in every])
+    value = dict(zip(every, coalition_values(model, x, background, members), strict=True))
+    return torch.stack(
+        [
+            sum((value[c | {i}] - value[c]) / (n * math.comb(n - 1, len(c))) for c in every if i not in c)
+            for i in range(n)
+        ]
+    )
+
+
+# shapley_kernel_weights
+
+
+def table(sizes, n_features, weight, ends=math.inf):
+    if n_features < 1 or (sizes < 0).any() or (sizes > n_features).any():
+        raise ValueError("bad input")
+    inner = [weight(s, n_features) for s in range(1, n_features)]
+    return torch.tensor([ends, *inner, ends], dtype=torch.float64)[sizes]
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "You leave out the factor M - s, and small coalitions outweigh large ones. What the model says about all "
+    "features but one tells as much as what it says about one alone.",
+)
+def one_sided_kernel(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: (n - 1) / (math.comb(n, s) * s))
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "You leave out the number of coalitions of that size: this is what all of them weigh together, and yours is "
+    "the weight of one.",
+)
+def weight_of_all_of_a_size(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: (n - 1) / (s * (n - s)))
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "Your numerator is M and not M - 1. The regression does not notice a common factor, but whoever adds these to"
+    " other weights does.",
+)
+def numerator_m(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: n / (math.comb(n, s) * s * (n - s)))
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "The empty and the full coalition get no weight in your version: they are left out of the fit, where they "
+    "should be fitted exactly.",
+)
+def ends_left_out(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: (n - 1) / (math.comb(n, s) * s * (n - s)), ends=0.0)
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "You write a million for infinity. Implementations often do that and get away with it; a weight is large only"
+    " in comparison, and the docstring asks for the number itself.",
+)
+def a_million_at_the_ends(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: (n - 1) / (math.comb(n, s) * s * (n - s)), ends=1e6)
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "These are the weights of the gains in the sum over coalitions. The regression gives the same values from "
+    "other weights, which is what its theorem is about.",
+)
+def weights_of_the_gains(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: math.factorial(s) * math.factorial(n - s - 1) / math.factorial(n))
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "You count coalitions of s out of M - 1 features. In the regression a coalition is any set of the M features.",
+)
+def coalitions_of_the_others(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: (n - 1) / (math.comb(n - 1, s) * s * (n - s)))
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "Your weights are right, and sizes that no coalition can have go through: -1 counts from the end of a table, "
+    "or gives a weight of its own.",
+)
+def any_size(sizes, n_features):
+    return shapley_kernel_weights(sizes.clamp(0, max(1, n_features)), max(1, n_features))
+
+
+@right("shapley_kernel_weights")
+def by_logarithms_of_factorials(sizes, n_features):
+    if n_features < 1 or bool((sizes < 0).any()) or bool((sizes > n_features).any()):
+        raise ValueError("bad input")
+    s, n = sizes.double(), torch.tensor(float(n_features), dtype=torch.float64)
+    log_count = torch.lgamma(n + 1) - torch.lgamma(s + 1) - torch.lgamma(n - s + 1)
+    weights = (n - 1) / (log_count.exp() * s * (n - s))
+    return torch.where((s == 0) | (s == n), math.inf, weights)
+
+
+@right("shapley_kernel_weights")
+def size_by_size(sizes, n_features):
+    if n_features < 1:
+        raise ValueError("no features")
+    out = []
+    for s in sizes.flatten().tolist():
+        if not 0 <= s <= n_features:
+            raise ValueError("no such size")
+        product = math.comb(n_features, s) * s * (n_features - s)
+        out.append((n_features - 1) / product if product else math.inf)
+    return torch.tensor(out, dtype=torch.float64).reshape(sizes.shape)
+
+
+# kernel_shap
+
+
+def drawn(x, n_coalitions, generator, *, uniform=False):
+    """Coalitions and their weights: all of them, or drawn ones."""
+    n = len(x)
+    if n_coalitions is None and n > 16:
+        raise ValueError("n_coalitions must be given")
+    if n_coalitions is not None and n_coalitions < 2:
+        raise ValueError("n_coalitions must be at least 2")
+    if n_coalitions is None or 2**n - 2 <= n_coalitions:
+        members = torch.tensor(list(itertools.product([False, True], repeat=n)))[1:-1]
+        return members, shapley_kernel_weights(members.sum(1), n)
+    if generator is None:
+        raise ValueError("generator must be given")
+    if uniform:
+        members = torch.rand(n_coalitions, n, generator=generator) < 0.5
+        members[members.all(1) | ~members.any(1), 0] ^= True
+    else:
+        s = torch.arange(1, n, dtype=torch.float64)
+        sizes = 1 + torch.multinomial(1 / (s * (n - s)), n_coalitions, replacement=True, generator=generator)
+        members = torch.rand(n_coalitions, n, generator=generator).argsort(1).argsort(1) < sizes[:, None]
+    return members, torch.ones(n_coalitions, dtype=torch.float64)
+
+
+def ends_and_values(model, x, background, members):
+    ends = torch.zeros(2, len(x), dtype=torch.bool)
+    ends[1] = True
+    values = coalition_values(model, x, background, torch.cat([ends, members])).double()
+    return values[0], values[1], values[2:]
+
+
+def constrained(members, weights, gains, total):
+    """The regression under its constraint, by a Lagrange multiplier."""
+    n = members.shape[1]
+    Z = members.double()
+    system = torch.zeros(n + 1, n + 1, dtype=torch.float64)
+    system[:n, :n] = Z.T @ (weights[:, None] * Z)
+    system[n, :n] = system[:n, n] = 1
+    target = torch.cat([Z.T @ (weights * gains), total.reshape(1)])
+    return (torch.linalg.pinv(system) @ target)[:n]
+
+
+def solved(model, x, background, members, weights):
+    empty, full, values = ends_and_values(model, x, background, members)
+    return constrained(members, weights, values - empty, full - empty).to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "All coalitions count the same in your fit. Without the kernel, a regression gives some split of the output, "
+    "and not Shapley's.",
+)
+def unweighted_fit(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    return solved(model, x, background, members, torch.ones_like(weights))
+
+
+@wrong(
+    "kernel_shap",
+    "You fit an intercept and put no constraint on the sum. The empty and the full coalition have infinite "
+    "weight: the line has to pass through both.",
+)
+def no_constraint(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    _, _, values = ends_and_values(model, x, background, members)
+    Z = torch.cat([members.double(), torch.ones(len(members), 1, dtype=torch.float64)], dim=1)
+    solution = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * values))
+    return solution[:-1].to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "You fit without the constraint and multiply the result until the sum is right. That moves every value by the"
+    " same factor; the constrained fit moves them by what costs least.",
+)
+def stretched_afterwards(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    Z = members.double()
+    free = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * (values - empty)))
+    total = full - empty
+    return (free * total / free.sum() if len(x) > 1 else total[None]).to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "You fit without the constraint and hand what is missing from the sum to the last feature. It then carries "
+    "the errors of all the others.",
+)
+def rest_to_the_last(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    Z = members.double()
+    free = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * (values - empty)))
+    free[-1] = full - empty - free[:-1].sum()
+    return free.to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "You square the weights: rows that are multiplied by pi before a least-squares fit count with pi^2. Multiply "
+    "by its root.",
+)
+def squared_weights(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    return solved(model, x, background, members, weights**2)
+
+
+@wrong(
+    "kernel_shap",
+    "Your values add up to the output at x itself. They share out what sets it apart from the background, so the "
+    "value of the empty coalition has to be taken off.",
+)
+def without_the_base(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    _, full, values = ends_and_values(model, x, background, members)
+    return constrained(members, weights, values, full).to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "You try all coalitions, whatever n_coalitions says. With 30 features that is a thousand million of them.",
+)
+def budget_ignored(model, x, background, *, n_coalitions=None, generator=None):
+    drawn(x, n_coalitions, generator)
+    return solved(model, x, background, *drawn(x, None, None))
+
+
+@wrong(
+    "kernel_shap",
+    "Your drawn coalitions get the kernel's weight although they were drawn in proportion to it: it counts twice.",
+)
+def weighted_twice(model, x, background, *, n_coalitions=None, generator=None):
+    members, _ = drawn(x, n_coalitions, generator)
+    return solved(model, x, background, members, shapley_kernel_weights(members.sum(1), len(x)))
+
+
+@wrong(
+    "kernel_shap",
+    "You draw all coalitions with the same chance and give them the same weight: most are of middling size, and "
+    "the small and large ones, which say most, hardly ever come up.",
+)
+def drawn_alike(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator, uniform=True)
+    return solved(model, x, background, members, weights)
+
+
+@wrong(
+    "kernel_shap",
+    "You draw with torch's global random numbers: nobody can repeat your result. Hand the generator on.",
+)
+def global_draws(model, x, background, *, n_coalitions=None, generator=None):
+    own = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+    return solved(model, x, background, *drawn(x, n_coalitions, generator and own))
+
+
+@wrong(
+    "kernel_shap",
+    "Your values are right, and without a generator you draw all the same, with random numbers of your own "
+    "choice. The docstring lists what to refuse.",
+)
+def own_generator(model, x, background, *, n_coalitions=None, generator=None):
+    return solved(model, x, background, *drawn(x, n_coalitions, generator or torch.Generator().manual_seed(0)))
+
+
+@right("kernel_shap")
+def by_a_lagrange_multiplier(model, x, background, *, n_coalitions=None, generator=None):
+    return solved(model, x, background, *drawn(x, n_coalitions, generator))
+
+
+@right("kernel_shap")
+def by_elimination_and_least_squares(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    total, root, Z = full - empty, weights.sqrt(), members.double()
+    if len(x) == 1:
+        return total[None]
+    A = root[:, None] * (Z[:, 1:] - Z[:, :1])
+    rest = torch.linalg.lstsq(A, (root * (values - empty - Z[:, 0] * total))[:, None]).solution[:, 0]
+    return torch.cat([(total - rest.sum())[None], rest]).to(model(x[None]).dtype)
+
+
+# shapley_sampling
+
+
+def random_orders(n, n_features, generator):
+    return torch.stack([torch.randperm(n_features, generator=generator) for _ in range(n)])
+
+
+def credits_of(model, x, background, orders):
+    """Gains of each feature at its arrival, for each order; orders[k, j] is the feature that comes j-th."""
+    k, n = orders.shape
+    rank = orders.argsort(1)
+    members = rank[:, None, :] < torch.arange(n + 1)[:, None]
+    values = coalition_values(model, x, background, members.flatten(0, 1)).reshape(k, n + 1)
+    return (values[:, 1:] - values[:, :-1]).gather(1, rank)
+
+
+def refuse(n_permutations):
+    if n_permutations < 2:
+        raise ValueError("n_permutations must be at least 2")
+
+
+@wrong(
+    "shapley_sampling",
+    "Your standard errors are standard deviations: they say how much one order differs from another and do not "
+    "shrink as orders are added. The mean of n of them is more certain than any one.",
+)
+def deviation_for_error(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0), credits.std(0)
+
+
+@wrong(
+    "shapley_sampling",
+    "You divide by n and not by n - 1 in the standard deviation. The mean was taken from the same orders, and "
+    "lies closer to them than the true one does.",
+)
+def divided_by_n(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0), credits.std(0, correction=0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You divide the standard deviation by n and not by its root: your intervals are far too narrow, and the exact"
+    " value lies outside them.",
+)
+def divided_by_n_itself(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0), credits.std(0) / n_permutations
+
+
+@wrong(
+    "shapley_sampling",
+    "You draw one order and use it every time. All its gains agree, so the standard error is 0, and the estimate "
+    "is that of a single order.",
+)
+def one_order(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    orders = random_orders(1, len(x), generator).expand(n_permutations, -1)
+    credits = credits_of(model, x, background, orders)
+    return credits.mean(0), credits.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "Your orders are rotations of one another: each feature is at each place equally often, but feature 1 nearly "
+    "always comes right after feature 0. All orders need the same chance.",
+)
+def rotations(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    starts = torch.randint(len(x), (n_permutations, 1), generator=generator)
+    credits = credits_of(model, x, background, (torch.arange(len(x)) + starts) % len(x))
+    return credits.mean(0), credits.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You average the gains by place in the order and not by feature: entry 0 is what the first to arrive gains, "
+    "whoever that is.",
+)
+def by_place(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    orders = random_orders(n_permutations, len(x), generator)
+    by_feature = credits_of(model, x, background, orders)
+    gains = by_feature.gather(1, orders)
+    return gains.mean(0), gains.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You mix up an order and its inverse: 'who comes third' and 'at which place does feature 3 come' are two "
+    "different lists, and gains end up with the wrong features.",
+)
+def order_for_rank(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    orders = random_orders(n_permutations, len(x), generator)
+    gains = credits_of(model, x, background, orders).gather(1, orders)
+    mixed = gains.gather(1, orders)
+    return mixed.mean(0), mixed.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You try each feature on random coalitions, with every coalition equally likely. In a random order all sizes "
+    "are equally likely, and your estimates do not add up.",
+)
+def random_coalitions(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    members = torch.rand(n_permutations, 1, len(x), generator=generator) < 0.5
+    diagonal = torch.eye(len(x), dtype=torch.bool)
+    both = torch.cat([(members | diagonal).flatten(0, 1), (members & ~diagonal).flatten(0, 1)])
+    values = coalition_values(model, x, background, both).reshape(2, n_permutations, len(x))
+    gains = values[0] - values[1]
+    return gains.mean(0), gains.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You try a hundred orders, whatever n_permutations says.",
+)
+def a_hundred_orders(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(100, len(x), generator))
+    return credits.mean(0), credits.std(0) / 10
+
+
+@wrong(
+    "shapley_sampling",
+    "Your orders come from torch's global random numbers: nobody can repeat your result. Hand the generator on.",
+)
+def global_orders(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), None))
+    return credits.mean(0), credits.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "Your estimates are right, and a single order goes through: its standard error is 0 divided by 0.",
+)
+def one_is_enough(model, x, background, *, n_permutations, generator):
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0), credits.std(0) / n_permutations**0.5
+
+
+@right("shapley_sampling")
+def with_permutations_from_randperm(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0), (credits.var(0) / n_permutations).sqrt()
+
+
+@right("shapley_sampling")
+def order_by_order(model, x, background, *, n_permutations, generator):
+    if not n_permutations >= 2:
+        raise ValueError("n_permutations must be at least 2")
+    credits = []
+    for _ in range(n_permutations):
+        order = torch.randperm(len(x), generator=generator)
+        members = torch.zeros(len(x) + 1, len(x), dtype=torch.bool)
+        for place, feature in enumerate(order):
+            members[place + 1 :, feature] = True
+        values = coalition_values(model, x, background, members)
+        credit = torch.empty_like(values[1:])
+        credit[order] = values.diff()
+        credits.append(credit)
+    credits = torch.stack(credits)
+    return credits.mean(0), credits.std(0) / n_permutations**0.5

@@ -1,0 +1,255 @@
+"""Checks for LIME: the neighbourhood, the kernel, the local fit."""
+
+import torch
+
+from utils.attribution.lime import lime_neighbourhood
+from utils.course.checking import expect, expect_close, expect_raises, expect_shape
+
+EXACT = torch.float64
+
+
+def normal(rng, *shape, dtype=EXACT):
+    return torch.randn(shape, generator=rng, dtype=dtype)
+
+
+def between(rng, low, high, *shape, dtype=EXACT):
+    return low + (high - low) * torch.rand(shape, generator=rng, dtype=dtype)
+
+
+def seeded(rng):
+    """A function that makes generators which all begin alike."""
+    seed = int(torch.randint(2**31, (), generator=rng))
+    return lambda: torch.Generator().manual_seed(seed)
+
+
+def bent_model(rng, n_features, dtype=EXACT):
+    """A smooth function of the features that no linear model equals."""
+    W, v = normal(rng, n_features, 4, dtype=dtype), normal(rng, 4, dtype=dtype)
+    return lambda X: torch.tanh(X @ W) @ v + 2
+
+
+class Recorder:
+    """A model that remembers what it was asked and what it said."""
+
+    def __init__(self, model):
+        self.model, self.seen, self.said = model, None, None
+
+    def __call__(self, X):
+        self.seen, self.said = X.detach().clone(), self.model(X).detach()
+        return self.said.clone()
+
+
+def three(result, n_features):
+    """The three parts of an explanation, or a mismatch that says what they should be."""
+    whole = isinstance(result, tuple | list) and len(result) == 3
+    expect(whole, "The function should return coefficients, intercept and fidelity.", actual=str(type(result)))
+    expect_shape(result[0], (n_features,), "The coefficients have the wrong shape.")
+    for part, name in ((result[1], "intercept"), (result[2], "fidelity")):
+        expect_shape(torch.as_tensor(part), (), f"The {name} should be a single number.")
+    return result[0], torch.as_tensor(result[1]), torch.as_tensor(result[2])
+
+
+class TestLimeNeighbourhood:
+    exercise = "lime_neighbourhood"
+
+    def test_first_row(self, answer, rng):
+        "one row for each sample, and the input itself in the first"
+        for n_samples, n_features in ((7, 3), (1, 4), (5, 1)):
+            x, scale = 3 * normal(rng, n_features), between(rng, 0.5, 2, n_features)
+            rows = answer(x, scale, n_samples, generator=rng)
+            expect_shape(rows, (n_samples, n_features))
+            expect_close(rows[0], x, note="Row 0 should be x")
+
+    def test_centre_and_size(self, answer, rng):
+        "the rows lie around x, with each feature's own standard deviation"
+        x, scale = 20 * normal(rng, 4), torch.tensor([0.2, 1.0, 3.0, 8.0], dtype=EXACT)
+        rows = answer(x, scale, 4000, generator=rng)
+        expect_shape(rows, (4000, 4))
+        # Of 4000 numbers the mean varies by 0.016 standard deviations, the standard deviation by 1.1 %: six times that.
+        expect_close(
+            (rows.mean(0) - x) / scale,
+            torch.zeros(4, dtype=EXACT),
+            atol=0.1,
+            note="The mean, less x, in units of scale",
+        )
+        expect_close(
+            rows.std(0) / scale, torch.ones(4, dtype=EXACT), rtol=0.07, note="The standard deviation, in units of scale"
+        )
+
+    def test_shape_of_the_noise(self, answer, rng):
+        "normal noise, drawn for each feature on its own"
+        rows = answer(torch.zeros(3, dtype=EXACT), torch.ones(3, dtype=EXACT), 4000, generator=rng)
+        expect_shape(rows, (4000, 3))
+        far = (rows.abs() > 2).double().mean()
+        expect_close(far, 0.0455, rtol=0, atol=0.012, note="Of normal noise, 4.55 % lies more than two scales away")
+        mixed = torch.corrcoef(rows.T) - torch.eye(3, dtype=EXACT)
+        expect(
+            (mixed.abs() < 0.1).all(),
+            "The noise of two features is correlated: each should have its own.",
+            actual=mixed,
+        )
+
+    def test_generator(self, answer, rng):
+        "the generator decides: the same state gives the same rows, another one others"
+        x, scale, start = normal(rng, 3), between(rng, 0.5, 2, 3), seeded(rng)
+        first, again = (answer(x, scale, 6, generator=start()) for _ in range(2))
+        expect(
+            isinstance(first, torch.Tensor) and isinstance(again, torch.Tensor) and torch.equal(first, again),
+            "Two calls with generators in the same state gave different rows: use the generator for all noise.",
+        )
+        other = start()
+        torch.rand(1, generator=other)
+        expect(
+            not torch.equal(first, answer(x, scale, 6, generator=other)),
+            "A generator in another state gave the same rows.",
+        )
+
+    def test_dtype(self, answer, rng):
+        "the dtype is that of x"
+        for dtype in (torch.float32, EXACT):
+            rows = answer(normal(rng, 4, dtype=dtype), between(rng, 0.5, 2, 4, dtype=dtype), 5, generator=rng)
+            expect_shape(rows, (5, 4))
+            expect(rows.dtype == dtype, f"x is {dtype}, and the rows should be too.", actual=str(rows.dtype))
+
+    def test_bad_input(self, answer, rng):
+        "a scale of zero or of another shape, and no samples, are refused"
+        x = normal(rng, 3)
+        expect_raises(ValueError, answer, x, torch.tensor([1.0, 0.0, 1.0], dtype=EXACT), 5, generator=rng)
+        expect_raises(ValueError, answer, x, torch.ones(4, dtype=EXACT), 5, generator=rng)
+        expect_raises(ValueError, answer, x, torch.ones(3, dtype=EXACT), 0, generator=rng)
+
+
+class TestLimeKernelWeights:
+    exercise = "lime_kernel_weights"
+
+    def test_ends(self, answer, rng):
+        "1 at x, and less with every step away from it"
+        x, scale, way = normal(rng, 5), between(rng, 0.5, 2, 5), normal(rng, 5)
+        rows = x + torch.arange(6)[:, None] * 0.3 * way
+        weights = answer(x, rows, scale, 2.0)
+        expect_shape(weights, (6,))
+        expect_close(weights[0], 1.0, note="The weight of x itself should be 1")
+        expect((weights.diff() < 0).all(), "A neighbour that is farther away should count less.", actual=weights)
+
+    def test_width(self, answer, rng):
+        "at a distance of kernel_width the weight has fallen to 1/e, in any direction"
+        for n_features, width in ((4, 0.5), (9, 3.0)):
+            x, scale = normal(rng, n_features), between(rng, 0.3, 3, n_features)
+            ways = torch.nn.functional.normalize(normal(rng, 5, n_features), dim=-1)
+            weights = answer(x, x + width * ways * scale, scale, width)
+            expect_close(
+                weights, torch.full((5,), 0.36787944117, dtype=EXACT), rtol=1e-8, note="Each weight should be 1/e"
+            )
+
+    def test_units(self, answer, rng):
+        "the unit in which a feature is measured makes no difference"
+        x, rows, scale = normal(rng, 4), normal(rng, 6, 4), between(rng, 0.5, 2, 4)
+        factor = torch.tensor([1.0, 1000.0, 0.01, 1.0], dtype=EXACT)
+        expect_close(
+            answer(factor * x, factor * rows, factor * scale, 1.7),
+            answer(x, rows, scale, 1.7),
+            rtol=1e-8,
+            note="Feature 1 in metres instead of kilometres (with its scale) should change no weight",
+        )
+
+    def test_values(self, answer, reference, rng):
+        "the right value for tables of several sizes and dtypes"
+        for n_samples, n_features, width, dtype in ((7, 3, 1.3, EXACT), (4, 8, 2.5, torch.float32), (1, 1, 0.7, EXACT)):
+            x, rows = normal(rng, n_features, dtype=dtype), normal(rng, n_samples, n_features, dtype=dtype)
+            given = x, rows, between(rng, 0.5, 2, n_features, dtype=dtype), width
+            expect_close(answer(*given), reference(*given), dtype=True)
+
+    def test_bad_input(self, answer, rng):
+        "a width of zero and a scale of zero are refused"
+        x, rows = normal(rng, 3), normal(rng, 4, 3)
+        expect_raises(ValueError, answer, x, rows, torch.ones(3, dtype=EXACT), 0.0)
+        expect_raises(ValueError, answer, x, rows, torch.tensor([1.0, 0.0, 1.0], dtype=EXACT), 1.0)
+
+
+class TestLimeExplain:
+    exercise = "lime_explain"
+
+    def test_linear_model(self, answer, rng):
+        "a linear model is explained by its own coefficients, times scale"
+        for n_features in (3, 6):
+            v, x, scale = normal(rng, n_features), 2 * normal(rng, n_features), between(rng, 0.3, 3, n_features)
+            result = answer(
+                lambda X, v=v: X @ v - 4, x, scale, kernel_width=2.5, n_samples=300, ridge=1e-9, generator=rng
+            )
+            w, b, fidelity = three(result, n_features)
+            expect_close(
+                w, v * scale, rtol=1e-5, atol=1e-6, note="For model(X) = X @ v - 4 the coefficients should be v * scale"
+            )
+            expect_close(
+                b, x @ v - 4, rtol=1e-5, atol=1e-5, note="The intercept should be what the linear model says at x"
+            )
+            expect_close(fidelity, 1.0, atol=1e-6, note="A linear model is fitted perfectly: the fidelity should be 1")
+
+    def test_best_fit(self, answer, rng):
+        "no other line is better: the weighted residuals are balanced against the ridge"
+        for n_features, width, ridge in ((4, 1.5, 0.7), (6, 3.0, 2.5)):
+            model, x, scale = (
+                Recorder(bent_model(rng, n_features)),
+                normal(rng, n_features),
+                between(rng, 0.4, 1.5, n_features),
+            )
+            w, b, _ = three(
+                answer(model, x, scale, kernel_width=width, n_samples=80, ridge=ridge, generator=rng), n_features
+            )
+            expect(
+                model.seen is not None and model.seen.shape == (80, n_features),
+                "The model should be asked about all neighbours in one call.",
+            )
+            u = (model.seen - x) / scale
+            pi = (-u.square().sum(1) / width**2).exp()
+            rest = pi * (model.said - b - u @ w)
+            expect_close(
+                rest.sum(),
+                0.0,
+                rtol=0,
+                atol=1e-7,
+                note="The weighted residuals should add up to 0, or another intercept would be better",
+            )
+            expect_close(
+                u.T @ rest,
+                ridge * w,
+                rtol=1e-6,
+                atol=1e-7,
+                note="u.T @ (weights * residuals) should equal ridge * w, or another w would be better",
+            )
+
+    def test_neighbourhood(self, answer, rng):
+        "the model is asked about the rows that lime_neighbourhood draws, x first"
+        x, scale, start = normal(rng, 4), between(rng, 0.5, 2, 4), seeded(rng)
+        model = Recorder(bent_model(rng, 4))
+        answer(model, x, scale, kernel_width=2.0, n_samples=30, generator=start())
+        expect_close(
+            model.seen, lime_neighbourhood(x, scale, 30, generator=start()), note="The rows that the model was given"
+        )
+
+    def test_values(self, answer, reference, rng):
+        "coefficients, intercept and fidelity for several sizes, widths and penalties"
+        for n_features, n_samples, width, ridge in ((3, 50, 1.2, 1.0), (7, 40, 3.0, 0.2), (1, 30, 0.8, 4.0)):
+            model, x, scale = bent_model(rng, n_features), normal(rng, n_features), between(rng, 0.4, 1.5, n_features)
+            start = seeded(rng)
+            options = {"kernel_width": width, "n_samples": n_samples, "ridge": ridge}
+            got = three(answer(model, x, scale, **options, generator=start()), n_features)
+            expect_close(got, reference(model, x, scale, **options, generator=start()), rtol=1e-7, atol=1e-9)
+
+    def test_defaults(self, answer, reference, rng):
+        "1000 neighbours and a ridge of 1 where nothing else is said; float32 stays float32"
+        model, x, scale = bent_model(rng, 4, torch.float32), normal(rng, 4, dtype=torch.float32), torch.ones(4)
+        start = seeded(rng)
+        got = three(answer(model, x, scale, kernel_width=1.5, generator=start()), 4)
+        expect_close(got, reference(model, x, scale, kernel_width=1.5, generator=start()), rtol=1e-3, atol=1e-3)
+        expect(
+            got[0].dtype == torch.float32,
+            "The coefficients should have the dtype of the model's output.",
+            actual=str(got[0].dtype),
+        )
+
+    def test_bad_input(self, answer, rng):
+        "a ridge of zero and a model with several outputs are refused"
+        x, scale = normal(rng, 3), torch.ones(3, dtype=EXACT)
+        expect_raises(ValueError, answer, lambda X: X[:, 0], x, scale, kernel_width=1.0, ridge=0.0, generator=rng)
+        expect_raises(ValueError, answer, lambda X: X, x, scale, kernel_width=1.0, generator=rng)

@@ -1,0 +1,534 @@
+"""Checks for attribution maps: occlusion, gradients plain, smoothed and integrated, guided backprop, Grad-CAM."""
+
+import torch
+from torch import nn
+
+from utils.course.checking import AnswerRaised, expect, expect_close, expect_raises, expect_shape
+
+# float64 throughout, so that rounding is far below any wrong formula. Sums of some hundred terms stay within this.
+EXACT = {"rtol": 1e-9, "atol": 1e-10}
+
+
+def normal(rng, *shape, dtype=torch.float64):
+    return torch.randn(shape, generator=rng, dtype=dtype)
+
+
+def with_random_weights(model, rng, bias=True):
+    """Weights of moderate size, and biases that are not zero unless asked for; the global random state is not used."""
+    model = model.to_empty(device="cpu").double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            fan_in = max(1, parameter[0].numel())
+            parameter.copy_(normal(rng, *parameter.shape) * (2 / fan_in) ** 0.5)
+            if parameter.ndim == 1:
+                parameter.mul_(0.3 if bias else 0.0)
+    return model.eval()
+
+
+def small_cnn(rng, *, channels=2, classes=4, in_place=False, bias=True):
+    """Convolutions and ReLUs at two depths of nesting; takes images of any size from 4 by 4."""
+    with torch.device("meta"):
+        model = nn.Sequential(
+            nn.Conv2d(channels, 5, 3, padding=1, bias=bias),
+            nn.ReLU(inplace=in_place),
+            nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(5, 6, 2, bias=bias), nn.ReLU(inplace=in_place)),
+            nn.AdaptiveAvgPool2d((2, 3)),
+            nn.Flatten(),
+            nn.Linear(36, 7, bias=bias),
+            nn.ReLU(inplace=in_place),
+            nn.Linear(7, classes, bias=bias),
+        )
+    return with_random_weights(model, rng, bias)
+
+
+class Quadratic(nn.Module):
+    """logit_c = (w_c . x)² / 2 + v_c . x, with the gradient (w_c . x) w_c + v_c."""
+
+    def __init__(self, rng, shape, classes=3):
+        super().__init__()
+        size = torch.Size(shape).numel()
+        self.w, self.v = (nn.Parameter(normal(rng, classes, size) / size**0.5) for _ in range(2))
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return (flat @ self.w.T).square() / 2 + flat @ self.v.T
+
+    def gradient(self, images, targets):
+        w, v = self.w.detach()[targets], self.v.detach()[targets]
+        return ((images.flatten(1) * w).sum(1, keepdim=True) * w + v).view_as(images)
+
+
+class Fails(nn.Module):
+    """A last layer that raises."""
+
+    def forward(self, x):
+        raise RuntimeError("this model fails on purpose")
+
+
+def images_and_targets(rng, batch=3, channels=2, height=5, width=7, classes=4):
+    images = normal(rng, batch, channels, height, width)
+    # Two images at least have different targets.
+    return images, (torch.arange(batch) + torch.randint(classes, (), generator=rng)) % classes
+
+
+class Recording:
+    """A model that remembers what it was asked about."""
+
+    def __init__(self, model):
+        self.model, self.seen = model, []
+
+    def __call__(self, images):
+        self.seen.append(images.detach().clone())
+        return self.model(images)
+
+
+def condition(model):
+    """All that a method could leave changed in a model, by what it is."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modules = list(model.modules())
+    return {
+        "Your function leaves a hook on the model: every later use of the model goes through it.": [
+            len(getattr(m, kind)) for m in modules for kind in hooks
+        ],
+        "Your function leaves the model in another mode (training or evaluation) than before.": [
+            m.training for m in modules
+        ],
+        "Your function leaves the ReLUs' `inplace` changed.": [getattr(m, "inplace", None) for m in modules],
+        "Your function leaves `requires_grad` of the weights changed.": [p.requires_grad for p in model.parameters()],
+        "Your function leaves gradients in the weights' `.grad`: the next training step would add them in.": [
+            p.grad is not None for p in model.parameters()
+        ],
+        "Your function changes the model's weights.": [float(p.detach().sum()) for p in model.parameters()],
+    }
+
+
+def expect_unchanged(before, model):
+    after = condition(model)
+    for note, values in before.items():
+        expect(after[note] == values, note, actual=note)
+
+
+def expect_no_trace(answer, model, images, targets, *, detached=False, **settings):
+    """A call under awkward conditions: frozen weights, gradients switched off, an input that asks for its gradient."""
+    model.requires_grad_(False)
+    before = condition(model)
+    watched = images.clone().requires_grad_()
+    with torch.no_grad():
+        quiet = answer(model, images, targets, **settings)
+    loud = answer(model, watched, targets, **settings)
+    expect_unchanged(before, model)
+    expect(watched.grad is None, "Your function leaves a gradient in the images' `.grad`.", actual="images.grad")
+    expect_close(loud, quiet, note="With gradients switched off around the call, the map is another one", **EXACT)
+    model.requires_grad_(True)
+    before = condition(model)
+    found = answer(model, images, targets, **settings)
+    expect_unchanged(before, model)
+    if detached:
+        expect(
+            not found.requires_grad,
+            "A graph for derivatives hangs on your map, and keeps every run of the model in memory: nothing is "
+            "differentiated here, so work under `torch.no_grad()`.",
+            actual="in the graph",
+        )
+
+
+def expect_each_alone(answer, model, images, targets, **settings):
+    """An image's map does not depend on its neighbours in the batch."""
+    together = answer(model, images, targets, **settings)
+    for i in range(len(images)):
+        alone = answer(model, images[i : i + 1], targets[i : i + 1], **settings)
+        expect_shape(alone, (1, *together.shape[1:]))
+        expect_close(together[i], alone[0], note="An image's map depends on the other images in the batch", **EXACT)
+
+
+class TestOcclusionMap:
+    exercise = "occlusion_map"
+
+    def test_single_pixels(self, answer, reference, rng):
+        "one pixel at a time, in all channels, on images that are not square"
+        for height, width in ((4, 6), (5, 4)):
+            model = small_cnn(rng)
+            images, targets = images_and_targets(rng, height=height, width=width)
+            expect_close(answer(model, images, targets), reference(model, images, targets), **EXACT)
+
+    def test_overlapping_squares(self, answer, reference, rng):
+        "squares that overlap, stick out at the edges, and cover with something other than zero"
+        for patch, stride in ((3, 2), (4, 3)):
+            model = small_cnn(rng)
+            images, targets = images_and_targets(rng, height=5, width=6)
+            settings = {"patch": patch, "stride": stride, "baseline": 0.7}
+            expect_close(
+                answer(model, images, targets, **settings), reference(model, images, targets, **settings), **EXACT
+            )
+
+    def test_linear_model(self, answer, rng):
+        "for a linear model, a pixel's entry is weight times (value - baseline), added up over the channels"
+        images, targets = images_and_targets(rng, classes=3)
+        weights, biases = normal(rng, 3, images[0].numel()), normal(rng, 3)
+        expected = (images - 0.4) * weights[targets].view_as(images)
+        found = answer(lambda x: x.flatten(1) @ weights.T + biases, images, targets, baseline=0.4)
+        expect_close(found, expected.sum(1), **EXACT)
+
+    def test_batches(self, answer, rng):
+        "each image for itself, and never more than batch_size images through the model at once"
+        model = small_cnn(rng)
+        images, targets = images_and_targets(rng, height=4, width=5)
+        expect_each_alone(answer, model, images, targets, patch=2, stride=2)
+        whole = answer(model, images, targets, patch=2, stride=2)
+        for batch_size in (2, 7):
+            recording = Recording(model)
+            parts = answer(recording, images, targets, patch=2, stride=2, batch_size=batch_size)
+            expect_close(parts, whole, note="The map depends on batch_size", **EXACT)
+            largest = max(map(len, recording.seen), default=0)
+            expect(
+                largest <= batch_size,
+                "More than batch_size images went through the model at once.",
+                actual=largest,
+                expected=f"at most {batch_size}",
+            )
+
+    def test_model(self, answer, rng):
+        "the model is left as it was, and no graph hangs on the map"
+        images, targets = images_and_targets(rng)
+        expect_no_trace(answer, small_cnn(rng), images, targets, detached=True, patch=2, stride=2)
+
+
+class TestGradientSaliency:
+    exercise = "gradient_saliency"
+
+    def test_values(self, answer, reference, rng):
+        "the derivative of the target's logit, sign and channels kept"
+        for channels, height, width in ((2, 5, 7), (1, 8, 6)):
+            model = small_cnn(rng, channels=channels)
+            images, targets = images_and_targets(rng, channels=channels, height=height, width=width)
+            expect_close(answer(model, images, targets), reference(model, images, targets), **EXACT)
+
+    def test_closed_form(self, answer, rng):
+        "a quadratic model, whose gradient can be worked out on paper"
+        images, targets = images_and_targets(rng, classes=3)
+        model = Quadratic(rng, images.shape[1:])
+        expect_close(answer(model, images, targets), model.gradient(images, targets), **EXACT)
+
+    def test_batches(self, answer, rng):
+        "each image for itself, with its own target"
+        expect_each_alone(answer, small_cnn(rng), *images_and_targets(rng))
+
+    def test_dtype(self, answer, rng):
+        "float32 in, float32 out"
+        images, targets = images_and_targets(rng)
+        found = answer(small_cnn(rng).float(), images.float(), targets)
+        expect(found.dtype == torch.float32, "The dtype should follow the images.", actual=str(found.dtype))
+
+    def test_model(self, answer, rng):
+        "works where gradients are switched off, and leaves nothing behind in weights or images"
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
+
+    def test_no_such_class(self, answer, rng):
+        "a target that is not a class of the model is refused"
+        images, _ = images_and_targets(rng)
+        for bad in (4, -1):
+            expect_raises(ValueError, answer, small_cnn(rng), images, torch.tensor([0, bad, 1]))
+
+
+class TestInputXGradient:
+    exercise = "input_x_gradient"
+
+    def test_values(self, answer, reference, rng):
+        "each pixel times its derivative, channel by channel"
+        for channels, height, width in ((2, 5, 7), (1, 8, 6)):
+            model = small_cnn(rng, channels=channels)
+            images, targets = images_and_targets(rng, channels=channels, height=height, width=width)
+            expect_close(answer(model, images, targets), reference(model, images, targets), **EXACT)
+
+    def test_adds_up_without_biases(self, answer, rng):
+        "for a ReLU network without biases, the entries add up to the logit"
+        model = small_cnn(rng, bias=False)
+        images, targets = images_and_targets(rng)
+        found = answer(model, images, targets)
+        expect_shape(found, tuple(images.shape))
+        expect_close(
+            found.sum((1, 2, 3)),
+            model(images).detach()[torch.arange(3), targets],
+            note="The entries do not add up to the logit",
+            **EXACT,
+        )
+
+    def test_linear_model(self, answer, rng):
+        "for a linear model: weight times pixel, negative ones too"
+        images, targets = images_and_targets(rng, classes=3)
+        weights, biases = normal(rng, 3, images[0].numel()), normal(rng, 3)
+        found = answer(lambda x: x.flatten(1) @ weights.T + biases, images, targets)
+        expect_close(found, images * weights[targets].view_as(images), **EXACT)
+
+    def test_model(self, answer, rng):
+        "the model and the images are left as they were"
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
+
+
+class TestSmoothgrad:
+    exercise = "smoothgrad"
+
+    def test_without_noise(self, answer, rng):
+        "without noise, the plain gradient"
+        images, targets = images_and_targets(rng, classes=3)
+        model = Quadratic(rng, images.shape[1:])
+        found = answer(model, images, targets, sigma=0.0, n_samples=3, generator=rng)
+        expect_close(found, model.gradient(images, targets), **EXACT)
+
+    def test_mean_of_gradients(self, answer, rng):
+        "the mean, sign kept, of the gradients at exactly n_samples points"
+        images, targets = images_and_targets(rng, batch=1, classes=3)
+        model = Quadratic(rng, images.shape[1:])
+        recording = Recording(model)
+        found = answer(recording, images, targets, sigma=3.0, n_samples=5, generator=rng)
+        points = torch.cat(recording.seen) if recording.seen else images[:0]
+        expect(
+            len(points) == 5,
+            "With n_samples=5, the model should be asked about five noisy copies.",
+            actual=len(points),
+            expected="5",
+        )
+        expected = model.gradient(points, targets.expand(5)).mean(0, keepdim=True)
+        expect_close(found, expected, note="The result is not the mean of the gradients at the noisy copies", **EXACT)
+
+    def test_noise(self, answer, rng):
+        "normal noise around the image with standard deviation sigma, new for each pixel, copy and image"
+        images, targets = images_and_targets(rng, batch=2, classes=3)
+        recording = Recording(Quadratic(rng, images.shape[1:]))
+        answer(recording, images, targets, sigma=0.25, n_samples=150, generator=rng)
+        points = torch.cat(recording.seen)
+        expect_shape(
+            points, (300, *images.shape[1:]), "The model should be asked about n_samples copies of each image."
+        )
+        # Which copy belongs to which image is the answer's own affair; the other image is far away.
+        owner = torch.stack([(points - image).flatten(1).norm(dim=1) for image in images]).argmin(0)
+        noise = points - images[owner]
+        n = noise.numel()  # 21,000: its mean and deviation are known to within 0.7 and 0.5 per cent of sigma
+        expect(
+            abs(noise.mean()) < 6 * 0.25 / n**0.5,
+            "The noise does not have mean zero: the copies lie to one side.",
+            actual=noise.mean(),
+        )
+        expect(
+            abs(noise.std() - 0.25) < 0.01,
+            "The standard deviation of the noise is not sigma.",
+            actual=noise.std(),
+            expected="0.25",
+        )
+        fourth = (noise / noise.std()).pow(4).mean()  # 3 for normal noise, known to within 0.034; 1.8 for uniform
+        expect(abs(fourth - 3) < 0.3, "The noise has the right width and is not normal.", actual=fourth)
+        expect(noise.std(0).min() > 0.1, "All copies of an image have the same noise.", actual=noise.std(0).min())
+        expect(
+            noise.flatten(1).std(1).min() > 0.1,
+            "All pixels of a copy get the same noise.",
+            actual=noise.flatten(1).std(1).min(),
+        )
+
+    def test_generator(self, answer, rng):
+        "all noise comes from the generator: one seed, one map"
+        images, targets = images_and_targets(rng)
+        model = small_cnn(rng)
+        seed = int(torch.randint(10**6, (), generator=rng))
+
+        def run(seed):
+            return answer(model, images, targets, sigma=0.5, n_samples=2, generator=torch.Generator().manual_seed(seed))
+
+        first, again, other = run(seed), run(seed), run(seed + 1)
+        expect(
+            torch.allclose(again, first, **EXACT),
+            "The same generator seed gives another map: noise from elsewhere.",
+            actual="another map",
+        )
+        expect(not torch.equal(first, other), "Another seed gives the same map.", actual="the same map")
+
+    def test_model(self, answer, rng):
+        "the model and the images are left as they were"
+        images, targets = images_and_targets(rng)
+        model = small_cnn(rng)
+        before = condition(model)
+        with torch.no_grad():
+            answer(model, images, targets, sigma=0.1, n_samples=2, generator=rng)
+        expect_unchanged(before, model)
+
+    def test_bad_settings(self, answer, rng):
+        "a negative sigma and no samples are refused"
+        images, targets = images_and_targets(rng)
+        for sigma, n_samples in ((-0.1, 3), (0.1, 0)):
+            expect_raises(
+                ValueError, answer, small_cnn(rng), images, targets, sigma=sigma, n_samples=n_samples, generator=rng
+            )
+
+
+class TestIntegratedGradients:
+    exercise = "integrated_gradients"
+
+    def test_values(self, answer, reference, rng):
+        "the midpoint rule, for a few steps"
+        for n_steps in (1, 2, 5):
+            model = small_cnn(rng)
+            images, targets = images_and_targets(rng)
+            settings = {"n_steps": n_steps, "baseline": 0.6}
+            expect_close(
+                answer(model, images, targets, **settings), reference(model, images, targets, **settings), **EXACT
+            )
+
+    def test_baselines(self, answer, reference, rng):
+        "a baseline for each image, or one of one colour for each channel"
+        images, targets = images_and_targets(rng)
+        for baseline in (normal(rng, *images.shape), normal(rng, 1, 2, 1, 1), normal(rng, 5, 7)):
+            model = small_cnn(rng)
+            settings = {"n_steps": 4, "baseline": baseline}
+            expect_close(
+                answer(model, images, targets, **settings), reference(model, images, targets, **settings), **EXACT
+            )
+
+    def test_completeness(self, answer, rng):
+        "the entries add up to the difference of the logits, for a quadratic model with any number of steps"
+        images, targets = images_and_targets(rng, classes=3)
+        model, baseline = Quadratic(rng, images.shape[1:]), normal(rng, *images.shape[1:])
+        with torch.no_grad():
+            difference = (model(images) - model(baseline[None]))[torch.arange(3), targets]
+        for n_steps in (1, 6):
+            found = answer(model, images, targets, baseline=baseline, n_steps=n_steps)
+            expect_shape(found, tuple(images.shape))
+            expect_close(
+                found.sum((1, 2, 3)),
+                difference,
+                note="The entries do not add up to the difference of the logits",
+                **EXACT,
+            )
+
+    def test_linear_model(self, answer, rng):
+        "for a linear model: weight times (pixel - baseline)"
+        images, targets = images_and_targets(rng, classes=3)
+        weights = normal(rng, 3, images[0].numel())
+        found = answer(lambda x: x.flatten(1) @ weights.T, images, targets, baseline=-0.3, n_steps=3)
+        expect_close(found, (images + 0.3) * weights[targets].view_as(images), **EXACT)
+
+    def test_batches(self, answer, rng):
+        "each image for itself, and the same for any batch_size"
+        model = small_cnn(rng)
+        images, targets = images_and_targets(rng)
+        expect_each_alone(answer, model, images, targets, n_steps=5)
+        whole = answer(model, images, targets, n_steps=5)
+        for batch_size in (1, 9):
+            parts = answer(model, images, targets, n_steps=5, batch_size=batch_size)
+            expect_close(parts, whole, note="The map depends on batch_size", **EXACT)
+
+    def test_model(self, answer, rng):
+        "the model and the images are left as they were"
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), n_steps=3)
+
+
+class TestGuidedBackprop:
+    exercise = "guided_backprop"
+
+    def test_values(self, answer, reference, rng):
+        "every ReLU, also those inside other modules"
+        for channels, height, width in ((2, 5, 7), (1, 8, 6)):
+            model = small_cnn(rng, channels=channels)
+            images, targets = images_and_targets(rng, channels=channels, height=height, width=width)
+            expect_close(answer(model, images, targets), reference(model, images, targets), **EXACT)
+
+    def test_by_hand(self, answer, rng):
+        "one layer, worked out on paper: a signal has to arrive positive and find its ReLU open"
+        images, targets = images_and_targets(rng)
+        with torch.device("meta"):
+            model = nn.Sequential(nn.Flatten(), nn.Linear(70, 9), nn.ReLU(), nn.Linear(9, 4))
+        model = with_random_weights(model, rng)
+        below, above = model[1], model[3].weight.detach()[targets]
+        open_ = below(images.flatten(1)).detach() > 0
+        expected = (above.clamp(min=0) * open_) @ below.weight.detach()
+        expect_close(answer(model, images, targets), expected.view_as(images), **EXACT)
+
+    def test_batches(self, answer, rng):
+        "each image for itself, with its own target"
+        expect_each_alone(answer, small_cnn(rng), *images_and_targets(rng))
+
+    def test_model(self, answer, rng):
+        "no hook is left behind, and the model is as it was"
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
+
+    def test_in_place(self, answer, rng):
+        "ReLUs that work in place: the same map, and in place again afterwards"
+        seed = int(torch.randint(10**6, (), generator=rng))
+        images, targets = images_and_targets(rng)
+        plain, in_place = (small_cnn(torch.Generator().manual_seed(seed), in_place=p) for p in (False, True))
+        expected = answer(plain, images, targets)
+        before = condition(in_place)
+        expect_close(
+            answer(in_place, images, targets),
+            expected,
+            note="With ReLUs that work in place, the map is another one",
+            **EXACT,
+        )
+        expect_unchanged(before, in_place)
+
+    def test_failing_model(self, answer, rng):
+        "a model that raises is cleaned up as well"
+        images, targets = images_and_targets(rng)
+        model = nn.Sequential(*small_cnn(rng, in_place=True), Fails())
+        before = condition(model)
+        try:
+            answer(model, images, targets)
+        except AnswerRaised as raised:
+            expect(
+                "on purpose" in str(raised.__cause__),
+                "The model's own exception should come through.",
+                actual=str(raised.__cause__),
+            )
+        else:
+            expect(False, "The model raised an exception, and your function swallowed it.", actual="swallowed")
+        expect_unchanged(before, model)
+
+
+class TestGradCam:
+    exercise = "grad_cam"
+
+    def test_values(self, answer, reference, rng):
+        "at a layer of any name, enlarged to images that are not square"
+        for layer, height, width in (("0", 5, 7), ("2.1", 9, 6), ("2", 8, 11), ("2.2", 6, 4)):
+            model = small_cnn(rng)
+            images, targets = images_and_targets(rng, height=height, width=width)
+            expect_close(answer(model, images, targets, layer), reference(model, images, targets, layer), **EXACT)
+
+    def test_by_hand(self, answer, rng):
+        "a layer of the image's size, its mean, a linear layer: the map is the weighted sum of the channels"
+        images, targets = images_and_targets(rng)
+        with torch.device("meta"):
+            model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+        model = with_random_weights(model, rng)
+        maps, weights = model[0](images).detach(), model[3].weight.detach()[targets]
+        expected = (weights[:, :, None, None] * maps).sum(1).relu() / 35
+        expect_close(answer(model, images, targets, "0"), expected, **EXACT)
+
+    def test_batches(self, answer, rng):
+        "each image for itself, with its own target"
+        expect_each_alone(answer, small_cnn(rng), *images_and_targets(rng), layer="2.1")
+
+    def test_model(self, answer, rng):
+        "no hook is left behind, and the model is as it was"
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), layer="2.1")
+
+    def test_in_place(self, answer, reference, rng):
+        "a ReLU in place after the layer must not overwrite what you keep of it"
+        model = small_cnn(rng, in_place=True)
+        images, targets = images_and_targets(rng)
+        expect_close(answer(model, images, targets, "0"), reference(model, images, targets, "0"), **EXACT)
+
+    def test_failing_model(self, answer, rng):
+        "a model that raises is cleaned up as well"
+        images, targets = images_and_targets(rng)
+        model = nn.Sequential(*small_cnn(rng), Fails())
+        before = condition(model)
+        try:
+            answer(model, images, targets, "0")
+        except AnswerRaised as raised:
+            expect(
+                "on purpose" in str(raised.__cause__),
+                "The model's own exception should come through.",
+                actual=str(raised.__cause__),
+            )
+        else:
+            expect(False, "The model raised an exception, and your function swallowed it.", actual="swallowed")
+        expect_unchanged(before, model)

@@ -1,0 +1,92 @@
+"""The references of guided backpropagation and Grad-CAM against captum, a rule of our own, and closed forms."""
+
+import warnings
+
+import pytest
+import torch
+from captum.attr import GuidedBackprop, LayerAttribution, LayerGradCam
+from torch import nn
+
+from utils.attribution.backward_rules import grad_cam, guided_backprop
+from utils.attribution.gradients import gradient_saliency
+from utils.models.digits_cnn import random_digits_cnn
+
+
+def images_and_targets(seed=0, batch=3, size=(8, 8)):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand((batch, 1, *size), generator=generator, dtype=torch.float64)
+    return images, torch.randint(10, (batch,), generator=generator)
+
+
+def hooks(model):
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 9)])
+def test_guided_backprop_agrees_with_captum(size):
+    model = random_digits_cnn(1).double()
+    images, targets = images_and_targets(size=size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # captum announces that it sets hooks
+        theirs = GuidedBackprop(model).attribute(images.clone(), target=targets)
+    torch.testing.assert_close(guided_backprop(model, images, targets), theirs)
+    assert hooks(model) == 0
+
+
+@pytest.mark.parametrize("layer", ["conv1", "relu2", "pool", "conv3", "relu3"])
+@pytest.mark.parametrize("size", [(8, 8), (12, 10)])
+def test_grad_cam_agrees_with_captum(layer, size):
+    """Captum leaves the ReLU and the enlargement to its caller; we ask it for both."""
+    model = random_digits_cnn(2).double()
+    images, targets = images_and_targets(3, size=size)
+    small = LayerGradCam(model, model.get_submodule(layer)).attribute(
+        images.clone(), target=targets, relu_attributions=True
+    )
+    theirs = LayerAttribution.interpolate(small, size, interpolate_mode="bilinear")
+    torch.testing.assert_close(grad_cam(model, images, targets, layer), theirs[:, 0].detach())
+    assert hooks(model) == 0
+
+
+def test_a_relu_that_is_used_twice_has_the_rule_twice():
+    relu, first, second = nn.ReLU(), nn.Linear(12, 9), nn.Linear(9, 9)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in (first, second):
+            nn.init.normal_(layer.weight)
+    shared = nn.Sequential(nn.Flatten(), first, relu, second, relu, nn.Linear(9, 4)).double()
+    apart = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), shared[-1])
+    images = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    targets = torch.tensor([0, 3])
+    torch.testing.assert_close(guided_backprop(shared, images, targets), guided_backprop(apart, images, targets))
+
+
+def test_with_positive_weights_the_rule_changes_nothing():
+    model = random_digits_cnn(4).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+    images, targets = images_and_targets(5)
+    torch.testing.assert_close(guided_backprop(model, images, targets), gradient_saliency(model, images, targets))
+
+
+def test_neither_leaves_a_hook_when_the_model_fails():
+    model = random_digits_cnn(6).double()
+    bad = torch.zeros(2, 3, 8, 8, dtype=torch.float64)  # three channels: the model refuses them
+    for method in (guided_backprop, lambda *arguments: grad_cam(*arguments, "conv1")):
+        with pytest.raises(ValueError, match="batch, 1, height, width"):
+            method(model, bad, torch.tensor([0, 1]))
+        assert hooks(model) == 0
+
+
+def test_bad_input():
+    model = random_digits_cnn(7).double()
+    images, targets = images_and_targets(8)
+    with pytest.raises(ValueError, match="model must have nn.ReLU"):
+        guided_backprop(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(), images, targets)
+    for layer, sentence in (("conv9", "name of a submodule"), ("fc1", "must put out")):
+        with pytest.raises(ValueError, match=sentence):
+            grad_cam(model, images, targets, layer)
+    with pytest.raises(ValueError, match="images must be"):
+        grad_cam(model, images[0], targets, "conv3")
+    assert hooks(model) == 0
