@@ -36,9 +36,7 @@ def p_values_of(t, n):
 
 def scan(salmon, seed):
     volumes = torch.randn(N_SCANS, 1, *salmon.shape, generator=seeded(seed))
-    line = torch.tensor([0.25, 0.5, 0.25])
-    for shape, padding in (((3, 1, 1), (1, 0, 0)), ((1, 3, 1), (0, 1, 0)), ((1, 1, 3), (0, 0, 1))):
-        volumes = F.conv3d(volumes, line.view(1, 1, *shape), padding=padding)
+    volumes = F.avg_pool3d(F.avg_pool3d(volumes, 2, stride=1, padding=1), 2, stride=1)
     inside = volumes[:, 0, salmon]
     return inside / inside.std()
 

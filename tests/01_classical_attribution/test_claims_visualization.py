@@ -119,7 +119,7 @@ def drawn(cnn):
     }
     return {
         (name, shift): transform_robust_visualization(
-            logit_of(cnn, fifty), start, to_images, max_shift=shift, n_steps=60, step_size=size, generator=seeded(6)
+            logit_of(cnn, fifty), start, to_images, max_shift=shift, n_steps=40, step_size=size, generator=seeded(6)
         )[0]
         for name, (start, to_images, size) in starts.items()
         for shift in (0, 1)
@@ -130,10 +130,10 @@ class TestJitter:
     def test_jitter_trades_the_logit_in_its_place_for_the_logits_around(self, cnn, drawn):
         objective, moved = logit_of(cnn, TEN.repeat(5)), {}
         for key, here, around in (
-            (("pixels", 0), 33.0, 13.8),
-            (("pixels", 1), 25.8, 17.3),
-            (("waves", 0), 32.1, 14.7),
-            (("waves", 1), 25.1, 17.0),
+            (("pixels", 0), 32.7, 13.7),
+            (("pixels", 1), 24.8, 16.0),
+            (("waves", 0), 31.9, 14.7),
+            (("waves", 1), 25.4, 16.6),
         ):
             moved[key] = torch.stack([objective(drawn[key].roll(s, d)) for s in (-1, 1) for d in (2, 3)]).mean(0)
             assert objective(drawn[key]).mean() == pytest.approx(here, abs=0.5)
@@ -143,11 +143,11 @@ class TestJitter:
 
     def test_smoother_and_no_more_like_digits(self, drawn, nearest):
         rough = {key: float(total_variation(images).mean()) for key, images in drawn.items()}
-        assert rough["waves", 1] == pytest.approx(27.7, abs=1)
+        assert rough["waves", 1] == pytest.approx(27.3, abs=1)
         assert rough["pixels", 0] > rough["waves", 0] > rough["waves", 1]
         assert rough["pixels", 1] > rough["waves", 1]
         right = {key: float((nearest(images)[1] == TEN.repeat(5)).float().mean()) for key, images in drawn.items()}
-        assert right["pixels", 0] == 1 and right["waves", 1] == pytest.approx(0.9, abs=0.05)
+        assert right["pixels", 0] == 1 and right["waves", 1] == pytest.approx(0.86, abs=0.07)
         assert nearest(drawn["waves", 1])[0].mean() > nearest(drawn["pixels", 0])[0].mean() - 0.1
 
     def test_a_random_network_s_images_are_as_smooth_and_right_by_chance(self, drawn, nearest):
@@ -160,7 +160,7 @@ class TestJitter:
                     start,
                     from_waves,
                     max_shift=1,
-                    n_steps=60,
+                    n_steps=40,
                     step_size=0.1,
                     generator=seeded(6),
                 )[0]

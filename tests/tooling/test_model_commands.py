@@ -148,7 +148,7 @@ class TestModels:
         assert outcome.stdout.strip() == "False"
 
     def test_stopping_a_download_is_no_crash(self, monkeypatch, capsys):
-        def stop(repo):
+        def stop(repo, **options):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(hub, "fetch", stop)
