@@ -29,6 +29,13 @@ def test_the_solution_notebook_is_executed(built_mini):
     assert any("all 2 checks passed" in str(c.outputs) for c in code)
 
 
+def test_of_a_live_widget_only_its_text_is_stored(built_mini):
+    for path in notebooks(built_mini):
+        notebook = nbformat.read(path, as_version=4)
+        assert "widgets" not in notebook.metadata and "widget-view" not in path.read_text()
+    assert "IntSlider(value=3)" in notebooks(built_mini)[0].read_text()
+
+
 def test_the_learners_notebook_has_stubs_checks_and_no_outputs(built_mini):
     learner = nbformat.read(notebooks(built_mini)[1], as_version=4)
     text = "\n".join(c.source for c in learner.cells)

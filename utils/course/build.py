@@ -28,6 +28,8 @@ from utils.course.masters import Built, Master, MasterError
 from utils.course.paths import learner_path, solution_path
 
 CELL_TIMEOUT = 600
+# Live widgets exist in a kernel only, under ids that are drawn anew each time; their text form is what is stored.
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WORKERS = 2
 
 
@@ -185,6 +187,7 @@ def execute(built: Built) -> NotebookNode:
             timeout=CELL_TIMEOUT,
             kernel_name="python3",
             record_timing=False,
+            store_widget_state=False,
             resources={"metadata": {"path": folder}},
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no news of its sockets
         )
@@ -197,6 +200,8 @@ def execute(built: Built) -> NotebookNode:
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET_VIEW, None)
     return nb
 
 
