@@ -1,6 +1,7 @@
 """The training network and loop: the same function as the standard architecture, seeded, and resumable."""
 
 import multiprocessing
+import signal
 import time
 from dataclasses import replace
 
@@ -111,6 +112,28 @@ def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(tmp
     checkpoint = torch.load(tmp_path / "whole" / f"step-{CHUNK}.pt")
     assert not torch.equal(checkpoint["embed.W_E"], whole["embed.W_E"])
     assert torch.get_num_threads() == threads
+
+
+def test_workers_whose_parent_was_killed_stop(tmp_path, capfd):
+    """Torch interrupts them; where interrupts are ignored, as under nohup, they look for themselves."""
+    endless = replace(RECIPE, stages=(Stage(1000 * CHUNK, 5e-3, 1000 * CHUNK),))
+    parent = multiprocessing.get_context("spawn").Process(
+        target=train, args=(endless, training_documents, tmp_path), kwargs={"seed": 0, "n_workers": 1}
+    )
+    heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        parent.start()
+    finally:
+        signal.signal(signal.SIGINT, heeded)
+    while parent.is_alive() and not (tmp_path / "progress.pt").exists():
+        time.sleep(0.01)
+    parent.kill()
+    parent.join()
+    said, deadline = "", time.monotonic() + 120
+    while "the process that started this one is gone" not in said and time.monotonic() < deadline:
+        time.sleep(0.1)
+        said += capfd.readouterr().err
+    assert "the process that started this one is gone" in said
 
 
 def test_two_processes_do_what_one_does_with_the_documents_of_both(tmp_path):
