@@ -77,17 +77,21 @@ def lines(
     alt: str,
     xlabel: str,
     ylabel: str,
-    x: Sequence[float] | None = None,
+    x: Sequence[float] | Sequence[str] | None = None,
     bands: dict[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     log_x: bool = False,
     log_y: bool = False,
     horizontal: dict[str, float] | None = None,
 ) -> None:
-    """Show named curves; ``bands`` gives a (low, high) interval for a name; ``horizontal`` draws named levels."""
+    """Show named curves over ``x``: numbers, or names that stand side by side; 0, 1, 2 … if it is None.
+
+    ``bands`` gives a (low, high) interval for a curve's name; ``horizontal`` draws named levels.
+    """
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    named = x is not None and isinstance(x[0], str)
     for i, (name, values) in enumerate(series.items()):
         values = _array(values)
-        positions = np.arange(len(values)) if x is None else _array(x)
+        positions = np.arange(len(values)) if x is None or named else _array(x)
         axes.plot(
             positions,
             values,
@@ -109,6 +113,8 @@ def lines(
         xscale="log" if log_x else "linear",
         yscale="log" if log_y else "linear",
     )
+    if named:
+        axes.set_xticks(range(len(x)), x)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     show(figure, alt)

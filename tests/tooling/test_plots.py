@@ -73,6 +73,13 @@ def test_lines_have_bands_levels_and_the_given_places(drawn):
     assert (heights.min(), heights.max()) == (0.5, 2.5)
 
 
+def test_lines_over_names(drawn):
+    plots.lines({"one": [3.0, 1.0]}, x=["early", "late"], title="t", xlabel="x", ylabel="y", alt=ALT)
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["early", "late"]
+    assert axes.lines[0].get_xydata().tolist() == [[0, 3], [1, 1]]
+
+
 def test_bars_with_intervals(drawn):
     plots.bars({"a": 1.0, "b": -2.0}, intervals={"b": (-2.5, -1.0)}, title="t", ylabel="y", alt=ALT)
     axes = drawn[0].axes[0]
