@@ -66,7 +66,7 @@ def occlusion_explorer(model: nn.Module, image: Float[Tensor, "channel height wi
         "column": IntSlider(value=width // 2, min=0, max=width - 1, description="column"),
         "patch": IntSlider(value=2, min=0, max=min(height, width), description="size"),
         "baseline": FloatSlider(
-            value=0.0, min=min(0.0, image.min().item()), max=image.max().item(), step=0.05, description="covered with"
+            value=0.0, min=min(0.0, image.min().item()), max=image.max().item(), step=0.05, description="grey level"
         ),
     }
     picture = Image(format="png")
