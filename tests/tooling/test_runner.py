@@ -94,6 +94,19 @@ def test_an_exception_shows_the_learners_own_lines():
     assert "no_such_thing" in text and "in inner" in text and "utils/course" not in text
 
 
+def test_an_exception_inside_a_hook_shows_no_lines_of_torch():
+    report = report_on(
+        "double",
+        "def double(x):\n"
+        "    module = nn.Identity()\n"
+        "    module.register_forward_hook(lambda module, inputs, output: output.no_such_method())\n"
+        "    return module(x)",
+    )
+    text = feedback.as_text(report)
+    assert "no_such_method" in text and text.count("in <lambda>") == 1 and "in double" in text
+    assert "site-packages" not in text and "_call_impl" not in text
+
+
 def test_a_fault_of_a_check_is_not_the_learners(course):
     tests = load_file(course / "tests" / "01_mini" / "test_mini.py")
     tests.TestDouble.test_values.__globals__["expect_close"] = lambda *args: 1 / 0

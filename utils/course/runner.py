@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from utils.course.manifest import Exercise, exercises
 from utils.course.paths import load_file, tests_folder
 from utils.course.values import describe, same
 
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 TIME_LIMIT = float(os.environ.get("MI_TIME_LIMIT", 20))  # seconds for one check
 
 
@@ -228,8 +230,9 @@ def _namespace(obj: Any) -> dict[str, Any]:
 
 
 def _learner_trace(error: BaseException) -> str:
-    """The traceback from the learner's first line on: the frames of the machinery above it help nobody."""
+    """The traceback from the learner's first line on, without the frames of the machinery and of libraries."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [i for i, frame in enumerate(frames) if "utils/course" not in frame.filename.replace("\\", "/")]
-    lines = "".join(traceback.format_list(frames[own[0] if own else 0 :]))
+    own = [frame for frame in frames if "utils/course" not in frame.filename.replace("\\", "/")]
+    readable = [frame for frame in own if not frame.filename.startswith(LIBRARIES)]
+    lines = "".join(traceback.format_list(readable or own))
     return re.sub(r'File "[^"]*ipykernel_[^"]*"', "your cell", lines)
