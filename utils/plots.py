@@ -1,5 +1,7 @@
 """The few plots that every chapter uses: labelled, colour-blind-safe, each shown with a text alternative."""
 
+import base64
+import html
 import io
 from collections.abc import Sequence
 
@@ -16,13 +18,17 @@ DPI = 110
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure in the notebook with the text alternative ``alt``, and close it."""
-    from IPython.display import Image, display
+    """Display a figure in the notebook with the text alternative ``alt``, and close it.
+
+    It is displayed as HTML, since JupyterLab gives no text alternative to outputs that are plain images.
+    """
+    from IPython.display import HTML, display
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
-    display(Image(buffer.getvalue(), alt=alt))
+    data = base64.b64encode(buffer.getvalue()).decode()
+    display(HTML(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'))
 
 
 def heatmap(

@@ -1,5 +1,9 @@
 """The plots that chapters share: what is drawn is what was given, and every figure has its text alternative."""
 
+import base64
+import html
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -33,9 +37,11 @@ def test_a_figure_is_shown_with_its_alternative_and_closed(monkeypatch):
     displayed = []
     monkeypatch.setattr("IPython.display.display", displayed.append)
     figure = plots.plt.figure()
-    plots.show(figure, ALT)
-    (image,) = displayed
-    assert image.data.startswith(b"\x89PNG") and image._repr_mimebundle_()[1]["image/png"]["alt"] == ALT
+    plots.show(figure, 'A "figure" with <bos> & more.')
+    (shown,) = displayed
+    found = re.fullmatch(r'<img alt="([^"<>]*)" src="data:image/png;base64,([^"]*)">', shown.data)
+    assert html.unescape(found[1]) == 'A "figure" with <bos> & more.'
+    assert base64.b64decode(found[2]).startswith(b"\x89PNG")
     assert not plots.plt.fignum_exists(figure.number)
 
 
