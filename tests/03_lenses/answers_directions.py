@@ -1,0 +1,250 @@
+"""Wrong answers for influential directions, each with its sentence, and right ones."""
+
+import torch
+
+from utils.course.catalogue import right, wrong
+from utils.lenses.directions import direction_influence
+from utils.lenses.measures import lens_kl
+
+# direction_influence
+
+
+def refuse_zero(directions):
+    if (directions == 0).all(-1).any():
+        raise ValueError("a direction is zero")
+
+
+def influence(read, resid, directions, *, unit=True, replace="mean", swap=False, reduce="mean"):
+    """The influence, with one thing or another done differently."""
+    refuse_zero(directions)
+    before, found = read(resid), []
+    for d in directions:
+        d = d / d.norm() if unit else d
+        along = resid @ d
+        target = along.mean() if replace == "mean" else torch.zeros(())
+        ablated = resid - (along - target).unsqueeze(-1) * d
+        kl = lens_kl(before, read(ablated)) if swap else lens_kl(read(ablated), before)
+        found.append(kl.mean() if reduce == "mean" else kl.sum())
+    return torch.stack(found)
+
+
+@wrong(
+    "direction_influence",
+    "You used the direction at the length that it came in, so that twice the vector has another influence. "
+    "Divide by its length first.",
+)
+def length_not_taken_out(read, resid, directions):
+    return influence(read, resid, directions, unit=False)
+
+
+@wrong(
+    "direction_influence",
+    "You set the coordinate to zero. Where its mean is far from zero, that moves the stream to a place it never "
+    "is, and even a coordinate that never varies seems to matter. Replace it by its mean.",
+)
+def set_to_zero(read, resid, directions):
+    return influence(read, resid, directions, replace="zero")
+
+
+@wrong(
+    "direction_influence",
+    "Your divergence runs from the ablated distribution to the intact one. The reference is what is read from "
+    "the intact stream: KL(read(resid) || read(ablated)).",
+)
+def divergence_turned_round(read, resid, directions):
+    return influence(read, resid, directions, swap=True)
+
+
+@wrong(
+    "direction_influence",
+    "You summed over vectors: twice the texts would give twice the influence. The mean is asked for.",
+)
+def summed_over_vectors(read, resid, directions):
+    return influence(read, resid, directions, reduce="sum")
+
+
+@wrong(
+    "direction_influence",
+    "You ablate one direction after the other, each on top of those before. Every direction is to be ablated alone.",
+)
+def one_on_top_of_the_other(read, resid, directions):
+    refuse_zero(directions)
+    before, found, ablated = read(resid), [], resid
+    for d in directions / directions.norm(dim=-1, keepdim=True):
+        along = ablated @ d
+        ablated = ablated - (along - along.mean()).unsqueeze(-1) * d
+        found.append(lens_kl(read(ablated), before).mean())
+    return torch.stack(found)
+
+
+@wrong(
+    "direction_influence",
+    "You kept the coordinate along the direction and replaced everything else. What is to stop varying is the "
+    "one coordinate.",
+)
+def the_rest_ablated(read, resid, directions):
+    refuse_zero(directions)
+    before, found = read(resid), []
+    mean = resid.reshape(-1, resid.shape[-1]).mean(0)
+    for d in directions / directions.norm(dim=-1, keepdim=True):
+        ablated = mean + ((resid - mean) @ d).unsqueeze(-1) * d
+        found.append(lens_kl(read(ablated), before).mean())
+    return torch.stack(found)
+
+
+@wrong(
+    "direction_influence",
+    "No gradient reaches the directions. The next exercise climbs along it.",
+)
+def graph_cut(read, resid, directions):
+    return influence(read, resid, directions).detach()
+
+
+@right("direction_influence")
+def with_a_projection_matrix(read, resid, directions):
+    refuse_zero(directions)
+    mean = resid.flatten(0, -2).mean(0)
+    before = read(resid).log_softmax(-1)
+    found = []
+    for d in directions:
+        projection = torch.outer(d, d) / (d @ d)
+        after = read(resid - (resid - mean) @ projection).log_softmax(-1)
+        found.append((before.exp() * (before - after)).sum(-1).mean())
+    return torch.stack(found)
+
+
+@right("direction_influence")
+def one_vector_at_a_time(read, resid, directions):
+    refuse_zero(directions)
+    found = []
+    for d in directions:
+        mean = torch.stack([vector @ d for vector in resid.reshape(-1, resid.shape[-1])]).mean() / d.norm()
+        moved = resid + ((mean - resid @ d / d.norm()) / d.norm())[..., None] * d
+        p, q = read(resid).softmax(-1), read(moved).softmax(-1)
+        found.append((p * (p / q).log()).sum(-1).mean())
+    return torch.stack(found)
+
+
+# causal_basis
+
+
+def refuse_number(n_directions, resid):
+    if not 1 <= n_directions <= resid.shape[-1]:
+        raise ValueError("n_directions must be between 1 and d_model")
+
+
+def climb(read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlier=True, unit=True):
+    """Gradient ascent, with one thing or another done differently."""
+    refuse_number(n_directions, resid)
+    basis = resid.new_zeros(0, resid.shape[-1])
+
+    def project(v):
+        return v - (basis @ v) @ basis if earlier else v
+
+    for _ in range(n_directions):
+        v = project(torch.randn(resid.shape[-1], generator=generator, dtype=resid.dtype))
+        v = (v / v.norm()).requires_grad_()
+        optimizer = torch.optim.Adam([v], lr=lr)
+        for _ in range(n_steps):
+            loss = -sign * direction_influence(read, resid, project(v)[None])[0]
+            [v.grad] = torch.autograd.grad(loss, [v])
+            optimizer.step()
+        found = project(project(v.detach()))
+        basis = torch.cat([basis, (found / found.norm() if unit else found)[None]])
+    return basis
+
+
+@wrong(
+    "causal_basis",
+    "You go downhill: an optimiser minimises, and your directions are those with the least influence. What do "
+    "you have to give it to make it climb?",
+)
+def downhill(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, sign=-1.0)
+
+
+@wrong(
+    "causal_basis",
+    "Nothing keeps a later direction away from the earlier ones: all your searches climb the same hill. Take "
+    "the parts along earlier directions out, in every step.",
+)
+def the_same_hill_again(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, earlier=False)
+
+
+@wrong(
+    "causal_basis",
+    "Those are the directions along which the stream varies most (its principal components). A direction can "
+    "vary a lot without anybody reading it; the reader is not in your calculation.",
+)
+def principal_components(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    refuse_number(n_directions, resid)
+    flat = resid.reshape(-1, resid.shape[-1])
+    return torch.linalg.svd(flat - flat.mean(0)).Vh[:n_directions]
+
+
+@wrong(
+    "causal_basis",
+    "Your directions are random: you draw them, make them orthonormal, and never look at their influence.",
+)
+def random_directions(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, 0, lr, generator)
+
+
+@wrong(
+    "causal_basis",
+    "Your directions do not have length one. Adam changes lengths as it goes; divide at the end.",
+)
+def lengths_left(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    refuse_number(n_directions, resid)
+    return 1.5 * climb(read, resid, n_directions, n_steps, lr, generator)
+
+
+@wrong(
+    "causal_basis",
+    "You made the found directions orthogonal only afterwards. The second search had climbed the first hill "
+    "again, and what is left of it after the projection is close to nothing in particular.",
+)
+def orthogonal_afterwards(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    found = climb(read, resid, n_directions, n_steps, lr, generator, earlier=False)
+    return torch.linalg.qr(found.T).Q.T
+
+
+@wrong(
+    "causal_basis",
+    "More directions than dimensions go through, or none at all. The docstring names the error to raise.",
+)
+def any_number(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    n = min(max(n_directions, 1), resid.shape[-1])
+    return climb(read, resid, n, n_steps, lr, generator)
+
+
+@right("causal_basis")
+def in_coordinates_of_what_is_left(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    refuse_number(n_directions, resid)
+    d_model, basis = resid.shape[-1], []
+    for k in range(n_directions):
+        rest = torch.linalg.svd(torch.stack(basis)).Vh[k:] if basis else torch.eye(d_model, dtype=resid.dtype)
+        w = torch.randn(d_model - k, generator=generator, dtype=resid.dtype).requires_grad_()
+        optimizer = torch.optim.Adam([w], lr=lr)
+        for _ in range(n_steps):
+            [w.grad] = torch.autograd.grad(-direction_influence(read, resid, (w @ rest)[None])[0], [w])
+            optimizer.step()
+        found = (w @ rest).detach()
+        basis.append(found / found.norm())
+    return torch.stack(basis)
+
+
+@right("causal_basis")
+def by_steps_of_falling_length_on_the_sphere(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    refuse_number(n_directions, resid)
+    basis = torch.empty(resid.shape[-1], 0, dtype=resid.dtype)
+    for _ in range(n_directions):
+        v = torch.randn(resid.shape[-1], generator=generator, dtype=resid.dtype)
+        for step in range(n_steps):
+            v = (v - basis @ (basis.T @ v)).requires_grad_()
+            [slope] = torch.autograd.grad(direction_influence(read, resid, v[None])[0], [v])
+            slope = slope - basis @ (basis.T @ slope)
+            v = v.detach() / v.detach().norm() + (1 - step / n_steps) * slope / slope.norm()
+        basis = torch.linalg.qr(torch.cat([basis, v[:, None]], 1)).Q
+    return basis.T

@@ -1,0 +1,264 @@
+"""Wrong answers for rank, entropy and divergence, each with its sentence, and right ones."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from utils.course.catalogue import right, wrong
+
+# lens_rank
+
+
+def target_logits(logits, target):
+    if ((target < 0) | (target >= logits.shape[-1])).any():
+        raise ValueError("no such token")
+    return logits.gather(-1, target.expand(logits.shape[:-1]).unsqueeze(-1))
+
+
+@wrong(
+    "lens_rank",
+    "You count the tokens that are at least as high as the target, itself included, so that the top token gets "
+    "rank 1. Here rank 0 is the top.",
+)
+def counted_from_one(logits, target):
+    return (logits >= target_logits(logits, target)).sum(-1)
+
+
+@wrong(
+    "lens_rank",
+    "Among tokens with the same logit you let the order of the ids decide. A token that ties with the target is "
+    "not above it: count those that are strictly higher.",
+)
+def place_in_the_sorted_list(logits, target):
+    target_logits(logits, target)
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    return (order == target.expand(logits.shape[:-1]).unsqueeze(-1)).int().argmax(-1)
+
+
+@wrong(
+    "lens_rank",
+    "You count the tokens *below* the target, so that the likeliest token gets the largest number.",
+)
+def counted_from_the_bottom(logits, target):
+    return (logits < target_logits(logits, target)).sum(-1)
+
+
+@wrong(
+    "lens_rank",
+    "`argsort` gives, for each place, the token that stands there. You looked up the target in it as if it "
+    "gave, for each token, its place. That is the inverse permutation.",
+)
+def permutation_not_inverted(logits, target):
+    target_logits(logits, target)
+    order = logits.argsort(dim=-1, descending=True)
+    return order.gather(-1, target.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+
+
+@wrong(
+    "lens_rank",
+    "An id outside the vocabulary goes through: -1 silently means the last token, or clamping some other one. "
+    "The docstring names the error to raise.",
+)
+def bad_ids_bent(logits, target):
+    return (logits > target_logits(logits, target.clamp(0, logits.shape[-1] - 1))).sum(-1)
+
+
+@wrong(
+    "lens_rank",
+    "You divided by the size of the vocabulary. A rank is a count: whether the answer is the second of 666 or "
+    "of 50,257 tokens, its rank is 1.",
+)
+def share_of_the_vocabulary(logits, target):
+    return (logits > target_logits(logits, target)).double().mean(-1)
+
+
+@right("lens_rank")
+def by_sorting_twice(logits, target):
+    threshold = target_logits(logits, target)
+    ascending = logits.sort(-1).values
+    return logits.shape[-1] - torch.searchsorted(ascending.contiguous(), threshold.contiguous(), right=True).squeeze(-1)
+
+
+@right("lens_rank")
+def in_a_loop(logits, target):
+    target_logits(logits, target)
+    flat = logits.reshape(-1, logits.shape[-1])
+    ids = target.expand(logits.shape[:-1]).flatten().tolist()
+    ranks = [int((row > row[i]).sum()) for row, i in zip(flat, ids, strict=True)]
+    return torch.tensor(ranks).reshape(logits.shape[:-1])
+
+
+# lens_entropy
+
+
+@wrong(
+    "lens_entropy",
+    "Your entropy is in bits. The chapter measures in nats, like the loss: which logarithm is that?",
+)
+def in_bits(logits):
+    return torch.special.entr(logits.softmax(-1)).sum(-1) / math.log(2)
+
+
+@wrong(
+    "lens_entropy",
+    "Your entropies are negative. A probability is below one, and its logarithm below zero: what stands before "
+    "the sum?",
+)
+def sign_forgotten(logits):
+    return -torch.special.entr(logits.softmax(-1)).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "For a token whose probability rounds to 0, log(0) is -inf, and 0 times that is NaN. Take the logarithm in "
+    "a way that stays finite, and let impossible tokens contribute nothing.",
+)
+def logarithm_of_zero(logits):
+    p = logits.softmax(-1)
+    return -(p * p.log()).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "A logit of -inf makes your result NaN: the token's probability is 0, its log-probability -inf, and their "
+    "product undefined. The docstring says what such a token contributes.",
+)
+def forbidden_token_not_handled(logits):
+    log_p = logits.log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "You added a small number to the probabilities before the logarithm. That avoids the NaN and changes every "
+    "value by a little; it also makes certainty slightly less than certain.",
+)
+def small_number_added(logits):
+    p = logits.softmax(-1)
+    return -(p * (p + 1e-6).log()).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "You divided by log(d_vocab), so that 1 stands for the uniform distribution. The docstring asks for nats.",
+)
+def normalised(logits):
+    size = logits.shape[-1]
+    return torch.special.entr(logits.softmax(-1)).sum(-1) / (math.log(size) if size > 1 else 1.0)
+
+
+@wrong(
+    "lens_entropy",
+    "You averaged over the vocabulary where the formula sums: the value shrinks with the number of tokens.",
+)
+def mean_over_tokens(logits):
+    return torch.special.entr(logits.softmax(-1)).mean(-1)
+
+
+@right("lens_entropy")
+def with_entr(logits):
+    return torch.special.entr(logits.softmax(-1)).sum(-1)
+
+
+@right("lens_entropy")
+def with_logsumexp(logits):
+    p = logits.softmax(-1)
+    return logits.logsumexp(-1) - torch.where(p > 0, p * logits, 0.0).sum(-1)
+
+
+# lens_kl
+
+
+def refuse_different_sizes(logits, final_logits):
+    if logits.shape[-1] != final_logits.shape[-1]:
+        raise ValueError("two vocabularies")
+
+
+@wrong(
+    "lens_kl",
+    "Your divergence runs the other way: KL(lens || final). The expectation is taken under the model's final "
+    "distribution, which is the one that the lens should predict.",
+)
+def other_direction(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "That is the cross-entropy. It contains the final distribution's own entropy, so that even a perfect lens "
+    "would not reach 0.",
+)
+def cross_entropy(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    return -(final_logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "The sign is turned round: a divergence is never negative.",
+)
+def sign_turned(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_q - log_p)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You took differences of the raw logits. They have a free constant, which the softmax ignores and your "
+    "result does not: use log-probabilities.",
+)
+def raw_logits(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    return (final_logits.softmax(-1) * (final_logits - logits)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You took logarithms of probabilities. For a token whose probability rounds to 0 that is -inf, and the sum "
+    "becomes NaN or infinite. `log_softmax` goes there directly.",
+)
+def logarithms_of_probabilities(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    p, q = final_logits.softmax(-1), logits.softmax(-1)
+    return (p * (p.log() - q.log())).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You symmetrised the divergence. The two directions ask different questions; this chapter asks how badly "
+    "the lens predicts what the model says.",
+)
+def symmetrised(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You averaged over the vocabulary where the formula sums (the default of `F.kl_div` does the like).",
+)
+def averaged_over_tokens(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).mean(-1)
+
+
+@right("lens_kl")
+def with_torchs_kl_div(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    shape = torch.broadcast_shapes(logits.shape, final_logits.shape)
+    log_p = final_logits.log_softmax(-1).expand(shape)
+    return F.kl_div(logits.log_softmax(-1), log_p, reduction="none", log_target=True).sum(-1)
+
+
+@right("lens_kl")
+def cross_entropy_minus_entropy(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    p = final_logits.softmax(-1)
+    cross = -(p * logits.log_softmax(-1)).sum(-1)
+    return cross + (p * final_logits.log_softmax(-1)).sum(-1)

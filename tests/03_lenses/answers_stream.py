@@ -1,0 +1,364 @@
+"""Wrong answers for reading the residual stream, each with its sentence, and right ones."""
+
+import torch
+from einops import einsum
+
+from utils.course.catalogue import right, wrong
+
+
+def refuse_bad_tokens(tokens):
+    if tokens.ndim != 2:
+        raise ValueError("tokens must be [batch, pos]")
+
+
+def recorded(model, tokens, names):
+    refuse_bad_tokens(tokens)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens, names_filter=names, return_type=None)
+    return torch.stack([cache[name] for name in names])
+
+
+def posts(model):
+    return [f"blocks.{layer}.hook_resid_post" for layer in range(len(model.blocks))]
+
+
+# residual_stack
+
+
+@wrong(
+    "residual_stack",
+    "Your hooks stay on the model. Each later run will go on filling your dictionary, and slow down a little "
+    "with every call of your function. `register_forward_hook` returns something that can undo it.",
+)
+def hooks_left_behind(model, tokens):
+    refuse_bad_tokens(tokens)
+    found = {}
+    names = ["blocks.0.hook_resid_pre", *posts(model)]
+    for name in names:
+        model.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: found.__setitem__(name, o.detach()))
+    with torch.no_grad():
+        model(tokens)
+    return torch.stack([found[name] for name in names])
+
+
+@wrong(
+    "residual_stack",
+    "You remove your hooks when all has gone well. If the model raises an exception, the lines that remove them "
+    "are never reached. Which part of a `try` statement runs in either case?",
+)
+def removed_in_fair_weather_only(model, tokens):
+    refuse_bad_tokens(tokens)
+    found, handles = {}, []
+    names = ["blocks.0.hook_resid_pre", *posts(model)]
+    for name in names:
+        keep = lambda m, i, o, name=name: found.__setitem__(name, o.detach())  # noqa: E731
+        handles.append(model.get_submodule(name).register_forward_hook(keep))
+    with torch.no_grad():
+        model(tokens)
+    for handle in handles:
+        handle.remove()
+    return torch.stack([found[name] for name in names])
+
+
+@wrong(
+    "residual_stack",
+    "You cleaned up with `reset_hooks`, which takes away all hooks of the model, also those that somebody else "
+    "had put there before. Remove the ones that you added, and no others.",
+)
+def everybodys_hooks_removed(model, tokens):
+    try:
+        return recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)])
+    finally:
+        model.reset_hooks()
+
+
+@wrong(
+    "residual_stack",
+    "You recorded what goes *into* each block, so that the last block's result is missing, and with it the only "
+    "site whose reading is the model's own output. How many places lie around and between n blocks?",
+)
+def streams_into_blocks_only(model, tokens):
+    return recorded(model, tokens, [f"blocks.{layer}.hook_resid_pre" for layer in range(len(model.blocks))])
+
+
+@wrong(
+    "residual_stack",
+    "Your sites lie in the middle of the blocks, behind the attention and before the MLP. The docstring asks "
+    "for the stream behind the whole block.",
+)
+def middle_of_the_blocks(model, tokens):
+    middles = [f"blocks.{layer}.hook_resid_mid" for layer in range(len(model.blocks))]
+    return recorded(model, tokens, ["blocks.0.hook_resid_pre", *middles])
+
+
+@wrong(
+    "residual_stack",
+    "Your first site holds the token embeddings alone. The position embeddings are added before the first block "
+    "reads anything, so they belong to the stream there.",
+)
+def positions_forgotten(model, tokens):
+    return recorded(model, tokens, ["hook_embed", *posts(model)])
+
+
+@wrong(
+    "residual_stack",
+    "You recorded what each block *adds*. The stream at a site is the sum of everything that was added up to there.",
+)
+def additions_instead_of_the_stream(model, tokens):
+    stack = recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)])
+    return torch.cat([stack[:1], stack[1:] - stack[:-1]])
+
+
+@wrong(
+    "residual_stack",
+    "Your sites still carry the graph of the whole forward pass. Nobody is going to differentiate here, and as "
+    "long as the result lives, all activations of the run stay in memory. Run without a graph, or detach what "
+    "you keep.",
+)
+def graph_kept(model, tokens):
+    refuse_bad_tokens(tokens)
+    found = []
+    hooks = [(name, lambda resid, hook: found.append(resid)) for name in ["blocks.0.hook_resid_pre", *posts(model)]]
+    model.run_with_hooks(tokens, fwd_hooks=hooks, return_type=None)
+    return torch.stack(found)
+
+
+@right("residual_stack")
+def with_the_librarys_cache(model, tokens):
+    return recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)])
+
+
+@right("residual_stack")
+def with_the_librarys_hooks(model, tokens):
+    refuse_bad_tokens(tokens)
+    found = []
+    names = ["blocks.0.hook_resid_pre", *posts(model)]
+    hooks = [(name, lambda resid, hook: found.append(resid.detach().clone())) for name in names]
+    model.run_with_hooks(tokens, fwd_hooks=hooks, return_type=None)
+    return torch.stack(found)
+
+
+# residual_components
+
+
+def cache_of(model, tokens):
+    refuse_bad_tokens(tokens)
+    return model.run_with_cache(tokens, return_type=None)[1]
+
+
+@torch.no_grad()
+def components(model, tokens, head_output=None, bias=None, positions=True, mlp="hook_mlp_out"):
+    """The components, with one thing or another done differently."""
+    cache = cache_of(model, tokens)
+    parts = {"embed": cache["hook_embed"]}
+    if positions:
+        parts["pos_embed"] = cache["hook_pos_embed"]
+    for layer, block in enumerate(model.blocks):
+        z, attn = cache[f"blocks.{layer}.attn.hook_z"], block.attn
+        for head in range(z.shape[2]):
+            own = head_output(z, attn, head) if head_output else z[:, :, head] @ attn.W_O[head]
+            parts[f"head {layer}.{head}"] = own
+        if bias is not False:
+            parts[f"b_O {layer}"] = attn.b_O.expand_as(parts["embed"]).clone()
+        if not model.cfg.attn_only:
+            parts[f"mlp {layer}"] = cache[f"blocks.{layer}.{mlp}"]
+    return parts
+
+
+@wrong(
+    "residual_components",
+    "The output bias of the attention layer is missing. It belongs to no head, but it is added to the stream "
+    "once in each layer, and without it the parts fall short of the whole.",
+)
+def output_bias_forgotten(model, tokens):
+    return components(model, tokens, bias=False)
+
+
+@wrong(
+    "residual_components",
+    "You added the layer's output bias to every head, and so as many times as there are heads. It is a part of "
+    "its own.",
+)
+def output_bias_in_every_head(model, tokens):
+    return components(model, tokens, lambda z, attn, h: z[:, :, h] @ attn.W_O[h] + attn.b_O)
+
+
+@wrong(
+    "residual_components",
+    "You divided the layer's attention output evenly among its heads. It sums to the right total, and says "
+    "nothing about any head: each writes through its own part of W_O.",
+)
+def equal_shares_for_heads(model, tokens):
+    def share(z, attn, head):
+        return einsum(z, attn.W_O, "b p h d, h d m -> b p m") / z.shape[2]
+
+    return components(model, tokens, share)
+
+
+@wrong(
+    "residual_components",
+    "Your heads all write through the same matrix, that of head 0. W_O has a first dimension for the head.",
+)
+def first_heads_matrix_for_all(model, tokens):
+    return components(model, tokens, lambda z, attn, h: z[:, :, h] @ attn.W_O[0])
+
+
+@wrong(
+    "residual_components",
+    "The position embeddings are missing. They enter the stream beside the token embeddings, as a part of their own.",
+)
+def position_embedding_forgotten(model, tokens):
+    return components(model, tokens, positions=False)
+
+
+@wrong(
+    "residual_components",
+    "Your 'mlp' parts are the whole stream behind the MLP, to which all earlier parts have contributed. Each "
+    "part is what one module *adds*.",
+)
+def stream_in_place_of_the_mlp(model, tokens):
+    return components(model, tokens, mlp="hook_resid_post")
+
+
+@wrong(
+    "residual_components",
+    "Your function expects every block to have an MLP, and fails on a model of attention alone. The docstring "
+    "says what such a model returns.",
+)
+def every_block_has_an_mlp(model, tokens):
+    parts = components(model, tokens)
+    if model.cfg.attn_only:
+        parts |= {f"mlp {layer}": torch.zeros_like(parts["embed"]) for layer in range(len(model.blocks))}
+    return parts
+
+
+@right("residual_components")
+@torch.no_grad()
+def with_one_einsum_per_layer(model, tokens):
+    cache = cache_of(model, tokens)
+    parts = {"embed": model.W_E[tokens], "pos_embed": model.W_pos[: tokens.shape[1]].repeat(len(tokens), 1, 1)}
+    for layer, block in enumerate(model.blocks):
+        written = einsum(cache[f"blocks.{layer}.attn.hook_z"], block.attn.W_O, "b p h d, h d m -> h b p m")
+        parts |= {f"head {layer}.{head}": value for head, value in enumerate(written)}
+        rest = cache[f"blocks.{layer}.hook_attn_out"] - written.sum(0)
+        parts[f"b_O {layer}"] = rest
+        if not model.cfg.attn_only:
+            parts[f"mlp {layer}"] = cache["mlp_out", layer]
+    return parts
+
+
+@right("residual_components")
+def with_recordings_of_its_own(model, tokens):
+    refuse_bad_tokens(tokens)
+    names = ["hook_embed", "hook_pos_embed"]
+    for layer in range(len(model.blocks)):
+        names += [f"blocks.{layer}.attn.hook_z"] + [f"blocks.{layer}.hook_mlp_out"] * (not model.cfg.attn_only)
+    kept = {}
+    hooks = [(name, lambda value, hook: kept.__setitem__(hook.name, value.detach())) for name in names]
+    model.run_with_hooks(tokens, fwd_hooks=hooks, return_type=None)
+    parts = {"embed": kept["hook_embed"], "pos_embed": kept["hook_pos_embed"]}
+    for layer, block in enumerate(model.blocks):
+        z, attn = kept[f"blocks.{layer}.attn.hook_z"], block.attn
+        for head, matrix in enumerate(attn.W_O.detach()):
+            parts[f"head {layer}.{head}"] = z.select(2, head) @ matrix
+        parts[f"b_O {layer}"] = torch.zeros_like(parts["embed"]) + attn.b_O.detach()
+        if not model.cfg.attn_only:
+            parts[f"mlp {layer}"] = kept[f"blocks.{layer}.hook_mlp_out"]
+    return parts
+
+
+# logit_lens
+
+
+def refuse_bad_width(model, resid):
+    if resid.shape[-1] != model.unembed.W_U.shape[0]:
+        raise ValueError("resid must be d_model wide")
+
+
+@wrong(
+    "logit_lens",
+    "You left the final layer norm out. The unembedding has only ever seen normed vectors; streams of early "
+    "layers are shorter than late ones, and without the norm their distributions come out too flat for no other "
+    "reason.",
+)
+def norm_forgotten(model, resid):
+    refuse_bad_width(model, resid)
+    return resid @ model.unembed.W_U + model.unembed.b_U
+
+
+@wrong(
+    "logit_lens",
+    "You took mean and standard deviation out, and left the final norm's learnt gain and bias away. The model "
+    "puts both between the norm and the unembedding.",
+)
+def gain_and_bias_forgotten(model, resid):
+    refuse_bad_width(model, resid)
+    centred = resid - resid.mean(-1, keepdim=True)
+    scale = (centred.square().mean(-1, keepdim=True) + model.ln_final.eps).sqrt()
+    return centred / scale @ model.unembed.W_U + model.unembed.b_U
+
+
+@wrong(
+    "logit_lens",
+    "The unembedding's bias is missing. It raises frequent tokens and lowers rare ones at every site alike; at "
+    "the last site your reading is not the model's output.",
+)
+def unembedding_bias_forgotten(model, resid):
+    refuse_bad_width(model, resid)
+    return model.ln_final(resid) @ model.unembed.W_U
+
+
+@wrong(
+    "logit_lens",
+    "You normed with the first block's layer norm. What is asked is what the *end* of the model would say, and "
+    "the end has a norm of its own, with other gains.",
+)
+def norm_of_another_place(model, resid):
+    refuse_bad_width(model, resid)
+    return model.blocks[0].ln1(resid) @ model.unembed.W_U + model.unembed.b_U
+
+
+@wrong(
+    "logit_lens",
+    "You multiplied with the transposed embedding. In GPT-2 that is the same matrix; in this model embedding "
+    "and unembedding were learnt apart.",
+)
+def embedding_turned_round(model, resid):
+    refuse_bad_width(model, resid)
+    return model.ln_final(resid) @ model.W_E.T + model.unembed.b_U
+
+
+@wrong(
+    "logit_lens",
+    "You returned probabilities. Logits are asked for: later exercises need differences of them, which a "
+    "softmax takes away.",
+)
+def probabilities(model, resid):
+    refuse_bad_width(model, resid)
+    return (model.ln_final(resid) @ model.unembed.W_U + model.unembed.b_U).softmax(-1)
+
+
+@wrong(
+    "logit_lens",
+    "No gradient flows back to the stream. The tuned lens is trained through this function: the graph has to "
+    "stay whole.",
+)
+def graph_cut(model, resid):
+    refuse_bad_width(model, resid)
+    with torch.no_grad():
+        return model.ln_final(resid) @ model.unembed.W_U + model.unembed.b_U
+
+
+@right("logit_lens")
+def written_out(model, resid):
+    refuse_bad_width(model, resid)
+    centred = resid - resid.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + model.ln_final.eps).sqrt()
+    return (normed * model.ln_final.w + model.ln_final.b) @ model.W_U + model.b_U
+
+
+@right("logit_lens")
+def with_the_models_modules(model, resid):
+    refuse_bad_width(model, resid)
+    flat = resid.reshape(1, -1, resid.shape[-1])
+    return model.unembed(model.ln_final(flat)).reshape(*resid.shape[:-1], -1)

@@ -1,0 +1,210 @@
+"""Checks for reading the residual stream: its sites, its components, and the logit lens."""
+
+from pathlib import Path
+
+import torch
+
+from utils.course.checking import Mismatch, expect, expect_close, expect_raises, expect_same_gradients, expect_shape
+from utils.course.paths import load_file
+from utils.models.config import TransformerConfig
+
+common = load_file(Path(__file__).with_name("common.py"))
+CONFIGS, random_model, random_tokens = common.CONFIGS, common.random_model, common.random_tokens
+n_hooks = common.n_hooks
+ONE = TransformerConfig(d_model=5, n_layers=1, n_heads=1, d_head=2, d_mlp=3, n_ctx=2, d_vocab=4)
+NO_MLP = TransformerConfig(d_model=6, n_layers=2, n_heads=3, d_head=2, d_mlp=0, n_ctx=5, d_vocab=7)
+# Streams here are sums of a dozen float32 numbers of size one to ten, taken in different orders.
+SUMS = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def fail_midway(module, inputs, output):
+    raise RuntimeError("the model failed in its last layer")
+
+
+class TestResidualStack:
+    exercise = "residual_stack"
+
+    def test_shape(self, answer, rng):
+        "a site before the first block and one behind each block"
+        for cfg, batch, pos in ((CONFIGS[0], 3, 5), (ONE, 1, 1)):
+            stack = answer(random_model(rng, cfg), random_tokens(rng, cfg, batch, pos))
+            expect_shape(stack, (cfg.n_layers + 1, batch, pos, cfg.d_model))
+
+    def test_first_site(self, answer, rng):
+        "before the first block: token and position embeddings, summed"
+        model, tokens = random_model(rng, ONE), random_tokens(rng, ONE, 3, 2)
+        stack = answer(model, tokens)
+        expect_shape(stack, (2, 3, 2, 5))
+        embedded = (model.W_E[tokens] + model.W_pos[:2]).detach()
+        expect_close(stack[0], embedded, note="The first site is not the embeddings'")
+
+    def test_values(self, answer, reference, rng):
+        "every site, in order, and from the last one the model's own logits"
+        for cfg in CONFIGS:
+            model, tokens = random_model(rng, cfg), random_tokens(rng, cfg, 2, 4)
+            stack = answer(model, tokens)
+            expect_close(stack, reference(model, tokens))
+            expect_close(model.unembed(model.ln_final(stack[-1])).detach(), model(tokens).detach(), **SUMS)
+
+    def test_sees_what_the_model_goes_on_with(self, answer, reference, rng):
+        "somebody else's hook that changes the stream is seen, and is still there afterwards"
+        model, tokens = random_model(rng, CONFIGS[0]), random_tokens(rng, CONFIGS[0], 2, 3)
+        model.add_hook("blocks.0.hook_resid_post", lambda resid, hook: 2.0 * resid)
+        before = model(tokens).detach()
+        expect_close(answer(model, tokens), reference(model, tokens))
+        expect_close(model(tokens).detach(), before, note="After your function, a hook that was there is gone")
+
+    def test_leaves_no_hooks(self, answer, rng):
+        "afterwards the model has the hooks that it had before, also if it raises on the way"
+        model, tokens = random_model(rng, ONE), random_tokens(rng, ONE, 3, 2)
+        before = n_hooks(model)
+        answer(model, tokens)
+        left = n_hooks(model) - before
+        expect(
+            left == 0,
+            f"{left} of your hooks are still on the model.",
+            actual=f"{left} after a run that went well",
+            expected="0 hooks left",
+        )
+        handle = model.blocks[0].hook_attn_out.register_forward_hook(fail_midway)
+        expect_raises(RuntimeError, answer, model, tokens)
+        handle.remove()
+        left = n_hooks(model) - before
+        expect(
+            left == 0,
+            f"The model raised an exception on the way, and {left} of your hooks are still on it.",
+            actual=f"{left} after an exception",
+            expected="0 hooks left",
+        )
+
+    def test_no_graph(self, answer, rng):
+        "the result carries no graph, and the model gets no gradients"
+        model = random_model(rng, ONE).train()
+        stack = answer(model, random_tokens(rng, ONE, 3, 2))
+        expect_shape(stack, (2, 3, 2, 5))
+        expect(
+            not stack.requires_grad,
+            "The result still hangs on the graph of the forward pass, which keeps all of it in memory.",
+            actual="requires_grad=True",
+        )
+        expect(model.training, "The model was in training mode, and is not any more.", actual="model.training is False")
+
+    def test_bad_tokens(self, answer, rng):
+        "tokens without a batch dimension are refused"
+        expect_raises(ValueError, answer, random_model(rng, ONE), torch.tensor([1, 2]))
+
+
+def as_parts(result):
+    if not isinstance(result, dict) or not result:
+        raise Mismatch("Return a dict of components by name.", actual=type(result).__name__)
+    return result
+
+
+class TestResidualComponents:
+    exercise = "residual_components"
+
+    def test_names(self, answer, reference, rng):
+        "the names, in the order in which the parts are added"
+        for cfg in (CONFIGS[1], ONE):
+            model, tokens = random_model(rng, cfg), random_tokens(rng, cfg, 2, 2)
+            names, expected = list(as_parts(answer(model, tokens))), list(reference(model, tokens))
+            expect(
+                names == expected,
+                "The names or their order differ.",
+                actual=names,
+                returned=str(names[:8]),
+                expected=str(expected[:8]),
+            )
+
+    def test_sum(self, answer, rng):
+        "summed, they are the stream behind the last block"
+        cfg = CONFIGS[0]
+        model, tokens = random_model(rng, cfg), random_tokens(rng, cfg, 3, 4)
+        parts = as_parts(answer(model, tokens))
+        for name, value in parts.items():
+            expect_shape(value, (3, 4, cfg.d_model), note=f"{name!r} has the wrong shape.")
+        _, cache = model.run_with_cache(tokens, return_type=None)
+        final = cache[f"blocks.{cfg.n_layers - 1}.hook_resid_post"].detach()
+        total = torch.stack(list(parts.values())).sum(0)
+        expect_close(total, final, note="The parts do not sum to the final stream", **SUMS)
+
+    def test_values(self, answer, reference, rng):
+        "each part"
+        for cfg in CONFIGS:
+            model, tokens = random_model(rng, cfg), random_tokens(rng, cfg, 2, 4)
+            parts, expected = as_parts(answer(model, tokens)), reference(model, tokens)
+            for name, value in expected.items():
+                expect(name in parts, f"There is no part {name!r}.", actual=list(parts))
+                expect_close(parts[name], value, note=f"{name!r} differs", **SUMS)
+
+    def test_attention_only(self, answer, reference, rng):
+        "a model without MLPs has no entries for them"
+        model, tokens = random_model(rng, NO_MLP), random_tokens(rng, NO_MLP, 2, 3)
+        expect_close(dict(as_parts(answer(model, tokens))), reference(model, tokens), **SUMS)
+
+    def test_clean(self, answer, rng):
+        "no graph, no hooks left, and the library's options are as they were"
+        model, tokens = random_model(rng, ONE), random_tokens(rng, ONE, 3, 2)
+        before, option = n_hooks(model), model.cfg.use_attn_result
+        parts = as_parts(answer(model, tokens))
+        graph = [name for name, value in parts.items() if value.requires_grad]
+        expect(not graph, "Parts still hang on a graph: compute them without one.", actual=graph)
+        expect(n_hooks(model) == before, "Hooks are left on the model.", actual=n_hooks(model) - before)
+        expect(
+            model.cfg.use_attn_result == option,
+            "You switched an option of the model on, and did not switch it back.",
+            actual=model.cfg.use_attn_result,
+        )
+
+    def test_bad_tokens(self, answer, rng):
+        "tokens without a batch dimension are refused"
+        expect_raises(ValueError, answer, random_model(rng, ONE), torch.tensor([1, 2]))
+
+
+class TestLogitLens:
+    exercise = "logit_lens"
+
+    def test_last_site(self, answer, rng):
+        "behind the last block: the model's own logits"
+        for cfg in CONFIGS:
+            model, tokens = random_model(rng, cfg), random_tokens(rng, cfg, 2, 4)
+            _, cache = model.run_with_cache(tokens, return_type=None)
+            final = cache[f"blocks.{cfg.n_layers - 1}.hook_resid_post"].detach()
+            expect_close(answer(model, final), model(tokens).detach(), **SUMS)
+
+    def test_shapes(self, answer, reference, rng):
+        "one vector, a list of vectors, a stack of sites"
+        model = random_model(rng, CONFIGS[0])
+        for shape in ((10,), (3, 10), (3, 2, 5, 10), (1, 1, 1, 10)):
+            resid = torch.randn(shape, generator=rng)
+            expect_close(answer(model, resid), reference(model, resid).detach(), **SUMS)
+
+    def test_each_vector_alone(self, answer, rng):
+        "a vector's logits do not depend on its neighbours"
+        for cfg in CONFIGS:
+            model = random_model(rng, cfg)
+            resid = torch.randn(3, 4, cfg.d_model, generator=rng) * torch.tensor([0.1, 1.0, 30.0])[:, None, None]
+            whole = answer(model, resid)
+            expect_shape(whole, (3, 4, cfg.d_vocab))
+            expect_close(whole[1, 2], answer(model, resid[1, 2]), **SUMS)
+
+    def test_length_hardly_matters(self, answer, reference, rng):
+        "ten times the stream gives nearly the same logits: the norm divides the length out"
+        model = random_model(rng, CONFIGS[1])
+        resid = 3.0 + 5.0 * torch.randn(4, 6, generator=rng)
+        for factor in (1.0, 10.0):
+            expect_close(answer(model, factor * resid), reference(model, factor * resid).detach(), **SUMS)
+
+    def test_gradients(self, answer, reference, rng):
+        "gradients flow back to the stream"
+        model = random_model(rng, CONFIGS[0])
+        resid = torch.randn(2, 3, 10, generator=rng)
+        expect_same_gradients(
+            lambda r: answer(model, r), lambda r: reference(model, r), resid, rng=rng, rtol=1e-3, atol=1e-3
+        )
+
+    def test_bad_width(self, answer, rng):
+        "a stream of another width is refused"
+        model = random_model(rng, CONFIGS[0])
+        for width in (1, 9, 13):
+            expect_raises(ValueError, answer, model, torch.randn(2, width, generator=rng))

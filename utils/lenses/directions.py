@@ -1,0 +1,95 @@
+"""Which directions of the stream a reader depends on: a lens's directions, and those that the model itself uses."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from utils.lenses.measures import lens_kl
+
+
+def direction_influence(
+    read: Callable[[Tensor], Tensor],
+    resid: Float[Tensor, "*batch d_model"],
+    directions: Float[Tensor, "n d_model"],
+) -> Float[Tensor, "n"]:
+    """How much what is read changes when one direction of the stream stops varying.
+
+    For each direction, every vector's coordinate along it is replaced by the mean of these coordinates over all of
+    ``resid``; what is orthogonal to it stays. The influence is the mean over all vectors of
+    KL(read(resid) || read(ablated)).
+
+    Args:
+        read: Takes a stream of ``resid``'s shape to logits [*batch, d_vocab]: a lens, or the rest of the model.
+        resid: The stream at one site.
+        directions: One direction each row, of any length but zero; gradients flow to them.
+
+    Returns:
+        Influence in nats, one for each direction; each is ablated alone.
+
+    Raises:
+        ValueError: If one of ``directions`` is zero.
+
+    Source: Belrose et al. (2023), "Eliciting Latent Predictions from Transformers with the Tuned Lens", on causal
+    basis extraction.
+    """
+    lengths = directions.norm(dim=-1, keepdim=True)
+    if bool((lengths == 0).any()):
+        raise ValueError("one of directions is zero")
+    before, found = read(resid), []
+    for unit in directions / lengths:
+        along = resid @ unit
+        ablated = resid - (along - along.mean()).unsqueeze(-1) * unit
+        found.append(lens_kl(read(ablated), before).mean())
+    return torch.stack(found)
+
+
+def causal_basis(
+    read: Callable[[Tensor], Tensor],
+    resid: Float[Tensor, "*batch d_model"],
+    n_directions: int,
+    *,
+    n_steps: int = 100,
+    lr: float = 0.1,
+    generator: torch.Generator,
+) -> Float[Tensor, "n_directions d_model"]:
+    """The directions that a reader depends on most, found one after the other.
+
+    Direction k is the unit vector, orthogonal to those before it, whose influence (``direction_influence``) is
+    largest. It is looked for by gradient ascent from a random start.
+
+    Args:
+        read: Takes a stream to logits.
+        resid: The stream at one site.
+        n_directions: How many, at most d_model.
+        n_steps: Steps of Adam for each direction.
+        lr: Its learning rate; starts have length 1.
+        generator: Draws the starts.
+
+    Returns:
+        Orthonormal directions, the most influential first, detached.
+
+    Raises:
+        ValueError: If ``n_directions`` is not between 1 and d_model.
+
+    Source: Belrose et al. (2023), on causal basis extraction.
+    """
+    d_model = resid.shape[-1]
+    if not 1 <= n_directions <= d_model:
+        raise ValueError(f"n_directions must be between 1 and {d_model}, got {n_directions}")
+    basis = resid.new_zeros(0, d_model)
+    for _ in range(n_directions):
+        start = torch.randn(d_model, generator=generator, dtype=resid.dtype).to(resid.device)
+        start = start - (basis @ start) @ basis
+        vector = (start / start.norm()).requires_grad_()
+        optimizer = torch.optim.Adam([vector], lr=lr)
+        for _ in range(n_steps):
+            free = vector - (basis @ vector) @ basis
+            influence = direction_influence(read, resid.detach(), free[None])[0]
+            [vector.grad] = torch.autograd.grad(-influence, [vector])
+            optimizer.step()
+        free = vector.detach() - (basis @ vector.detach()) @ basis
+        free = free - (basis @ free) @ basis  # once more, as the first projection leaves rounding
+        basis = torch.cat([basis, (free / free.norm())[None]])
+    return basis
