@@ -1,0 +1,906 @@
+"""Wrong answers for tracing, the pitfall, ROME and steering, each with its sentence, and right ones."""
+
+import torch
+
+from utils.course.catalogue import right, wrong
+from utils.patching.hooks import run_with_cache, run_with_hooks
+from utils.patching.tracing import corrupt_with_noise
+
+# corrupt_with_noise
+
+
+def guarded(subject, std):
+    if std < 0:
+        raise ValueError("std is negative")
+    if not subject.any(1).all():
+        raise ValueError("a prompt has no subject")
+
+
+def drawn(embeddings, generator):
+    return torch.randn(embeddings.shape, generator=generator, dtype=embeddings.dtype)
+
+
+def placed(embeddings, subject, noise):
+    return torch.where(subject[..., None], embeddings + noise, embeddings)
+
+
+@wrong(
+    "corrupt_with_noise",
+    "You add noise to all tokens. Then the whole sentence is drowned, and no site can be said to carry the subject.",
+)
+def everywhere(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return embeddings + std * drawn(embeddings, generator)
+
+
+@wrong(
+    "corrupt_with_noise",
+    "You put noise in the embedding's place, so that nothing of the subject is left, however small std is. The noise "
+    "is to be added to what is there.",
+)
+def in_place_of_it(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return torch.where(subject[..., None], std * drawn(embeddings, generator), embeddings)
+
+
+@wrong(
+    "corrupt_with_noise",
+    "Your noise has std squared as its standard deviation: with a std of 3 the subject is drowned three times as deep "
+    "as was asked for.",
+)
+def squared(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std**2 * drawn(embeddings, generator))
+
+
+@wrong(
+    "corrupt_with_noise",
+    "Your noise is uniform. It has the right size and not the right shape: no entry is ever moved further than 1.7 "
+    "standard deviations, where Gaussian noise moves one in twelve.",
+)
+def uniform(embeddings, subject, std, generator):
+    guarded(subject, std)
+    noise = (2 * torch.rand(embeddings.shape, generator=generator, dtype=embeddings.dtype) - 1) * 3**0.5
+    return placed(embeddings, subject, std * noise)
+
+
+@wrong("corrupt_with_noise", "All tokens of a subject get the same noise, so the difference between them survives.")
+def same_for_all_tokens(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std * drawn(embeddings[:, :1], generator))
+
+
+@wrong("corrupt_with_noise", "All prompts get the same noise: your many prompts are one draw.")
+def same_for_all_prompts(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std * drawn(embeddings[:1], generator))
+
+
+@wrong("corrupt_with_noise", "Your noise does not come from the generator: nobody can repeat the experiment.")
+def from_elsewhere(embeddings, subject, std, generator):
+    guarded(subject, std)
+    fresh = torch.Generator()
+    fresh.seed()
+    return placed(embeddings, subject, std * drawn(embeddings, fresh))
+
+
+@wrong(
+    "corrupt_with_noise",
+    "A negative size, or a prompt without a subject, goes through; that prompt is never corrupted.",
+)
+def no_guard(embeddings, subject, std, generator):
+    return placed(embeddings, subject, std * drawn(embeddings, generator))
+
+
+@right("corrupt_with_noise")
+def times_a_mask(embeddings, subject, std, generator):
+    guarded(subject, std)
+    noise = torch.empty_like(embeddings).normal_(0.0, max(std, 1e-30), generator=generator)
+    return embeddings + (noise if std else 0.0) * subject[:, :, None]
+
+
+@right("corrupt_with_noise")
+def only_where_needed(embeddings, subject, std, generator):
+    guarded(subject, std)
+    noisy = embeddings.clone()
+    at = subject.nonzero(as_tuple=True)
+    noisy[at] = noisy[at] + std * torch.randn(embeddings[at].shape, generator=generator, dtype=embeddings.dtype)
+    return noisy
+
+
+# causal_trace
+
+
+def trace(
+    model, tokens, subject, names, positions, metric, *, std, n_draws, generator, window=1, embedding="hook_embed",
+    near=lambda i, w, n: range(n)[max(0, i - (w - 1) // 2) : i + w // 2 + 1], fresh=False, drown=True,
+    all_rows=True, mean=True, own=False, guard=True, everywhere=False, one_call=False,
+):  # fmt: skip
+    """Causal tracing, with switches for what can go wrong."""
+    if guard and (window < 1 or n_draws < 1):
+        raise ValueError("window or n_draws")
+    rows, n = torch.arange(len(tokens)), max(n_draws, 1)
+    with torch.no_grad():
+        logits, cache = run_with_cache(model, tokens, [embedding, *names])
+        noisy, restored = 0, torch.zeros(len(names), len(positions), len(tokens))
+        copies = n if one_call else 1
+
+        def noise():
+            return corrupt_with_noise(
+                cache[embedding].repeat(copies, 1, 1), subject.repeat(copies, 1), std, generator
+            ).split(len(tokens))
+
+        draws = noise() if one_call else (noise()[0] for _ in range(n))
+        for drowned in draws:
+            noisy = noisy + metric(run_with_hooks(model, tokens, [(embedding, lambda _, d=drowned: d)]))
+            for i in range(len(names)):
+                for j, at in enumerate(positions):
+                    d = noise()[0] if fresh else drowned
+                    hooks = [(embedding, lambda _, d=d: d)] if drown else []
+                    where = at if all_rows else at[:1].expand_as(at)
+                    for k in near(i, max(window, 1), len(names)):
+
+                        def put(x, name=names[k], where=where):
+                            if everywhere:
+                                return cache[name]
+                            value = x if own else cache[name]
+                            return x.index_put((rows, where), value[rows, where])
+
+                        hooks.append((names[k], put))
+                    restored[i, j] += metric(run_with_hooks(model, tokens, hooks))
+    scale = n if mean else 1
+    return {"clean": metric(logits).detach(), "noisy": noisy / scale, "restored": restored / scale}
+
+
+@wrong(
+    "causal_trace",
+    "Every run gets noise of its own. The runs then differ in the noise as well as in the restoration, and the small "
+    "effects drown in the difference. One draw serves the noisy run and all its restorations.",
+)
+def fresh_noise(*args, **kwargs):
+    return trace(*args, **kwargs, fresh=True)
+
+
+@wrong(
+    "causal_trace",
+    "Your restored runs have no noise in them: you restore what was never lost, and every site seems to bring all of "
+    "the answer back.",
+)
+def without_noise(*args, **kwargs):
+    return trace(*args, **kwargs, drown=False)
+
+
+@wrong(
+    "causal_trace",
+    "What you put back comes from the noisy run itself, so nothing is restored, and no site seems to matter.",
+)
+def restores_the_noise(*args, **kwargs):
+    return trace(*args, **kwargs, own=True)
+
+
+@wrong(
+    "causal_trace",
+    "You restore the position of the first prompt in all prompts. Their subjects stand elsewhere, and another word is "
+    "put right.",
+)
+def first_prompts_position(*args, **kwargs):
+    return trace(*args, **kwargs, all_rows=False)
+
+
+@wrong(
+    "causal_trace",
+    "You restore all positions at once, so every column of the map is the same, and nothing can be said about where.",
+)
+def at_all_positions(*args, **kwargs):
+    return trace(*args, **kwargs, everywhere=True)
+
+
+@wrong(
+    "causal_trace",
+    "`window` has no effect: one layer is restored at a time, however wide it is. A fact that several MLPs write "
+    "together then looks as if no MLP held it.",
+)
+def without_a_window(*args, **kwargs):
+    return trace(*args, **kwargs, near=lambda i, w, n: [i])
+
+
+@wrong(
+    "causal_trace",
+    "Your windows begin at the layer that they belong to, so the peak of the map comes too early. The docstring has "
+    "them around it.",
+)
+def windows_that_begin_there(*args, **kwargs):
+    return trace(*args, **kwargs, near=lambda i, w, n: range(n)[i : i + w])
+
+
+@wrong(
+    "causal_trace",
+    "At the first layers your windows begin at a negative number, which Python counts from the end: nothing is "
+    "restored there, and the map says that early layers do not matter.",
+)
+def windows_that_wrap_around(*args, **kwargs):
+    return trace(*args, **kwargs, near=lambda i, w, n: range(n)[i - (w - 1) // 2 : i + w // 2 + 1])
+
+
+@wrong(
+    "causal_trace",
+    "`embedding` has no effect: the noise always goes to `hook_embed`. Other models call their embeddings otherwise.",
+)
+def always_hook_embed(*args, embedding="hook_embed", **kwargs):
+    return trace(*args, **kwargs)
+
+
+@wrong(
+    "causal_trace",
+    "You add the draws up and do not divide: with ten draws the effects are ten times as large as with one.",
+)
+def sum_over_draws(*args, **kwargs):
+    return trace(*args, **kwargs, mean=False)
+
+
+@wrong("causal_trace", "A window of no layers, or no draws at all, are accepted; the result of nothing is not zero.")
+def no_layers_at_all(*args, **kwargs):
+    return trace(*args, **kwargs, guard=False)
+
+
+@wrong(
+    "causal_trace",
+    "Your noise is right, and it is drawn for all draws in one call. Other numbers then come from the same seed than "
+    "the docstring promises, and a published map cannot be repeated.",
+)
+def all_draws_in_one_call(*args, **kwargs):
+    return trace(*args, **kwargs, one_call=True)
+
+
+@right("causal_trace")
+def site_by_site(*args, **kwargs):
+    return trace(*args, **kwargs)
+
+
+@right("causal_trace")
+def all_columns_in_one_pass(
+    model, tokens, subject, names, positions, metric, *, std, n_draws, generator, window=1, embedding="hook_embed"
+):
+    if min(window, n_draws) < 1:
+        raise ValueError("window or n_draws")
+    n, batch = len(positions), len(tokens)
+    rows, columns = torch.arange(n * batch), positions.flatten()
+    noisy, restored = [], []
+    with torch.no_grad():
+        logits, cache = run_with_cache(model, tokens, [embedding, *names])
+        repeated = {name: torch.cat([cache[name]] * n) for name in names}
+
+        def restore(x, name):
+            x = x.clone()
+            x[rows, columns] = repeated[name][rows, columns]
+            return x
+
+        for _ in range(n_draws):
+            drowned = corrupt_with_noise(cache[embedding], subject, std, generator)
+            noisy.append(metric(run_with_hooks(model, tokens, [(embedding, lambda _, d=drowned: d)])))
+            for middle in range(len(names)):
+                hooks = [(embedding, lambda _, d=drowned: torch.cat([d] * n))]
+                for layer, name in enumerate(names):
+                    if -((window - 1) // 2) <= layer - middle <= window // 2:
+                        hooks.append((name, lambda x, name=name: restore(x, name)))
+                out = run_with_hooks(model, tokens.repeat(n, 1), hooks)
+                restored += [metric(out[k * batch : (k + 1) * batch]) for k in range(n)]
+    restored = torch.stack(restored).reshape(n_draws, len(names), n, batch)
+    return {"clean": metric(logits).detach(), "noisy": sum(noisy) / n_draws, "restored": restored.mean(dim=0)}
+
+
+# embedding_patch_pitfall
+
+
+def push(
+    model, tokens, positions, name, direction, answer, scale, *, unit=True, relative=True, everywhere=False, guard=True,
+    kl="forward", share="argmax", summed=False, last=False,
+):  # fmt: skip
+    if guard and not direction.any():
+        raise ValueError("direction is zero")
+    rows = torch.arange(len(tokens))
+
+    def edit(x):
+        if guard and direction.shape != x.shape[-1:]:
+            raise ValueError("width")
+        step = direction / direction.norm() if unit else direction
+        size = x.norm(dim=-1, keepdim=True) if relative else 1.0
+        pushed = x + scale * size * step
+        return pushed if everywhere else x.index_put((rows, positions), pushed[rows, positions])
+
+    read = torch.full_like(positions, tokens.shape[1] - 1) if last else positions
+    with torch.no_grad():
+        before = model(tokens)[rows, read].log_softmax(-1)
+        after = run_with_hooks(model, tokens, [(name, edit)])[rows, read].log_softmax(-1)
+    p, q = (before, after) if kl == "forward" else (after, before)
+    divergence = (p.exp() * (p - q)).sum(-1)
+    hits = (after.argmax(-1) == answer).float().mean() if share == "argmax" else after[:, answer].exp().mean()
+    return hits.item(), divergence.mean() if summed else divergence
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "Your divergence is KL(after || before): it is large where the push makes something likely that was not. Asked for "
+    "is the other one, which is large where something likely is lost.",
+)
+def other_divergence(*args):
+    return push(*args, kl="reverse")
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "The length of the direction counts in your push: with a direction five times as long you push five times as far.",
+)
+def any_length(*args):
+    return push(*args, unit=False)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You add a vector of length `scale`. It is meant as a multiple of the activation's own length at that position.",
+)
+def absolute_length(*args):
+    return push(*args, relative=False)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You push at all positions. With each prompt pushed at one alone, what is measured is that one's doing.",
+)
+def at_every_position(*args):
+    return push(*args, everywhere=True)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You return the answer's mean probability; asked for is how often it is the likeliest token. The two may differ "
+    "by a lot.",
+)
+def mean_probability(*args):
+    return push(*args, share="probability")
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You average the divergence over the prompts. Each prompt's own is asked for: without the spread there is no "
+    "interval.",
+)
+def one_divergence(*args):
+    return push(*args, summed=True)
+
+
+@wrong("embedding_patch_pitfall", "A direction of zeros gives NaN, and one number is stretched over the whole stream.")
+def unguarded(*args):
+    return push(*args, guard=False)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You push at each prompt's position and read at the end of the line. The push may not have got there, and behind a "
+    "shorter prompt's end stands padding.",
+)
+def reads_at_the_end(*args):
+    return push(*args, last=True)
+
+
+@right("embedding_patch_pitfall")
+def another_push(*args):
+    return push(*args)
+
+
+@right("embedding_patch_pitfall")
+def prompt_by_prompt_push(model, tokens, positions, name, direction, answer, scale):
+    if float(direction.square().sum()) == 0.0:
+        raise ValueError("no direction")
+    hits, divergences = 0, []
+    for row, at in zip(tokens, positions.tolist(), strict=True):
+
+        def edit(x, at=at):
+            if x.shape[2] != len(direction):
+                raise ValueError("another width")
+            x = x.clone()
+            x[0, at] += scale * torch.linalg.vector_norm(x[0, at]) * torch.nn.functional.normalize(direction, dim=0)
+            return x
+
+        with torch.no_grad():
+            old, new = model(row[None])[0, at], run_with_hooks(model, row[None], [(name, edit)])[0, at]
+        hits += int(new.argmax() == answer)
+        divergences.append(
+            torch.nn.functional.kl_div(new.log_softmax(0), old.log_softmax(0), log_target=True, reduction="sum")
+        )
+    return hits / len(tokens), torch.stack(divergences)
+
+
+# rome_key_covariance
+
+
+def spread(model, tokens, name, ridge, chunk, *, guard=True, centred=False, summed=False, ridge_of=None, last=False):
+    if guard and ridge < 0:
+        raise ValueError("ridge is negative")
+    with torch.no_grad():
+        keys = torch.cat([run_with_cache(model, part, [name])[1][name] for part in tokens.split(chunk)])
+    keys = (keys[:, -1:] if last else keys).flatten(0, 1)
+    keys = keys - keys.mean(0) if centred else keys
+    moment = keys.mT @ keys / (1 if summed else len(keys))
+    size = moment.diagonal().mean() if ridge_of is None else ridge_of
+    return moment + ridge * size * torch.eye(len(moment), dtype=moment.dtype)
+
+
+@wrong(
+    "rome_key_covariance",
+    "You subtract the mean of the keys. The edit needs the second moment about zero: the mean key counts too.",
+)
+def centred(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk, centred=True)
+
+
+@wrong(
+    "rome_key_covariance",
+    "You return the sum over all keys, which grows with the number of documents: two corpora cannot be compared.",
+)
+def summed(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk, summed=True)
+
+
+@wrong(
+    "rome_key_covariance",
+    "Your ridge is a fixed number: next to long keys it is nothing, and next to short ones it is everything. It is "
+    "meant as a share of the mean diagonal.",
+)
+def fixed_ridge(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk, ridge_of=1.0)
+
+
+@wrong("rome_key_covariance", "The ridge is missing: with fewer keys than dimensions your matrix has no inverse.")
+def no_ridge(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk, ridge_of=0.0)
+
+
+@wrong(
+    "rome_key_covariance",
+    "You use the last position of each document alone. Every position is a key, and the edit is to spare them all.",
+)
+def last_position(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk, last=True)
+
+
+@wrong("rome_key_covariance", "A negative ridge goes through, and takes away what the inverse needs.")
+def any_ridge(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk, guard=False)
+
+
+@wrong(
+    "rome_key_covariance",
+    "You average the chunks' means. The last chunk is smaller, so its documents count for more than the others.",
+)
+def mean_of_means(model, tokens, name, *, ridge=1e-3, chunk=64):
+    if ridge < 0:
+        raise ValueError("ridge is negative")
+    moment = torch.stack([spread(model, part, name, 0.0, chunk) for part in tokens.split(chunk)]).mean(0)
+    return moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
+
+
+@wrong(
+    "rome_key_covariance",
+    "`chunk` has no effect: all documents go through the model at once. The paper takes a hundred thousand of them.",
+)
+def all_documents_at_once(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, len(tokens))
+
+
+@right("rome_key_covariance")
+def key_by_key(model, tokens, name, *, ridge=1e-3, chunk=64):
+    if ridge < 0:
+        raise ValueError("ridge is negative")
+    total, n = 0, 0
+    for start in range(0, len(tokens), chunk):
+        with torch.no_grad():
+            _, cache = run_with_cache(model, tokens[start : start + chunk], [name])
+        for key in cache[name].reshape(-1, cache[name].shape[-1]):
+            total, n = total + torch.outer(key, key), n + 1
+    return total / n + torch.diag_embed((ridge * torch.trace(total / n) / len(total)).expand(len(total)))
+
+
+@right("rome_key_covariance")
+def all_keys_together(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk)
+
+
+# rome_target_value
+
+
+def fit(
+    model, tokens, subject, ends, target, name, *, keep=None, steps=30, lr=0.1, decay=0.01, longest=3.0, limit=True,
+    price=True, kept=True, absolute=True, at_ends=False, unit=True, read_last=False, guard=True, sgd=False,
+    first=False, backwards=False,
+):  # fmt: skip
+    """Fit a value, with switches for what can go wrong."""
+    with torch.no_grad():
+        logits, cache = run_with_cache(model, tokens, [name])
+        old = cache[name][torch.arange(len(tokens)), subject][: 1 if first else None].mean(0)
+        before = None if keep is None else model(keep[0])[torch.arange(len(keep[0])), keep[2]].log_softmax(-1)
+    if guard and (not 0 <= target < logits.shape[-1] or longest <= 0):
+        raise ValueError("target or longest")
+    size = old.norm() if unit else 1.0
+    change = torch.zeros_like(old, requires_grad=True)
+    optimizer = (torch.optim.SGD if sgd else torch.optim.Adam)([change], lr=lr)
+
+    def predict(prompts, at, end):
+        rows = torch.arange(len(prompts))
+        at = end if at_ends else at
+        write = (name, lambda x: x.index_put((rows, at), (old + size * change).expand(len(rows), -1)))
+        logits = run_with_hooks(model, prompts, [write])
+        return (logits[:, -1] if read_last else logits[rows, end]).log_softmax(-1)
+
+    for _ in range(steps):
+        with torch.enable_grad():
+            loss = -predict(tokens, subject, ends)[:, target % logits.shape[-1]].mean()
+            loss = loss + (decay if price else 0.0) * change.square().sum()
+            if keep is not None and kept:
+                p, q = (predict(*keep), before) if backwards else (before, predict(*keep))
+                loss = loss + (p.exp() * (p - q)).sum(-1).mean()
+            (change.grad,) = torch.autograd.grad(loss, [change])
+        optimizer.step()
+        if limit:
+            with torch.no_grad():
+                change *= (longest / change.norm()).clamp(max=1.0)
+    return (old * absolute + size * change).detach()
+
+
+@wrong(
+    "rome_target_value",
+    "You return the change. The value is the old output plus the change: it is what the MLP shall write.",
+)
+def the_change_alone(*args, **kwargs):
+    return fit(*args, **kwargs, absolute=False)
+
+
+@wrong(
+    "rome_target_value", "`keep` has no effect: the new city may cost the subject everything else that is known of it."
+)
+def keeps_nothing(*args, **kwargs):
+    return fit(*args, **kwargs, kept=False)
+
+
+@wrong(
+    "rome_target_value",
+    "Your change may become as long as it likes: `longest` has no effect. A long enough vector makes any model say "
+    "anything, and everything else goes with it.",
+)
+def no_limit(*args, **kwargs):
+    return fit(*args, **kwargs, limit=False)
+
+
+@wrong(
+    "rome_target_value",
+    "Length costs nothing: `decay` has no effect, and of two changes that do the job the longer one may win.",
+)
+def no_price(*args, **kwargs):
+    return fit(*args, **kwargs, price=False)
+
+
+@wrong(
+    "rome_target_value",
+    "You write at the prompt's end. There almost anything can be said directly; the edit is to sit at the subject.",
+)
+def writes_at_the_end(*args, **kwargs):
+    return fit(*args, **kwargs, at_ends=True)
+
+
+@wrong(
+    "rome_target_value",
+    "You read every prediction at the last column. Shorter prompts end earlier, and what stands behind their end is "
+    "padding.",
+)
+def reads_the_last_column(*args, **kwargs):
+    return fit(*args, **kwargs, read_last=True)
+
+
+@wrong(
+    "rome_target_value",
+    "Your change is not in units of the old output's length, so step and limit mean something else.",
+)
+def absolute_units(*args, **kwargs):
+    return fit(*args, **kwargs, unit=False)
+
+
+@wrong(
+    "rome_target_value",
+    "A target outside the vocabulary, or a limit of zero, goes through: the one is counted from the end, and with the "
+    "other nothing can change.",
+)
+def no_target_check(*args, **kwargs):
+    return fit(*args, **kwargs, guard=False)
+
+
+@wrong(
+    "rome_target_value",
+    "You take plain gradient steps. The docstring asks for Adam, whose steps do not shrink with the gradient where the "
+    "model is sure of its answer.",
+)
+def gradient_descent(*args, **kwargs):
+    return fit(*args, **kwargs, sgd=True)
+
+
+@wrong(
+    "rome_target_value",
+    "Your old output is that of the first prompt. The value has to serve all prompts, and starts from their mean.",
+)
+def begins_at_the_first_prompt(*args, **kwargs):
+    return fit(*args, **kwargs, first=True)
+
+
+@wrong(
+    "rome_target_value",
+    "The divergence that keeps the other predictions is KL(after || before). It does not mind a likely word that is "
+    "lost; the docstring's does.",
+)
+def keeps_the_other_way_round(*args, **kwargs):
+    return fit(*args, **kwargs, backwards=True)
+
+
+@right("rome_target_value")
+def another_fit(*args, **kwargs):
+    return fit(*args, **kwargs)
+
+
+@right("rome_target_value")
+def adam_by_hand(model, tokens, subject, ends, target, name, *, keep=None, steps=30, lr=0.1, decay=0.01, longest=3.0):
+    with torch.no_grad():
+        logits, cache = run_with_cache(model, tokens, [name])
+        old = torch.stack([cache[name][i, at] for i, at in enumerate(subject)]).mean(0)
+    if target not in range(logits.shape[-1]) or longest <= 0:
+        raise ValueError("target or longest")
+
+    def logprobs(value, prompts, at, end):
+        def write(x):
+            x = x.clone()
+            x[range(len(x)), at] = value
+            return x
+
+        return run_with_hooks(model, prompts, [(name, write)])[range(len(prompts)), end].log_softmax(-1)
+
+    change, first, second = torch.zeros_like(old), torch.zeros_like(old), torch.zeros_like(old)
+    for step in range(1, steps + 1):
+        with torch.enable_grad():
+            leaf = change.clone().requires_grad_()
+            value = old + torch.linalg.vector_norm(old) * leaf
+            loss = decay * leaf @ leaf - logprobs(value, tokens, subject, ends)[:, target].mean()
+            if keep is not None:
+                prompts, at, end = keep
+                before = model(prompts)[range(len(prompts)), end].detach().log_softmax(-1)
+                after = logprobs(value, prompts, at, end)
+                loss = loss + torch.nn.functional.kl_div(after, before, log_target=True, reduction="batchmean")
+            slope = torch.autograd.grad(loss, leaf)[0]
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        change = change - lr * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        if change.norm() > longest:
+            change = longest * change / change.norm()
+    return old + old.norm() * change
+
+
+# rome_update
+
+
+def check_key(key):
+    if not key.any():
+        raise ValueError("key is zero")
+
+
+@wrong(
+    "rome_update",
+    "You write along the key itself. Keys that look like it are changed most, whether or not there are many of them: "
+    "the covariance has no say.",
+)
+def without_covariance(W_out, b_out, covariance, key, value):
+    check_key(key)
+    return W_out + torch.outer(key, value - key @ W_out - b_out) / (key @ key)
+
+
+@wrong(
+    "rome_update", "You multiply by the covariance. It has to be its inverse: what is frequent is to be touched least."
+)
+def not_inverted(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = covariance @ key
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "The bias is forgotten: your matrix gives the value, and then the MLP adds b_out to it and writes something else.",
+)
+def without_bias(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "You add the value to what the key gives already, and the MLP writes the old and the new one together.",
+)
+def on_top(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - b_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "The direction is right and its length is not: you divide by k^T k. Multiply your change with the key: what "
+    "comes out is not the difference to the value.",
+)
+def wrong_divisor(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (key @ key)
+
+
+@wrong(
+    "rome_update",
+    "You return the change without the matrix that it is added to: the MLP would forget all its other keys.",
+)
+def change_only(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
+@wrong("rome_update", "A key of zeros gives NaN everywhere, and a model that says nothing any more.")
+def zero_key(W_out, b_out, covariance, key, value):
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
+@right("rome_update")
+def with_an_inverse(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = covariance.inverse() @ key
+    direction = direction / (direction * key).sum()
+    return W_out + direction[:, None] * (value - (key @ W_out + b_out))[None]
+
+
+@right("rome_update")
+def by_lagrange(W_out, b_out, covariance, key, value):
+    """Solve the constrained least-squares problem's own equations, with one multiplier for each output."""
+    check_key(key)
+    n = len(key)
+    system = torch.zeros(n + 1, n + 1, dtype=key.dtype)
+    system[:n, :n], system[:n, n], system[n, :n] = covariance, key, key
+    right_side = torch.zeros(n + 1, len(value), dtype=key.dtype)
+    right_side[n] = value - key @ W_out - b_out
+    return W_out + torch.linalg.solve(system, right_side)[:n]
+
+
+# steer
+
+
+def steered(
+    model, tokens, name, direction, doses, metric, positions, *, add=True, unit=False, pile=False, guard=True,
+    everywhere=False,
+):  # fmt: skip
+    rows, results, given = torch.arange(len(tokens)), [], 0
+    for dose in doses:
+        given = given + dose if pile else dose
+
+        def edit(x, dose=given):
+            if guard and direction.shape != x.shape[-1:]:
+                raise ValueError("width")
+            step = dose * (direction / direction.norm() if unit else direction)
+            new = x + step if add else step.expand_as(x)
+            if positions is None or everywhere:
+                return new
+            return x.index_put((rows, positions), new[rows, positions])
+
+        with torch.no_grad():
+            results.append(metric(run_with_hooks(model, tokens, [(name, edit)])))
+    return torch.stack(results)
+
+
+@wrong(
+    "steer",
+    "You normalise the direction. A dose of one is the vector as it was given; its length is part of the question.",
+)
+def normalised(model, tokens, name, direction, doses, metric, *, positions=None):
+    return steered(model, tokens, name, direction, doses, metric, positions, unit=True)
+
+
+@wrong(
+    "steer",
+    "You put the direction in the activation's place, and what the prompt has said is gone. Steering adds to it.",
+)
+def in_its_place(model, tokens, name, direction, doses, metric, *, positions=None):
+    return steered(model, tokens, name, direction, doses, metric, positions, add=False)
+
+
+@wrong(
+    "steer",
+    "Your doses pile up: each run has all the doses before it as well, and the curve is drawn against the wrong ones.",
+)
+def piling_up(model, tokens, name, direction, doses, metric, *, positions=None):
+    return steered(model, tokens, name, direction, doses, metric, positions, pile=True)
+
+
+@wrong(
+    "steer",
+    "You add the direction at all positions whatever `positions` says: which of them made the difference stays open.",
+)
+def at_all_of_them(model, tokens, name, direction, doses, metric, *, positions=None):
+    return steered(model, tokens, name, direction, doses, metric, positions, everywhere=True)
+
+
+@wrong(
+    "steer",
+    "You add the direction at the first prompt's position in every prompt. In the others another word stands there.",
+)
+def first_prompts_place(model, tokens, name, direction, doses, metric, *, positions=None):
+    same = None if positions is None else positions[:1].expand_as(positions)
+    return steered(model, tokens, name, direction, doses, metric, same)
+
+
+@wrong(
+    "steer",
+    "You average over the prompts. Each prompt's response is asked for: a mean that rises may hide prompts that fall.",
+)
+def mean_response(model, tokens, name, direction, doses, metric, *, positions=None):
+    return steered(model, tokens, name, direction, doses, metric, positions).mean(-1)
+
+
+@wrong(
+    "steer",
+    "A direction of one number goes through: broadcasting adds it to every entry, and you steer along a vector that "
+    "nobody chose.",
+)
+def any_width(model, tokens, name, direction, doses, metric, *, positions=None):
+    return steered(model, tokens, name, direction, doses, metric, positions, guard=False)
+
+
+@wrong(
+    "steer",
+    "The metric gets the logits of all doses in one piece. It was made for these prompts in their order, and with more "
+    "rows than prompts it fails, or asks the wrong row.",
+)
+def one_metric_for_all_doses(model, tokens, name, direction, doses, metric, *, positions=None):
+    pieces = []
+
+    def keep(logits):
+        pieces.append(logits)
+        return logits[:, 0, 0]
+
+    steered(model, tokens, name, direction, doses, keep, positions)
+    return metric(torch.cat(pieces)).view(len(doses), len(tokens))
+
+
+@right("steer")
+def dose_by_dose(model, tokens, name, direction, doses, metric, *, positions=None):
+    def run(dose):
+        def edit(x):
+            if x.shape[-1] != direction.numel():
+                raise ValueError("width")
+            x = x.clone()
+            for row in range(len(x)):
+                at = slice(None) if positions is None else int(positions[row])
+                x[row, at] += dose * direction
+            return x
+
+        with torch.no_grad():
+            return metric(run_with_hooks(model, tokens, [(name, edit)]))
+
+    return torch.stack([run(dose) for dose in doses.tolist()])
+
+
+@right("steer")
+def all_doses_in_one_run(model, tokens, name, direction, doses, metric, *, positions=None):
+    n, (batch, pos) = len(doses), tokens.shape
+    at = torch.ones(batch, pos) if positions is None else torch.nn.functional.one_hot(positions, pos)
+
+    def edit(x):
+        if len(direction) != x.shape[-1]:
+            raise ValueError("width")
+        step = doses[:, None, None, None] * at[None, :, :, None].to(x.dtype) * direction
+        return x + step.flatten(0, 1)
+
+    with torch.no_grad():
+        logits = run_with_hooks(model, tokens.repeat(n, 1), [(name, edit)])
+        return torch.stack([metric(part) for part in logits.split(batch)])

@@ -1,0 +1,297 @@
+"""Checks of hooks and metrics: run_with_hooks, run_with_cache, logit_difference, normalized_patching_metric."""
+
+from pathlib import Path
+
+import torch
+
+from utils.course.checking import AnswerRaised, expect, expect_close, expect_raises, expect_same_gradients
+from utils.course.paths import load_file
+
+common = load_file(Path(__file__).with_name("common.py"))
+cases, counted, untouched = common.cases, common.counted, common.untouched
+
+
+class Edit:
+    """What a hook does, with a formula for the report's "called with"."""
+
+    def __init__(self, formula, function):
+        self.formula, self.function = formula, function
+
+    def __call__(self, activation):
+        return self.function(activation)
+
+    def __repr__(self):
+        return f"x -> {self.formula}"
+
+
+PLUS_ONE = Edit("x + 1", lambda x: x + 1)
+
+
+def expect_named(answer, model, tokens, hooks, name):
+    """Expect a ValueError whose message has the hook point's name."""
+    messages = []
+
+    def run():
+        try:
+            return answer(model, tokens, hooks)
+        except AnswerRaised as raised:
+            messages.append(str(raised.__cause__))
+            raise
+
+    expect_raises(ValueError, run)
+    expect(
+        name in messages[0],
+        "Your error does not say which hook point is meant. Among twenty names that is the first thing to know.",
+        returned=repr(messages[0]),
+        expected=f"a message with {name!r}",
+        actual="no name",
+    )
+
+
+class TestRunWithHooks:
+    exercise = "run_with_hooks"
+
+    def test_without(self, answer, rng):
+        "without hooks: the model's own output"
+        for model, tokens, _ in cases(rng):
+            for some in (tokens, tokens[:1, :1]):
+                expect_close(answer(model, some, []), model(some))
+
+    def test_replaced(self, answer, reference, rng):
+        "what a hook returns goes on in place of what the submodule put out"
+        for model, tokens, _ in cases(rng):
+            for name in ("blocks.1.attn.hook_z", "blocks.1.mlp", "blocks.0"):
+                hooks = [(name, Edit("0.3 * x.flip(0) - 1", lambda x: 0.3 * x.flip(0) - 1))]
+                expect_close(answer(model, tokens, hooks), reference(model, tokens, hooks), note=f"Hook at {name!r}")
+
+    def test_several(self, answer, reference, rng):
+        "several hooks: at several names, and one after the other at the same"
+        for model, tokens, _ in cases(rng):
+            hooks = [("hook_embed", PLUS_ONE), ("blocks.1.mlp.hook_post", Edit("2 * x", lambda x: 2 * x))]
+            hooks += [("hook_embed", Edit("3 * x", lambda x: 3 * x))]
+            hooks += [("blocks.0.hook_mlp_out", Edit("x.roll(1, 1)", lambda x: x.roll(1, 1)))]
+            expect_close(answer(model, tokens, tuple(hooks)), reference(model, tokens, hooks))
+
+    def test_gradients(self, answer, reference, rng):
+        "gradients reach from the output back to what a hook put in"
+        for model, tokens, _ in cases(rng):
+            nudge = torch.zeros(model.W_E.shape[1], requires_grad=True)
+            hooks = [("blocks.0.hook_mlp_out", Edit("x + nudge", lambda x, nudge=nudge: x + nudge))]
+            expected = torch.autograd.grad(reference(model, tokens, hooks).square().sum(), nudge)[0]
+            out, slope = answer(model, tokens, hooks), None
+            if out.requires_grad:
+                (slope,) = torch.autograd.grad(out.square().sum(), nudge, allow_unused=True)
+            expect(slope is not None, "No gradient flows from the output back to the hook.", actual="cut graph")
+            expect_close(slope, expected, rtol=1e-4, atol=1e-3)  # sums of some hundred terms of size one to ten
+
+    def test_gone(self, answer, rng):
+        "one run, after which no hook is left, and one that was there before still is"
+        for model, tokens, _ in cases(rng):
+            hooks = [("hook_embed", PLUS_ONE), ("blocks.1.hook_attn_out", Edit("0 * x", lambda x: 0 * x))]
+            with untouched(model):
+                answer(model, tokens, hooks)
+            with counted(model) as rows:
+                answer(model, tokens, hooks[:1])
+                there = common.n_hooks(model)
+            expect(there == 1, "A hook that somebody else had put there is gone too.", actual=there, expected="1 hook")
+            runs = len(rows)
+            expect(runs == 1, f"Your function runs the model {runs} times.", actual=runs, expected="1 run")
+
+    def test_gone_after_an_exception(self, answer, rng):
+        "an exception in a hook comes through, and still no hook is left"
+
+        def burst(activation):
+            raise ZeroDivisionError("on purpose")
+
+        for model, tokens, _ in cases(rng):
+            hooks = [("blocks.0.hook_mlp_out", PLUS_ONE), ("blocks.1.hook_mlp_out", Edit("1 / 0", burst))]
+            with untouched(model, " that ended with an exception"):
+                expect_raises(ZeroDivisionError, answer, model, tokens, hooks)
+
+    def test_unknown(self, answer, rng):
+        "a name that the model does not have is refused, by its name, and nothing is left behind"
+        for model, tokens, _ in cases(rng):
+            hooks = [("hook_embed", PLUS_ONE), ("blocks.0.hook_mlp_outt", PLUS_ONE)]
+            with untouched(model, " with a wrong name"):
+                expect_named(answer, model, tokens, hooks, "blocks.0.hook_mlp_outt")
+
+    def test_silent(self, answer, rng):
+        "a hook that never fires is refused, by its name, also where others have fired"
+        for model, tokens, _ in cases(rng):
+            silent = ("not_run", PLUS_ONE)
+            for hooks in ([silent], [("hook_embed", PLUS_ONE), silent]):
+                with untouched(model):
+                    expect_named(answer, model, tokens, hooks, "not_run")
+
+    def test_returned(self, answer, rng):
+        "a hook that returns no tensor, or one of another shape, is refused, by its name"
+        for model, tokens, _ in cases(rng):
+            for edit in (
+                Edit("None", lambda x: None), Edit("x[:1]", lambda x: x[:1]),
+                Edit("x[..., :1]", lambda x: x[..., :1]), Edit("0.0", lambda x: 0.0),
+            ):  # fmt: skip
+                with untouched(model, " that ended with an exception"):
+                    expect_named(answer, model, tokens, [("blocks.0.hook_mlp_out", edit)], "blocks.0.hook_mlp_out")
+
+
+class TestRunWithCache:
+    exercise = "run_with_cache"
+    NAMES = ("blocks.1.hook_resid_post", "hook_embed", "blocks.0.attn.hook_z", "blocks.1.mlp")
+
+    def test_values(self, answer, reference, rng):
+        "the outputs of the submodules that were asked for, and of no others"
+        for model, tokens, _ in cases(rng):
+            result = answer(model, tokens, self.NAMES)
+            expect(isinstance(result, tuple) and len(result) == 2, "Return the output and the cache.", actual=result)
+            expect_close(result[1], reference(model, tokens, self.NAMES)[1])
+
+    def test_result(self, answer, rng):
+        "the model's output is what it is without a cache"
+        for model, tokens, _ in cases(rng):
+            for names in ([], ["hook_embed"], list(self.NAMES)):
+                expect_close(answer(model, tokens, names)[0], model(tokens))
+
+    def test_order(self, answer, rng):
+        "the cache has these names, in their order"
+        for model, tokens, _ in cases(rng):
+            for names in (self.NAMES, self.NAMES[2:], []):
+                keys = list(answer(model, tokens, names)[1])
+                expect_close(keys, list(names), note="The cache's names are not `names` in their order.")
+
+    def test_gradients(self, answer, rng):
+        "what is kept is what the run went on with: gradients reach it from the output"
+        for model, tokens, _ in cases(rng):
+            logits, cache = answer(model, tokens, ["blocks.0.hook_mlp_out"])
+            kept = cache["blocks.0.hook_mlp_out"]
+            expect(kept.requires_grad and logits.requires_grad, "What you keep is cut off the graph.", actual="cut")
+            (slope,) = torch.autograd.grad(logits.sum(), [kept], allow_unused=True)
+            expect(
+                slope is not None,
+                "No gradient flows from the output to what you kept: the run went on with another tensor.",
+                actual="a copy",
+            )
+
+    def test_unknown(self, answer, rng):
+        "a name that is not there, or that never runs, is refused"
+        for model, tokens, _ in cases(rng):
+            for names in (["hook_embed", "blocks.7.hook_mlp_out"], ["hook_embed", "not_run"]):
+                common.expect_refused(answer, model, tokens, names)
+
+    def test_gone(self, answer, rng):
+        "no hook is left, also when the model fails"
+        for model, tokens, _ in cases(rng):
+            with untouched(model):
+                answer(model, tokens, self.NAMES)
+            too_long = torch.zeros(1, 2 * len(model.W_pos), dtype=torch.long)
+            with untouched(model, " that ended with an exception"):
+                expect_raises(RuntimeError, answer, model, too_long, ["hook_embed"])
+
+
+def logit_cases(rng, dtype=torch.float32):
+    for batch, pos, d_vocab in ((4, 6, 9), (7, 3, 5), (1, 1, 2)):
+        logits = 3 * torch.randn(batch, pos, d_vocab, generator=rng, dtype=dtype)
+        answers = torch.randint(d_vocab, (batch,), generator=rng)
+        foils = (answers + 1 + torch.randint(d_vocab - 1, (batch,), generator=rng)) % d_vocab
+        yield logits, answers, foils, (torch.arange(batch) + int(torch.randint(pos, (), generator=rng))) % pos
+
+
+class TestLogitDifference:
+    exercise = "logit_difference"
+
+    def test_values(self, answer, reference, rng):
+        "one number a prompt: answer minus foil, at the prompt's own position"
+        for case in logit_cases(rng):
+            expect_close(answer(*case), reference(*case))
+
+    def test_swap(self, answer, rng):
+        "answer and foil exchanged: the same with the other sign"
+        for logits, answers, foils, positions in logit_cases(rng):
+            there, back = answer(logits, answers, foils, positions), answer(logits, foils, answers, positions)
+            expect_close(there, -back)
+
+    def test_shift(self, answer, rng):
+        "a constant added to all logits of a position changes nothing"
+        for logits, answers, foils, positions in logit_cases(rng, torch.float64):
+            shift = 5 * torch.randn(*logits.shape[:2], 1, generator=rng, dtype=torch.float64)
+            expect_close(
+                answer(logits + shift, answers, foils, positions), answer(logits, answers, foils, positions),
+                rtol=1e-9, atol=1e-9,
+            )  # fmt: skip
+
+    def test_gradients(self, answer, reference, rng):
+        "gradients reach the logits, and float64 stays float64"
+        for case in logit_cases(rng, torch.float64):
+            expect_close(answer(*case), reference(*case), dtype=True)
+            expect_same_gradients(answer, reference, *case, rng=rng)
+
+    def test_outside(self, answer, rng):
+        "a position outside the logits is refused, negative ones too"
+        logits, answers, foils, positions = next(logit_cases(rng))
+        for row, bad in ((0, -1), (2, -1), (1, logits.shape[1])):
+            wrong = positions.clone()
+            wrong[row] = bad
+            expect_raises(ValueError, answer, logits, answers, foils, wrong)
+
+
+def metric_cases(rng, dtype=torch.float32):
+    for shape in ((4, 3, 5), (6, 2), (7,), (1,)):
+        clean, corrupted = (torch.randn(shape[-1:], generator=rng, dtype=dtype) for _ in range(2))
+        clean, corrupted = 0.3 * clean + 4, 0.3 * corrupted + 1
+        yield 3 * torch.randn(shape, generator=rng, dtype=dtype), clean, corrupted
+        yield 3 * torch.randn(shape, generator=rng, dtype=dtype), corrupted, clean
+
+
+class TestNormalizedPatchingMetric:
+    exercise = "normalized_patching_metric"
+
+    def test_endpoints(self, answer, rng):
+        "the clean run scores 1, the corrupted one 0, half-way 0.5"
+        for _, clean, corrupted in metric_cases(rng):
+            patched = torch.stack([clean, corrupted, (clean + corrupted) / 2])
+            expect_close(answer(patched, clean, corrupted), torch.tensor([1.0, 0.0, 0.5]), atol=1e-5)
+
+    def test_values(self, answer, reference, rng):
+        "one share for each patch, whatever the leading dimensions, also below 0 and above 1"
+        for case in metric_cases(rng):
+            expect_close(answer(*case), reference(*case), rtol=1e-4, atol=1e-5)
+
+    def test_a_prompt_without_gap(self, answer, reference, rng):
+        "a prompt on which the two runs nearly agree does not decide the result"
+        for patched, clean, corrupted in metric_cases(rng):
+            if len(clean) > 1:
+                clean = clean.clone()
+                clean[0] = corrupted[0] + 1e-3
+                expect_close(
+                    answer(patched, clean, corrupted), reference(patched, clean, corrupted), rtol=1e-4, atol=1e-5,
+                    note="One prompt on which clean and corrupted agree is enough to spoil your shares.",
+                )  # fmt: skip
+
+    def test_affine(self, answer, rng):
+        "units do not matter: a metric that is scaled and shifted gives the same shares"
+        for patched, clean, corrupted in metric_cases(rng, torch.float64):
+            moved = [-2.5 * x + 7 for x in (patched, clean, corrupted)]
+            expect_close(answer(*moved), answer(patched, clean, corrupted), rtol=1e-8, atol=1e-8)
+
+    def test_gradients(self, answer, reference, rng):
+        "gradients reach the patched metric"
+        for patched, clean, corrupted in metric_cases(rng, torch.float64):
+            expect_same_gradients(
+                lambda x, c=clean, k=corrupted: answer(x, c, k),
+                lambda x, c=clean, k=corrupted: reference(x, c, k),
+                patched,
+                rng=rng,
+            )
+
+    def test_no_gap(self, answer, rng):
+        "two runs with the same mean are refused"
+        patched = torch.randn(3, 4, generator=rng)
+        same = torch.randn(4, generator=rng)
+        expect_raises(ValueError, answer, patched, same, same.clone())
+        expect_raises(ValueError, answer, patched, same, same.flip(0) + 1e-8)
+
+    def test_small_gap(self, answer, reference, rng):
+        "a small gap of either sign is a gap"
+        for gap in (1e-3, -1e-3):
+            corrupted = torch.randn(4, generator=rng, dtype=torch.float64)
+            case = (torch.randn(3, 4, generator=rng, dtype=torch.float64), corrupted + gap, corrupted)
+            expect_close(answer(*case), reference(*case), rtol=1e-6)

@@ -1,0 +1,501 @@
+"""Checks of patches and their relatives: sites, sweeps, denoising and noising, ablations, attribution patching."""
+
+from pathlib import Path
+
+import torch
+
+from utils.course.checking import expect, expect_close, expect_shape
+from utils.course.paths import load_file
+from utils.patching.networks import LogicNetwork, SmallTransformer
+from utils.patching.sites import patch_sweep
+
+common = load_file(Path(__file__).with_name("common.py"))
+cases, counted, kept, replaced = common.cases, common.counted, common.kept, common.replaced
+drawn_positions, expect_refused, metric_of, untouched = (
+    common.drawn_positions, common.expect_refused, common.metric_of, common.untouched
+)  # fmt: skip
+CLOSE = common.CLOSE
+# The last one computes something: what goes into it and what comes out of it differ.
+NAMES = ("blocks.0.hook_resid_pre", "blocks.1.hook_attn_out", "blocks.0.mlp")
+Z = "blocks.1.attn.hook_z"
+
+
+class TestPatchSite:
+    exercise = "patch_site"
+
+    def test_whole(self, answer, reference, rng):
+        "a whole activation from the other run"
+        for model, tokens, others in cases(rng):
+            for name, source in kept(model, others, NAMES).items():
+                expect_close(answer(model, tokens, name, source), reference(model, tokens, name, source), **CLOSE)
+
+    def test_positions(self, answer, reference, rng):
+        "at one position of each prompt, which may be another in each"
+        for model, tokens, others in cases(rng):
+            for name, source in kept(model, others, NAMES).items():
+                at = drawn_positions(rng, tokens)
+                expect_close(
+                    answer(model, tokens, name, source, positions=at),
+                    reference(model, tokens, name, source, positions=at), **CLOSE,
+                )  # fmt: skip
+
+    def test_heads(self, answer, reference, rng):
+        "one head alone, everywhere or at a position"
+        for model, tokens, others in cases(rng):
+            source = kept(model, others, [Z])[Z]
+            for head in range(source.shape[2]):
+                for at in (None, drawn_positions(rng, tokens)):
+                    expect_close(
+                        answer(model, tokens, Z, source, positions=at, head=head),
+                        reference(model, tokens, Z, source, positions=at, head=head), **CLOSE,
+                    )  # fmt: skip
+
+    def test_endpoints(self, answer, rng):
+        "its own activation changes nothing; the other run's whole last stream gives the other run's output"
+        for model, tokens, others in cases(rng):
+            name = f"blocks.{len(model.blocks) - 1}.hook_resid_post"
+            for n in (len(tokens), 1):
+                own, other = (kept(model, x[:n], [name])[name] for x in (tokens, others))
+                expect_close(answer(model, tokens[:n], name, own), model(tokens[:n]), **CLOSE)
+                expect_close(answer(model, tokens[:n], name, other), model(others[:n]), **CLOSE)
+
+    def test_refused(self, answer, rng):
+        "positions, heads and shapes that do not fit are refused"
+        model, tokens, others = next(cases(rng))
+        found = kept(model, others, [NAMES[1], Z])
+        flat, heads = found[NAMES[1]], found[Z]
+        for outside in ([0, 1, 5], [0, -1, 2]):
+            expect_refused(answer, model, tokens, NAMES[1], flat, positions=torch.tensor(outside))
+        for source in (flat[:1], flat[:, :1], flat[..., :1]):
+            expect_refused(answer, model, tokens, NAMES[1], source)
+        expect_refused(answer, model, tokens, NAMES[1], flat, head=0)
+        for head in (3, -1):
+            expect_refused(answer, model, tokens, Z, heads, head=head)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was"
+        for model, tokens, others in cases(rng):
+            source = kept(model, others, NAMES[:1])[NAMES[0]]
+            with untouched(model):
+                answer(model, tokens, NAMES[0], source)
+
+
+class TestPatchSweep:
+    exercise = "patch_sweep"
+
+    def test_positions(self, answer, reference, rng):
+        "every position of every hook point, one at a time"
+        for model, tokens, others in cases(rng):
+            for names in ((*NAMES, "blocks.1.mlp.hook_post"), [Z]):
+                source, metric = kept(model, others, names), metric_of(tokens)
+                result = answer(model, tokens, source, metric)
+                expect_shape(result, (len(names), tokens.shape[1], len(tokens)))
+                expect_close(result, reference(model, tokens, source, metric), **CLOSE)
+
+    def test_heads(self, answer, reference, rng):
+        "every head of every hook point, one at a time, at all positions"
+        for model, tokens, others in cases(rng):
+            source, metric = kept(model, others, [Z, "blocks.0.attn.hook_z"]), metric_of(tokens)
+            result = answer(model, tokens, source, metric, over="head")
+            expect_close(result, reference(model, tokens, source, metric, over="head"), **CLOSE)
+
+    def test_chunks(self, answer, reference, rng):
+        "no forward pass has more rows than max_rows, and the result does not depend on it"
+        for model, tokens, others in list(cases(rng))[:1]:
+            source, metric = kept(model, others, NAMES), metric_of(tokens)
+            expected = reference(model, tokens, source, metric)
+            for max_rows in (1, 4 * len(tokens) + 1):
+                with counted(model) as rows:
+                    result = answer(model, tokens, source, metric, max_rows=max_rows)
+                most = max(rows, default=0)
+                expect(
+                    most <= max(max_rows, len(tokens)),
+                    f"A forward pass has {most} rows where max_rows is {max_rows} and there are {len(tokens)} prompts.",
+                    actual=most,
+                )
+                expect_close(result, expected, **CLOSE)
+
+    def test_shared(self, answer, rng):
+        "many sites share a forward pass"
+        for model, tokens, others in cases(rng):
+            source = kept(model, others, NAMES)
+            with counted(model) as rows:
+                answer(model, tokens, source, metric_of(tokens))
+            sites, passes = len(NAMES) * tokens.shape[1], len(rows)
+            expect(
+                passes <= len(NAMES) + 1,
+                f"Your sweep of {sites} sites takes {passes} forward passes. With {len(tokens)} prompts and room for "
+                "512 rows, all the sites of a hook point fit into one.",
+                actual=passes,
+            )
+
+    def test_causality(self, answer, rng):
+        "one prompt: a metric that is read at position 1 feels patches at positions 0 and 1 only"
+        for model, tokens, _ in cases(rng):
+            one = tokens[:1]
+            source = kept(model, (one + 1) % len(model.W_E), NAMES[:1])
+            changes = answer(model, one, source, lambda z: z[:, 1, 0]) - model(one)[:, 1, 0]
+            expect_shape(changes, (1, one.shape[1], 1))
+            expect_close(changes[:, 2:], torch.zeros_like(changes[:, 2:]), **CLOSE)
+            expect((changes[:, :2].abs() > 1e-6).any(), "No patch had any effect.", actual=changes)
+
+    def test_metric(self, answer, rng):
+        "the metric is given the logits of one patch at a time, of all prompts"
+        for model, tokens, others in cases(rng):
+            metric = metric_of(tokens)
+            answer(model, tokens, kept(model, others, NAMES[:1]), metric)
+            common.expect_all_prompts(metric, tokens)
+
+    def test_refused(self, answer, rng):
+        "another word for `over`, heads where there are none, and sources of another shape, are refused"
+        model, tokens, others = next(cases(rng))
+        source = kept(model, others, NAMES[:1])
+        for over in ("layer", "head"):
+            expect_refused(answer, model, tokens, source, metric_of(tokens), over=over)
+        for other in (others[:1], others[:, :-1]):
+            expect_refused(answer, model, tokens, kept(model, other, NAMES[:1]), metric_of(tokens))
+
+    def test_clean(self, answer, rng):
+        "the model is as it was, and nothing hangs in the graph"
+        for model, tokens, others in cases(rng):
+            source = kept(model, others, NAMES)
+            with untouched(model):
+                result = answer(model, tokens, source, metric_of(tokens))
+            tied = result.requires_grad
+            expect(not tied, "Your sweep keeps the graph of every patched run in memory.", actual=tied)
+
+
+INPUTS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+SUBSETS = ([], ["a"], ["b"], ["a", "b"])
+
+
+class BothDirections:
+    """What denoising and noising share."""
+
+    def tables(self, answer, reference):
+        for kind in ("and", "or"):
+            network = LogicNetwork(kind)
+            for names in SUBSETS:
+                for i in range(4):
+                    clean, corrupted = INPUTS[3:], INPUTS[i : i + 1]
+                    expect_close(
+                        answer(network, clean, corrupted, names), reference(network, clean, corrupted, names),
+                        note=f"{kind.upper()} network, corrupted input {INPUTS[i].tolist()}, names {names}",
+                    )  # fmt: skip
+
+    def values(self, answer, reference, rng):
+        for model, tokens, others in cases(rng):
+            for names in (NAMES[1:], NAMES, [Z, "blocks.1.hook_mlp_out"]):
+                expect_close(answer(model, tokens, others, names), reference(model, tokens, others, names), **CLOSE)
+
+    def refused(self, answer, rng):
+        for model, tokens, others in cases(rng):
+            for wrong in (others[:, 1:], others[:1]):
+                expect_refused(answer, model, tokens, wrong, NAMES[:1])
+            expect_refused(answer, model, tokens, others, ["blocks.9.hook_mlp_out"])
+
+    def clean(self, answer, rng):
+        for model, tokens, others in cases(rng):
+            with untouched(model):
+                answer(model, tokens, others, NAMES)
+
+
+class TestDenoise(BothDirections):
+    exercise = "denoise"
+
+    def test_tables(self, answer, reference):
+        "the truth tables of AND and OR, whichever parts are restored"
+        self.tables(answer, reference)
+
+    def test_values(self, answer, reference, rng):
+        "several activations of a transformer restored at once"
+        self.values(answer, reference, rng)
+
+    def test_endpoints(self, answer, rng):
+        "nothing restored is the corrupted run, everything restored the clean one"
+        for model, tokens, others in cases(rng):
+            last = [f"blocks.{len(model.blocks) - 1}.hook_resid_post"]
+            expect_close(answer(model, tokens, others, []), model(others), **CLOSE)
+            expect_close(answer(model, tokens, others, last), model(tokens), **CLOSE)
+
+    def test_refused(self, answer, rng):
+        "inputs of different shapes, and unknown hook points, are refused"
+        self.refused(answer, rng)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was"
+        self.clean(answer, rng)
+
+
+class TestNoise(BothDirections):
+    exercise = "noise"
+
+    def test_tables(self, answer, reference):
+        "the truth tables of AND and OR, whichever parts are corrupted"
+        self.tables(answer, reference)
+
+    def test_values(self, answer, reference, rng):
+        "several activations of a transformer corrupted at once"
+        self.values(answer, reference, rng)
+
+    def test_endpoints(self, answer, rng):
+        "nothing corrupted is the clean run, everything corrupted the corrupted one"
+        for model, tokens, others in cases(rng):
+            last = [f"blocks.{len(model.blocks) - 1}.hook_resid_post"]
+            expect_close(answer(model, tokens, others, []), model(tokens), **CLOSE)
+            expect_close(answer(model, tokens, others, last), model(others), **CLOSE)
+
+    def test_refused(self, answer, rng):
+        "inputs of different shapes, and unknown hook points, are refused"
+        self.refused(answer, rng)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was"
+        self.clean(answer, rng)
+
+
+PARTS = ("blocks.0.hook_attn_out", "blocks.1.hook_mlp_out")
+
+
+class TestZeroAblate:
+    exercise = "zero_ablate"
+
+    def test_values(self, answer, reference, rng):
+        "one part's activation is zero at all positions"
+        for model, tokens, _ in cases(rng):
+            for name in PARTS:
+                expect_close(answer(model, tokens, name), reference(model, tokens, name), **CLOSE)
+
+    def test_heads(self, answer, reference, rng):
+        "one head alone"
+        for model, tokens, _ in cases(rng):
+            for head in range(model.blocks[0].attn.W_O.shape[0]):
+                expect_close(answer(model, tokens, Z, head=head), reference(model, tokens, Z, head=head), **CLOSE)
+
+    def test_linear(self, answer, rng):
+        "in a linear model of one layer, the parts that are taken away one by one add up"
+        model = SmallTransformer(rng, n_layers=1, linear=True).double()
+        tokens = torch.randint(11, (3, 6), generator=rng)
+        lost = sum(model(tokens) - answer(model, tokens, "blocks.0.attn.hook_z", head=h) for h in range(3))
+        whole = model(tokens) - answer(model, tokens, "blocks.0.hook_attn_out")
+        expect_close(lost, whole, note="The heads' effects do not add up to the layer's", rtol=1e-8, atol=1e-9)
+
+    def test_refused(self, answer, rng):
+        "an unknown hook point, and a head that is not there, are refused"
+        for model, tokens, _ in cases(rng):
+            expect_refused(answer, model, tokens, "blocks.9.hook_mlp_out")
+            expect_refused(answer, model, tokens, PARTS[0], head=0)
+            for head in (9, -1):
+                expect_refused(answer, model, tokens, Z, head=head)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was"
+        for model, tokens, _ in cases(rng):
+            for name, head in ((PARTS[0], None), (Z, 1)):
+                with untouched(model):
+                    answer(model, tokens, name, head=head)
+
+
+class TestMeanAblate:
+    exercise = "mean_ablate"
+
+    def test_values(self, answer, reference, rng):
+        "one part's activation is its mean over the other prompts, position by position"
+        for model, tokens, others in cases(rng, n_others=6):
+            for name in PARTS:
+                expect_close(answer(model, tokens, name, others), reference(model, tokens, name, others), **CLOSE)
+
+    def test_heads(self, answer, reference, rng):
+        "one head alone"
+        for model, tokens, others in cases(rng, n_others=2):
+            for head in range(model.blocks[0].attn.W_O.shape[0]):
+                expect_close(
+                    answer(model, tokens, Z, others, head=head), reference(model, tokens, Z, others, head=head), **CLOSE
+                )
+
+    def test_a_constant(self, answer, rng):
+        "over copies of the prompt itself, the mean is the activation, and nothing changes"
+        for model, tokens, _ in cases(rng):
+            one = tokens[:1]
+            expect_close(answer(model, one, PARTS[1], one.repeat(4, 1)), model(one), **CLOSE)
+
+    def test_refused(self, answer, rng):
+        "prompts of another length, unknown hook points and heads are refused"
+        for model, tokens, others in cases(rng, n_others=6):
+            for wrong in (others[:, 1:], others[:, :1]):
+                expect_refused(answer, model, tokens, PARTS[0], wrong)
+            expect_refused(answer, model, tokens, "blocks.9.hook_mlp_out", others)
+            expect_refused(answer, model, tokens, Z, others, head=9)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was"
+        for model, tokens, others in cases(rng, n_others=6):
+            with untouched(model):
+                answer(model, tokens, PARTS[0], others)
+
+
+def sources(model, tokens, name, others, result, head=None):
+    """For each prompt, the first of ``others`` whose activation gives what came out; -1 if none does."""
+    activations = kept(model, others, [name])[name]
+    own = kept(model, tokens, [name])[name]
+    found = torch.full((len(tokens),), -1)
+    for i, activation in reversed(list(enumerate(activations))):
+        patched = activation.expand_as(own).clone() if head is None else own.clone()
+        if head is not None:
+            patched[:, :, head] = activation[:, head]
+        logits = replaced(model, tokens, name, patched)
+        found[torch.isclose(logits, result, **CLOSE).flatten(1).all(1)] = i
+    return found
+
+
+def distinct_prompts(rng, n, pos):
+    """Prompts no two of which begin with the same token, so that their activations can be told apart."""
+    prompts = torch.randint(11, (n, pos), generator=rng)
+    prompts[:, 0] = torch.randperm(11, generator=rng)[:n]
+    return prompts
+
+
+class TestResampleAblate:
+    exercise = "resample_ablate"
+
+    def check(self, answer, rng, name, head=None):
+        for model, tokens, others in cases(rng, n_others=5):
+            result = answer(model, tokens, name, others, torch.Generator().manual_seed(3), head=head)
+            expect_shape(result, (*tokens.shape, model.W_U.shape[1]))
+            stray = (sources(model, tokens, name, others, result, head) < 0).nonzero().flatten().tolist()
+            expect(
+                not stray,
+                f"The output of prompt {stray[:1]} is not what any one of the other prompts' activations gives.",
+                actual=result,
+            )
+
+    def test_whole(self, answer, rng):
+        "each prompt runs with one other prompt's activation, at all positions"
+        self.check(answer, rng, PARTS[0])
+
+    def test_heads(self, answer, rng):
+        "one head alone"
+        self.check(answer, rng, Z, head=1)
+
+    def test_drawn(self, answer, rng):
+        "all other prompts are drawn equally often, for each prompt anew"
+        model = SmallTransformer(rng)
+        tokens, others = torch.randint(11, (200, 4), generator=rng), distinct_prompts(rng, 4, 4)
+        result = answer(model, tokens, PARTS[0], others, torch.Generator().manual_seed(int(tokens[:20].sum())))
+        expect_shape(result, (200, 4, 11))
+        drawn = sources(model, tokens, PARTS[0], others, result).clamp(min=0)
+        # 50 expected of each, and 50 neighbours with the same, with standard deviations of 6.1: such bounds, five of
+        # them away, are passed once in more than 100,000 runs.
+        counts, repeats = drawn.bincount(minlength=4), int((drawn[1:] == drawn[:-1]).sum())
+        expect(
+            ((counts > 19) & (counts < 81)).all(),
+            f"Of 200 prompts, {counts.tolist()} have the activation of the first, second, third and fourth other one.",
+            actual=counts,
+        )
+        expect(
+            19 < repeats < 81,
+            f"Of 199 neighbouring prompts {repeats} have the same other prompt; independent draws give about 50.",
+            actual=repeats,
+        )
+
+    def test_seed(self, answer, rng):
+        "the generator decides: the same seed gives the same result, and another seed another"
+        model = SmallTransformer(rng)
+        tokens, others = torch.randint(11, (30, 4), generator=rng), distinct_prompts(rng, 10, 4)
+        results = [answer(model, tokens, PARTS[0], others, torch.Generator().manual_seed(s)) for s in (5, 5, 6)]
+        for result in results:
+            expect_shape(result, (30, 4, 11))
+        again, other = (torch.allclose(results[0], result, **CLOSE) for result in results[1:])
+        expect(again, "The same seed gave two results: something draws from elsewhere.", actual=again)
+        expect(not other, "Two seeds gave one result: the generator is not used.", actual=other)
+
+    def test_refused(self, answer, rng):
+        "prompts of another length, unknown hook points and heads are refused"
+        for model, tokens, others in cases(rng, n_others=6):
+            generator = torch.Generator().manual_seed(0)
+            expect_refused(answer, model, tokens, PARTS[0], others[:, 1:], generator)
+            expect_refused(answer, model, tokens, "blocks.9.hook_mlp_out", others, generator)
+            expect_refused(answer, model, tokens, Z, others, generator, head=9)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was"
+        for model, tokens, others in cases(rng, n_others=6):
+            with untouched(model):
+                answer(model, tokens, PARTS[0], others, torch.Generator().manual_seed(0))
+
+
+SITES = (*NAMES, Z)
+# Products of slopes of size ten and differences of size one, summed: a thousand roundings of float32.
+SLOPES = {"rtol": 1e-3, "atol": 1e-3}
+
+
+def last_logit(logits):
+    return logits[:, -1, 2] - logits[:, -2, 1]
+
+
+class TestAttributionPatching:
+    exercise = "attribution_patching"
+
+    def test_values(self, answer, reference, rng):
+        "difference times slope, summed over the last dimension, for every site"
+        for model, tokens, others in cases(rng):
+            metric = metric_of(tokens)
+            result = answer(model, tokens, others, SITES, metric)
+            expect(isinstance(result, dict), "Return a dict with a tensor for each hook point.", actual=result)
+            expect_close(
+                {name: value.detach() for name, value in result.items()},
+                reference(model, tokens, others, SITES, metric), **SLOPES,
+            )  # fmt: skip
+            common.expect_all_prompts(metric, tokens)
+
+    def test_exact(self, answer, rng):
+        "in a linear model, with a linear metric, the estimate is the truth"
+        for model, tokens, others in cases(rng, dtype=torch.float64, linear=True):
+            estimate = answer(model, tokens, others, NAMES, last_logit)
+            change = patch_sweep(model, others, kept(model, tokens, NAMES), last_logit) - last_logit(model(others))
+            for name, exact in zip(NAMES, change.detach(), strict=True):
+                expect_close(estimate[name], exact.T, rtol=1e-7, atol=1e-8, dtype=True)
+
+    def test_passes(self, answer, rng):
+        "four sites cost no more forward passes than one"
+        for model, tokens, others in cases(rng):
+            passes = []
+            for names in (SITES[:1], SITES):
+                with counted(model) as rows:
+                    answer(model, tokens, others, names, metric_of(tokens))
+                passes.append(len(rows))
+            expect(
+                passes[1] <= passes[0],
+                f"One site takes {passes[0]} forward passes, four take {passes[1]}: an exact sweep costs no more.",
+                actual=passes,
+            )
+
+    def test_frozen(self, answer, reference, rng):
+        "frozen parameters, gradients switched off, a model in evaluation mode: the same"
+        for model, tokens, others in cases(rng):
+            expected = reference(model, tokens, others, SITES, metric_of(tokens))
+            model.requires_grad_(False)
+            expect_close(answer(model, tokens, others, SITES, metric_of(tokens)), expected, **SLOPES)
+            with torch.no_grad():
+                result = answer(model.eval(), tokens, others, SITES, metric_of(tokens))
+            expect_close(result, expected, **SLOPES)
+
+    def test_same(self, answer, rng):
+        "two runs that agree have nothing to attribute"
+        for model, tokens, _ in cases(rng):
+            one = tokens[:1]
+            found = answer(model, one, one.clone(), SITES, metric_of(one))
+            shapes = {name: value.shape[:-1] for name, value in kept(model, one, SITES).items()}
+            expect_close(found, {name: torch.zeros(shape) for name, shape in shapes.items()}, **SLOPES)
+
+    def test_refused(self, answer, rng):
+        "prompts of different shapes are refused"
+        for model, tokens, others in cases(rng):
+            for wrong in (others[:1], others[:, 1:]):
+                expect_refused(answer, model, tokens, wrong, SITES, metric_of(tokens))
+
+    def test_clean(self, answer, rng):
+        "the model is as it was: no hooks, no gradients, and those it had are still there"
+        for model, tokens, others in cases(rng):
+            with untouched(model):
+                answer(model, tokens, others, SITES, metric_of(tokens))

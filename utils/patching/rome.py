@@ -1,0 +1,137 @@
+"""Rank-one model editing: an MLP's output matrix as a memory in which one entry is rewritten."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from utils.patching.hooks import run_with_cache, run_with_hooks
+
+
+def rome_key_covariance(
+    model: nn.Module, tokens: Int[Tensor, "n pos"], name: str, *, ridge: float = 1e-3, chunk: int = 64
+) -> Float[Tensor, "d_mlp d_mlp"]:
+    """How the keys of an MLP are spread: their second moment over all tokens of some documents.
+
+    Args:
+        model: Any module.
+        tokens: Documents; every position counts as one key.
+        name: Hook point of the MLP's hidden activations [batch, pos, d_mlp].
+        ridge: Added to the diagonal, as a share of its mean, so that directions without any key have an inverse.
+        chunk: How many documents are run at a time.
+
+    Returns:
+        The mean of k k^T over all keys k (their mean is not subtracted), plus the ridge; symmetric and positive
+        definite. Without a graph, so that no run is kept in memory.
+
+    Raises:
+        ValueError: If ``ridge`` is negative.
+
+    Source: Meng et al. (2022), section 3.1: C = K K^T, here divided by the number of keys.
+    """
+    if ridge < 0:
+        raise ValueError(f"ridge must not be negative, got {ridge}")
+    total, count = 0.0, tokens.numel()
+    with torch.no_grad():
+        for part in tokens.split(chunk):
+            keys = run_with_cache(model, part, [name])[1][name].flatten(0, 1)
+            total = total + keys.T @ keys
+    moment = total / count
+    return moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+
+
+def rome_target_value(
+    model: nn.Module,
+    tokens: Int[Tensor, "batch pos"],
+    subject: Int[Tensor, "batch"],
+    ends: Int[Tensor, "batch"],
+    target: int,
+    name: str,
+    *,
+    keep: tuple[Int[Tensor, "n pos"], Int[Tensor, "n"], Int[Tensor, "n"]] | None = None,
+    steps: int = 30,
+    lr: float = 0.1,
+    decay: float = 0.01,
+    longest: float = 3.0,
+) -> Float[Tensor, "d_model"]:
+    """An MLP output at the subject's last token that makes the model say something else.
+
+    One change, in units of the old output's length, is fitted with Adam from zero for all prompts together. The loss
+    is the target's mean surprise, plus the mean KL(before || after) over the prompts to keep, plus ``decay`` times
+    the change's squared length. After every step a change longer than ``longest`` is shortened to it.
+
+    Args:
+        model: Any module; its parameters get no gradients.
+        tokens: Prompts about one subject that should end with the target.
+        subject: Position of the subject's last token in each of them.
+        ends: Where each prediction is read.
+        target: The token to be said.
+        name: Hook point of the MLP's output [batch, pos, d_model].
+        keep: Prompts about the same subject, its positions and the ends, whose predictions should stay.
+        steps, lr: Adam's steps and learning rate.
+        decay, longest: What keeps the change short.
+
+    Returns:
+        The new output: the mean of the old ones over the prompts, plus the change.
+
+    Raises:
+        ValueError: If ``target`` is not in the vocabulary or ``longest`` is not positive.
+
+    Source: Meng et al. (2022), equation 4.
+    """
+    with torch.no_grad():
+        logits, cache = run_with_cache(model, tokens, [name])
+        old = cache[name][torch.arange(len(tokens), device=tokens.device), subject].mean(0)
+        if keep is not None:
+            before = model(keep[0])[torch.arange(len(keep[0]), device=tokens.device), keep[2]].log_softmax(-1)
+    if not 0 <= target < logits.shape[-1] or longest <= 0:
+        raise ValueError(f"target {target} must be a token of the vocabulary and longest {longest} positive")
+    change = torch.zeros_like(old, requires_grad=True)
+    optimizer = torch.optim.Adam([change], lr=lr)
+
+    def predictions(prompts: Tensor, at: Tensor, end: Tensor) -> Tensor:
+        rows, value = torch.arange(len(prompts), device=prompts.device), old + old.norm() * change
+        write = (name, lambda output: output.index_put((rows, at), value.expand(len(rows), -1)))
+        return run_with_hooks(model, prompts, [write])[rows, end].log_softmax(-1)
+
+    for _ in range(steps):
+        with torch.enable_grad():
+            loss = -predictions(tokens, subject, ends)[:, target].mean() + decay * change.square().sum()
+            if keep is not None:
+                loss = loss + (before.exp() * (before - predictions(*keep))).sum(-1).mean()
+            (change.grad,) = torch.autograd.grad(loss, [change])
+        optimizer.step()
+        with torch.no_grad():
+            change *= (longest / change.norm()).clamp(max=1.0)
+    return (old + old.norm() * change).detach()
+
+
+def rome_update(
+    W_out: Float[Tensor, "d_mlp d_model"],
+    b_out: Float[Tensor, "d_model"],
+    covariance: Float[Tensor, "d_mlp d_mlp"],
+    key: Float[Tensor, "d_mlp"],
+    value: Float[Tensor, "d_model"],
+) -> Float[Tensor, "d_mlp d_model"]:
+    """The MLP output matrix that gives ``value`` for ``key`` and changes what other keys give as little as possible.
+
+    "Little" is the mean squared change over keys with this covariance.
+
+    Args:
+        W_out, b_out: Output matrix and bias: the MLP writes key @ W_out + b_out.
+        covariance: Second moment of the keys, invertible.
+        key: The hidden activations that stand for the subject.
+        value: What the MLP shall write for them.
+
+    Returns:
+        The new matrix; the change is of rank one.
+
+    Raises:
+        ValueError: If the key is zero.
+
+    Source: Meng et al. (2022), equation 2, with keys as rows and the bias taken into account:
+    W' = W + (C^-1 k) (v - k W - b)^T / (k^T C^-1 k).
+    """
+    if not bool(key.any()):
+        raise ValueError("key is zero: no matrix can give it a value")
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
