@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -39,8 +40,11 @@ def random_pythia() -> GPTNeoXForCausalLM:
     ).half()
 
 
-def put_gpt2(cache: Path, repo: str, model: GPT2LMHeadModel) -> Path:
-    """Write GPT-2 under a name of the hub; names of tensors, masks among them, are those of the hub's file."""
+def put_gpt2(cache: Path, repo: str, model: GPT2LMHeadModel, words: Sequence[str] = ()) -> Path:
+    """Write GPT-2 under a name of the hub; names of tensors, masks among them, are those of the hub's file.
+
+    ``words`` are tokens of its tokenizer.
+    """
     config, folder = model.config, cache / "made"
     folder.mkdir(parents=True)
     mask = torch.ones(config.n_positions, config.n_positions).tril()[None, None]
@@ -57,7 +61,7 @@ def put_gpt2(cache: Path, repo: str, model: GPT2LMHeadModel) -> Path:
         "eos_token_id": config.vocab_size - 1,
     }
     (folder / "config.json").write_text(json.dumps(about))
-    write_tokenizer(folder, config.vocab_size, {"model_max_length": config.n_positions})
+    write_tokenizer(folder, config.vocab_size, {"model_max_length": config.n_positions}, words)
     return into_cache(cache, repo, folder)
 
 
@@ -76,12 +80,14 @@ def put_resnet(cache: Path, repo: str, model: PreTrainedModel) -> Path:
     return into_cache(cache, repo, folder)
 
 
-def write_tokenizer(folder: Path, d_vocab: int, about: dict) -> None:
-    """A byte-level BPE of ``d_vocab`` tokens: 256 bytes, then pairs of bytes in order, and GPT-2's end of text."""
+def write_tokenizer(folder: Path, d_vocab: int, about: dict, words: Sequence[str] = ()) -> None:
+    """A byte-level BPE of ``d_vocab`` tokens: 256 bytes, the words letter by letter, pairs of bytes, and END."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [(a, b) for a in alphabet for b in alphabet][: d_vocab - 257]
+    spelt = [word.replace(" ", "\u0120") for word in words]
+    merges = [(word[:i], word[i]) for word in spelt for i in range(1, len(word))]
+    merges = list(dict.fromkeys([*merges, *((a, b) for a in alphabet for b in alphabet)]))[: d_vocab - 257]
     vocabulary = {token: i for i, token in enumerate([*alphabet, *(a + b for a, b in merges), END])}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
