@@ -94,8 +94,16 @@ def check_methods(cls: type) -> dict[str, Callable]:
     }
 
 
+Known = dict[str, dict[str, Failure | None]]
+
+
 def run_checks(
-    exercise: Exercise, obj: Any, seed: int | None = None, time_limit: float = TIME_LIMIT, diagnose: bool = True
+    exercise: Exercise,
+    obj: Any,
+    seed: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    diagnose: bool = True,
+    known: Known | None = None,
 ) -> Report:
     """Run all checks of ``exercise`` on ``obj``.
 
@@ -105,29 +113,39 @@ def run_checks(
         seed: Seed of the random inputs; fresh if not given. The report holds it.
         time_limit: Seconds for each check, after which it is interrupted.
         diagnose: Whether to compare a failing answer with the catalogue of wrong answers.
+        known: How the catalogue's wrong answers fare with this seed, by their names and the checks' titles, as far as
+            that is known; what the comparison finds out is added. So many answers can be run with one seed quickly.
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     methods = check_methods(check_class(exercise))
     captured = BoundedText(OUTPUT_LIMIT)
     with capture_output(captured):
-        failures = list(_failures(exercise, obj, methods, seed, time_limit))
+        failures = list(_failures(exercise, obj, methods, seed, time_limit, {}))
         report = Report(exercise, seed, len(methods), failures, output=captured.getvalue())
         if diagnose and report.status == "failed":
-            entry, whole = _diagnose(exercise, failures, methods, seed, time_limit)
+            entry, whole = _diagnose(exercise, failures, methods, seed, time_limit, {} if known is None else known)
             report = replace(report, diagnosis=entry, whole_diagnosis=whole)
     return report
 
 
 def _failures(
-    exercise: Exercise, obj: Any, methods: dict[str, Callable], seed: int, time_limit: float
+    exercise: Exercise,
+    obj: Any,
+    methods: dict[str, Callable],
+    seed: int,
+    time_limit: float,
+    known: dict[str, Failure | None],
 ) -> Iterator[Failure]:
-    with references_for_the_rest(exercise, obj), torch.enable_grad():
-        for title, method in methods.items():
-            failure = _run_one(exercise, obj, title, method, seed, time_limit)
-            if failure:
-                yield failure
-            if failure and failure.kind in ("not attempted", "overtime"):
-                return
+    """Run one check after the other, but for those whose outcome is ``known``, and add theirs to it."""
+    for title, method in methods.items():
+        if title not in known:
+            with references_for_the_rest(exercise, obj), torch.enable_grad():
+                known[title] = _run_one(exercise, obj, title, method, seed, time_limit)
+        failure = known[title]
+        if failure:
+            yield failure
+        if failure and failure.kind in ("not attempted", "overtime"):
+            return
 
 
 def _run_one(
@@ -182,20 +200,24 @@ def _blame(exercise: Exercise, title: str, method: Callable, seed: int, answer: 
 
 
 def _diagnose(
-    exercise: Exercise, failures: list[Failure], methods: dict[str, Callable], seed: int, time_limit: float
+    exercise: Exercise,
+    failures: list[Failure],
+    methods: dict[str, Callable],
+    seed: int,
+    time_limit: float,
+    known: Known,
 ) -> tuple[CatalogueEntry | None, bool]:
     """The wrong answer whose failures are all among these, value for value; the one that explains most of them."""
     best, explained = None, 0
     for entry in wrong_answers(exercise):
-        shared = 0
-        with contextlib.closing(_failures(exercise, entry.obj, methods, seed, time_limit)) as theirs:
-            for failure in theirs:
-                if not any(failure.equals(mine) for mine in failures):
-                    break
-                shared += 1
-            else:
-                if shared > explained:
-                    best, explained = entry, shared
+        theirs, shared = known.setdefault(entry.name, {}), []
+        for failure in _failures(exercise, entry.obj, methods, seed, time_limit, theirs):
+            if not any(failure.equals(mine) for mine in failures):
+                break
+            shared.append(failure)
+        else:
+            if len(shared) > explained:
+                best, explained = entry, len(shared)
     return best, explained == len(failures)
 
 
