@@ -1,6 +1,7 @@
 """Running checks on answers: verdicts, diagnosis, isolation from other answers, endless loops, output."""
 
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -140,13 +141,21 @@ def test_an_endless_loop_is_interrupted_with_a_message(loop):
     assert "loop that never ends" in " ".join(feedback.as_text(report).split())
 
 
+@pytest.fixture
+def interruptible():
+    """Interrupts are heeded, as in a kernel or a terminal; started in the background of a script, they are not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("limit", [limited_time, _interrupt_from_a_thread])
 def test_a_real_interrupt_stays_one(limit):
     with pytest.raises(KeyboardInterrupt), limit(30):
         raise KeyboardInterrupt
 
 
-def test_a_system_without_alarms_is_interrupted_too():
+def test_a_system_without_alarms_is_interrupted_too(interruptible):
     with pytest.raises(Overtime), _interrupt_from_a_thread(0.2):
         while True:
             pass
