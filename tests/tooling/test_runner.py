@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +87,38 @@ def test_the_learners_names_come_back_after_a_check():
 def test_changing_an_input_is_caught_and_said():
     report = report_on("double", "def double(x):\n    x *= 2\n    return x")
     assert "changed one of its inputs" in report.failures[0].note
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("torch.manual_seed(0)", "global random state"),
+        ("torch.set_grad_enabled(False)", "is_grad_enabled"),
+        ("torch.set_default_dtype(torch.float64)", "get_default_dtype"),
+        ("x.requires_grad_()", "requires_grad` of one of its inputs"),
+    ],
+)
+def test_changing_what_others_rely_on_is_caught_said_and_put_back(line, said):
+    before = torch.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype()
+    report = report_on("double", f"def double(x):\n    {line}\n    return 2 * x")
+    assert report.status == "failed" and said in report.failures[0].note
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.is_grad_enabled(), torch.get_default_dtype()) == before[1:]
+
+
+def test_a_check_leaves_no_trace_in_the_global_random_state_and_repeats_with_its_seed():
+    before = torch.get_rng_state()
+    source = "def double(x):\n    return 2 * x + torch.randn(())"
+    first, again = (run_checks(find_exercise("double"), learner(source)["double"], seed=5) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.status == "failed" and first.failures[0].returned == again.failures[0].returned
+
+
+def test_another_error_than_the_one_asked_for_is_told_beside_it():
+    report = report_on("scaffolded", "def scaffolded(x, n):\n    return [][n] if isinstance(x, str) else x")
+    failure = next(f for f in report.failures if f.check.startswith("x has to be"))
+    assert (failure.kind, failure.expected) == ("raised", "TypeError") and failure.note.startswith("IndexError")
+    assert "a TypeError" in feedback.as_text(replace(report, failures=[failure]))
 
 
 def test_an_exception_shows_the_learners_own_lines():

@@ -16,7 +16,7 @@ was called, what came back, and whose fault an exception is.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,9 @@ class Mismatch(AssertionError):
 
 
 class AnswerRaised(Exception):
-    """The learner's own code raised; the cause is their exception."""
+    """The learner's own code raised; the cause is their exception. ``wanted`` names the kind that was asked for."""
+
+    wanted = ""
 
 
 class NotAttempted(Exception):
@@ -66,7 +68,7 @@ class Answer:
 
     def _run(self, function: Callable, text: str, args: tuple, kwargs: dict) -> Any:
         self.last_call = Call(text)
-        before = snapshot([args, kwargs])
+        before, settings, asked = snapshot([args, kwargs]), _settings(), _asks_for_gradients(args, kwargs)
         try:
             result = function(*args, **kwargs)
         except Exception as error:
@@ -80,6 +82,13 @@ class Answer:
                 "(no `+=`, `x[...] =` or methods ending in `_` on an argument).",
                 actual="changed input",
             )
+        if not self.may_change_inputs and _asks_for_gradients(args, kwargs) != asked:
+            raise Mismatch(
+                "Your function changed `requires_grad` of one of its inputs; ask a copy for gradients "
+                "(`x.detach().clone().requires_grad_()`).",
+                actual="changed requires_grad",
+            )
+        _expect_settings(settings)
         return result
 
 
@@ -118,6 +127,43 @@ class ModuleAnswer:
 
     def parameters(self) -> list[Tensor]:
         return list(self._module.parameters())
+
+
+def _settings() -> dict[str, Any]:
+    """What holds for all code of the process, and is none of an answer's business."""
+    return {
+        "`torch.is_grad_enabled()`": torch.is_grad_enabled(),
+        "`torch.get_default_dtype()`": torch.get_default_dtype(),
+        "the seed of torch's global random state": torch.initial_seed(),
+    }
+
+
+def _expect_settings(before: dict[str, Any]) -> None:
+    """Expect that a call left the settings alone, and put back what other checks would suffer from."""
+    after = _settings()
+    torch.set_grad_enabled(before["`torch.is_grad_enabled()`"])
+    torch.set_default_dtype(before["`torch.get_default_dtype()`"])
+    for name, value in after.items():
+        if value != before[name]:
+            raise Mismatch(
+                f"Your code changed {name} and left it so: all that runs afterwards computes something else. Use a "
+                "`with` block that puts it back, or a generator of your own.",
+                actual=name,
+                returned="a change to the whole process",
+            )
+
+
+def _asks_for_gradients(*values: Any) -> list[bool]:
+    """Whether each tensor in nested arguments has ``requires_grad``."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value.requires_grad)
+        elif isinstance(value, Mapping):
+            found += _asks_for_gradients(*value.values())
+        elif isinstance(value, list | tuple):
+            found += _asks_for_gradients(*value)
+    return found
 
 
 def _call_text(function: Callable, args: tuple, kwargs: dict) -> str:
@@ -259,6 +305,7 @@ def expect_raises(error: type[Exception], answer: Callable, *args: Any, **kwargs
     except AnswerRaised as raised:
         if isinstance(raised.__cause__, error):
             return
+        raised.wanted = error.__name__
         raise
     raise Mismatch(
         f"Bad input should raise a {error.__name__}, and this went through.",

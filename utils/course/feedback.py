@@ -62,7 +62,8 @@ def _call_line(report: Report, failure: Failure) -> str:
 
 def _what_happened(failure: Failure) -> list[tuple[str, str]]:
     if failure.kind == "raised":
-        return [("raised", failure.note), ("where", failure.trace)]
+        wanted = [("expected", f"a {failure.expected}")] if failure.expected else []
+        return [("raised", failure.note), *wanted, ("where", failure.trace)]
     if failure.kind == "overtime":
         return [("stopped", f"Your code was {failure.note} and was interrupted. Is there a loop that never ends?")]
     happened = [("returned", failure.returned), ("expected", failure.expected), ("because", failure.note)]
