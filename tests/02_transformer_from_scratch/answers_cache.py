@@ -22,7 +22,8 @@ def step(
     keep=True,
     final_norm=True,
     normed=True,
-    detach=False,
+    masked=False,
+    wrap=False,
     guard=True,
 ):
     """One step of decoding, with switches for what can go wrong in it."""
@@ -30,7 +31,8 @@ def step(
     if guard and length >= model.pos_embed.W_pos.shape[0]:
         raise ValueError("no position left")
     W_pos = model.pos_embed.W_pos
-    resid = model.embed.W_E[token] + W_pos[length % len(W_pos) if position is None else position]
+    place = length % len(W_pos) if wrap else length
+    resid = model.embed.W_E[token] + W_pos[place if position is None else position]
     new_cache = []
     for layer, block in enumerate(model.blocks):
         attn = block.attn
@@ -41,13 +43,14 @@ def step(
         keys, values = key[:, :, None], value[:, :, None]
         if cache is not None:
             old_keys, old_values = cache[layer_of(layer)]
-            old_keys, old_values = (old_keys.detach(), old_values.detach()) if detach else (old_keys, old_values)
             keys, values = torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2)
         new_cache.append((keys, values) if keep else (key[:, :, None], value[:, :, None]))
         seen = slice(None) if see_itself or cache is None else slice(0, -1)
         scores = einsum(query, keys[:, :, seen], "b h d, b h k d -> b h k") / (
             math.sqrt(query.shape[-1]) if scale else 1
         )
+        if masked:
+            scores[..., 1:] = -torch.inf
         z = einsum(scores.softmax(-1), values[:, :, seen], "b h k, b h k d -> b h d")
         resid = resid + einsum(z, attn.W_O, "b h d, h d m -> b m") + attn.b_O
         resid = resid + block.mlp(block.ln2(resid[:, None]))[:, 0]
@@ -122,10 +125,20 @@ def without_ln1(model, token, cache):
 
 @wrong(
     "kv_cache_step",
-    "The values are right, but you cut the cache off from the graph: no gradient reaches the cached keys and values.",
+    "You mask the one row of scores as if it were the first of a causal mask, so every token sees position 0 alone. "
+    "Everything in the cache lies in its past.",
 )
-def detached(model, token, cache):
-    return step(model, token, cache, detach=True)
+def masked_like_position_zero(model, token, cache):
+    return step(model, token, cache, masked=True)
+
+
+@wrong(
+    "kv_cache_step",
+    "When the position embeddings run out, an error about an index comes up from PyTorch. Look at the length of the "
+    "cache first, and raise a ValueError that says what is the matter.",
+)
+def out_of_positions(model, token, cache):
+    return step(model, token, cache, guard=False)
 
 
 @wrong(
@@ -135,7 +148,7 @@ def detached(model, token, cache):
     "text; raise a ValueError.",
 )
 def wraps_around(model, token, cache):
-    return step(model, token, cache, guard=False)
+    return step(model, token, cache, guard=False, wrap=True)
 
 
 @wrong(
@@ -153,6 +166,7 @@ def extends_in_place(model, token, cache):
 
 
 @right("kv_cache_step")
+@torch.no_grad()
 def one_row_at_a_time(model, token, cache):
     return step(model, token, cache)
 

@@ -111,6 +111,17 @@ def reseeds(logits, temperature, generator):
 
 @wrong(
     "sample_temperature",
+    "You seed the global random state from the generator. Your draws can be repeated, but whoever else draws from "
+    "the global state gets other numbers. Let the generator itself draw.",
+)
+def seeds_globally(logits, temperature, generator):
+    refuse(temperature)
+    torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    return draw((logits / temperature).softmax(-1), None)
+
+
+@wrong(
+    "sample_temperature",
     "One random number decides for all rows, so texts that are sampled together move together. Each row "
     "needs "
     "a number of its own.",
@@ -270,6 +281,15 @@ def changes_logits(logits, k):
     return logits
 
 
+@wrong(
+    "top_k_filter",
+    "When there is nothing to remove you give back the very tensor that came in, so a change to your result is a "
+    "change to the argument. Return a copy.",
+)
+def gives_back_the_argument(logits, k):
+    return logits if k >= logits.shape[-1] else keep_top_k(logits, k)
+
+
 @wrong("top_k_filter", "A k of 0 or below removes nothing or everything without a word. Raise a ValueError.")
 def unguarded_k(logits, k):
     return keep_top_k(logits, max(k, 1))
@@ -280,6 +300,15 @@ def by_counting_better_ones(logits, k):
     refuse_k(k)
     better = (logits[:, None, :] > logits[:, :, None]).sum(-1)
     return torch.where(better < k, logits, -torch.inf)
+
+
+@right("top_k_filter")
+def row_by_row_in_a_copy(logits, k):
+    refuse_k(k)
+    out = logits.clone()
+    for row in out:
+        row[row < row.sort(descending=True).values[min(k, len(row)) - 1]] = -torch.inf
+    return out
 
 
 @right("top_k_filter")
@@ -300,10 +329,10 @@ def refuse_p(p):
         raise ValueError("p must be in (0, 1]")
 
 
-def filter_by(logits, p, keep_sorted, descending=True, unsort=True):
+def filter_by(logits, p, keep_sorted, descending=True, unsort=True, everything=True):
     refuse_p(p)
     probabilities, order = logits.softmax(-1).sort(-1, descending=descending)
-    keep = keep_sorted(probabilities, probabilities.cumsum(-1)) | torch.tensor(p == 1)
+    keep = keep_sorted(probabilities, probabilities.cumsum(-1)) | torch.tensor(everything and p == 1)
     keep = torch.zeros_like(keep).scatter(-1, order, keep) if unsort else keep
     return logits.masked_fill(~keep, -torch.inf)
 
@@ -316,6 +345,40 @@ def filter_by(logits, p, keep_sorted, descending=True, unsort=True):
 )
 def without_the_last(logits, p):
     return filter_by(logits, p, lambda probabilities, reached: reached <= p)
+
+
+@wrong(
+    "top_p_filter",
+    "You see to it that the most probable token stays, but the token that makes the sum reach p is still dropped "
+    "everywhere else, so what is left has less than p. Ask what was reached before each token.",
+)
+def only_the_first_saved(logits, p):
+    def keep(probabilities, reached):
+        within = reached <= p
+        return torch.cat([torch.ones_like(within[:, :1]), within[:, 1:]], dim=-1)
+
+    return filter_by(logits, p, keep)
+
+
+@wrong(
+    "top_p_filter",
+    "Sums of rounded numbers reach 1 before the last tokens, so with p = 1 you drop the least probable ones. It "
+    "should keep everything: treat that case by itself.",
+)
+def rounded_up_to_one(logits, p):
+    return filter_by(logits, p, lambda probabilities, reached: reached - probabilities < p, everything=False)
+
+
+@wrong(
+    "top_p_filter",
+    "You bring your mask back with `gather` and the sorting's indices. That permutes once more in the same direction; "
+    "the way back is `scatter`.",
+)
+def gathered_not_scattered(logits, p):
+    refuse_p(p)
+    probabilities, order = logits.softmax(-1).sort(-1, descending=True)
+    keep = (probabilities.cumsum(-1) - probabilities < p) | torch.tensor(p == 1)
+    return logits.masked_fill(~keep.gather(-1, order), -torch.inf)
 
 
 @wrong(
@@ -458,6 +521,15 @@ def newest_only(model, tokens, n_new_tokens, choose, n_ctx=None):
 def prompt_only(model, tokens, n_new_tokens, choose, n_ctx=None):
     prompt = tokens
     return loop(model, tokens, n_new_tokens, choose, lambda t: prompt if n_ctx is None else prompt[:, -n_ctx:])
+
+
+@wrong(
+    "generate",
+    "You hand `choose` probabilities. A temperature divides logits and a filter gives them; pass on what the model "
+    "says as it is.",
+)
+def hands_over_probabilities(model, tokens, n_new_tokens, choose, n_ctx=None):
+    return reference_generate(model, tokens, n_new_tokens, lambda logits: choose(logits.softmax(-1)), n_ctx)
 
 
 @wrong("generate", "You ignore `choose` and always take the most probable token.")

@@ -115,7 +115,7 @@ def unguarded(logits, tokens):
 @right("cross_entropy_per_token")
 def library(logits, tokens):
     require_same_positions(logits, tokens)
-    return F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:].long(), reduction="none")
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
 
 
 @right("cross_entropy_per_token")
@@ -415,6 +415,22 @@ def clips_each_parameter(model, optimizer, tokens, lr):
     return loss.item()
 
 
+@wrong(
+    "train_step",
+    "You clip the gradients of the optimizer's first parameter group and leave those of the others alone. The norm "
+    "is that of all the model's gradients.",
+)
+def clips_the_first_group(model, optimizer, tokens, lr):
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss = loss_per_token(model(tokens), tokens).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+    optimizer.step()
+    return loss.item()
+
+
 @right("train_step")
 def clipping_by_hand(model, optimizer, tokens, lr):
     model.zero_grad(set_to_none=True)
@@ -429,6 +445,13 @@ def clipping_by_hand(model, optimizer, tokens, lr):
         group["lr"] = lr
     optimizer.step()
     return float(loss)
+
+
+@right("train_step")
+def clears_at_the_end_only(model, optimizer, tokens, lr):
+    loss = step_with(model, optimizer, tokens, lr, zero=False)
+    optimizer.zero_grad()
+    return loss.item()
 
 
 @right("train_step")

@@ -62,6 +62,27 @@ def shift_scaled_too(state, cfg):
     return folded(state, readers(cfg), shift=lambda w, b, matrix: b @ (w[:, None] * matrix))
 
 
+@wrong(
+    "fold_layer_norm",
+    "You reset a norm as soon as one of its readers is folded, and the next reader finds w = 1 and b = 0. Fold all "
+    "readers first, or keep the old w and b.",
+)
+def reset_too_early(state, cfg):
+    for triple in readers(cfg):
+        state = folded(state, [triple])
+    return state
+
+
+@wrong(
+    "fold_layer_norm",
+    "You centre the reading matrices as well, which `transformer_lens` does along with folding. The outputs agree, but "
+    "here W' is W with its rows scaled by w, and nothing else.",
+)
+def readers_centred_too(state, cfg):
+    new = folded(state, readers(cfg))
+    return new | {weight: new[weight] - new[weight].mean(dim=-2, keepdim=True) for _, weight, _ in readers(cfg)}
+
+
 @wrong("fold_layer_norm", "You fold what is in the blocks, but ln_final has a reader too: the unembedding.")
 def final_norm_left(state, cfg):
     return folded(state, readers(cfg)[1:])

@@ -67,7 +67,8 @@ def top_k_filter(logits: Float[Tensor, "batch d_vocab"], k: int) -> Float[Tensor
 def top_p_filter(logits: Float[Tensor, "batch d_vocab"], p: float) -> Float[Tensor, "batch d_vocab"]:
     """Keep the smallest set of most probable tokens whose probability is at least p; the rest becomes -inf.
 
-    The token that makes the sum reach p belongs to the set, so at least one token is always kept.
+    The token that makes the sum reach p belongs to the set, so at least one token is always kept. Which of several
+    equally probable tokens are kept is left open.
 
     Args:
         logits: Scores of the next token.

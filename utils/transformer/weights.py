@@ -18,7 +18,8 @@ def fold_layer_norm(
     new W' and c'. Readers are W_Q, W_K, W_V (after ln1), W_in (after ln2) and W_U (after ln_final).
 
     Args:
-        state: A ``Transformer``'s state dict; left unchanged.
+        state: A ``Transformer``'s state dict, with names such as ``blocks.0.attn.W_Q`` and ``ln_final.w``; left
+            unchanged.
         cfg: Its sizes.
 
     Returns:
