@@ -151,7 +151,23 @@ def sweeps_the_whole_house(model, tokens, hooks):
 
 @wrong(
     "run_with_hooks",
-    "Your run switches gradients off. For looking that does no harm; attribution patching and the fitting of an edit "
+    "You write what the hook returned into the output's own memory. A bare hook point hands on the very tensor that it "
+    "was given, so whatever else reads that tensor is changed too, and more is patched than the name says.",
+)
+def written_into(model, tokens, hooks):
+    def overwriting(edit):
+        def write(x):
+            new = edit(x)
+            return x.copy_(new) if isinstance(new, torch.Tensor) and new.shape == x.shape else new
+
+        return write
+
+    return run(model, tokens, [(name, overwriting(edit)) for name, edit in hooks])
+
+
+@wrong(
+    "run_with_hooks",
+    "Your run cuts gradients off. For looking that does no harm; attribution patching and the fitting of an edit "
     "ask how the output depends on what a hook put in, and there is no answer. Whoever calls decides about gradients.",
 )
 def without_gradients(model, tokens, hooks):
@@ -284,6 +300,25 @@ def copied(model, tokens, names):
 
 @wrong(
     "run_with_cache",
+    "You keep a detached leaf and let the run go on with it. Its own gradient exists, but the graph is cut at every "
+    "name that you keep: an earlier activation no longer reaches the output by the ways that lead through it.",
+)
+def fresh_leaves(model, tokens, names):
+    kept = {}
+
+    def keeping(name):
+        def keep(activation):
+            kept[name] = activation.detach().requires_grad_()
+            return kept[name]
+
+        return keep
+
+    result = run_with_hooks(model, tokens, [(name, keeping(name)) for name in names])
+    return result, {name: kept[name] for name in names}
+
+
+@wrong(
+    "run_with_cache",
     "You keep the first prompt of the batch only. A patch for the other prompts then has nothing to put in, or puts "
     "the first one's activation into all.",
 )
@@ -403,6 +438,16 @@ def other_way_round(logits, answers, foils, positions):
 def of_probabilities(logits, answers, foils, positions):
     refuse(logits, positions)
     return picked(logits.softmax(-1), answers, positions) - picked(logits.softmax(-1), foils, positions)
+
+
+@wrong(
+    "logit_difference",
+    "You go by way of the probabilities and take their logarithms. That is the same number until one of them is too "
+    "small for a float: it rounds to 0, and its logarithm is minus infinity. The logits themselves have it already.",
+)
+def logarithms_of_probabilities(logits, answers, foils, positions):
+    refuse(logits, positions)
+    return (picked(logits.softmax(-1), answers, positions) / picked(logits.softmax(-1), foils, positions)).log()
 
 
 @wrong(
@@ -533,6 +578,17 @@ def refuses_losses(patched, clean, corrupted):
     if clean.mean() - corrupted.mean() < 1e-6:
         raise ValueError("no gap")
     return (patched.mean(-1) - corrupted.mean()) / (clean.mean() - corrupted.mean())
+
+
+@wrong(
+    "normalized_patching_metric",
+    "You refuse the whole batch because one prompt has no gap of its own. What is divided by is the gap between the "
+    "means, and that is there as long as the other prompts have one.",
+)
+def refuses_for_one_prompt(patched, clean, corrupted):
+    if ((clean - corrupted).abs() < 1e-6).any():
+        raise ValueError("a prompt has no gap")
+    return (patched.mean(-1) - corrupted.mean()) / gap(clean, corrupted)
 
 
 @wrong(

@@ -145,6 +145,22 @@ def into_the_source(model, tokens, name, source, *, positions=None, head=None):
     return patched_run(model, tokens, name, source, write)
 
 
+@wrong(
+    "patch_site",
+    "You write into the activation that the hook is given. A bare hook point hands on the very tensor that went in, so "
+    "whatever else reads it is patched as well. Write into a copy.",
+)
+def into_the_activation(model, tokens, name, source, *, positions=None, head=None):
+    refuse(source, positions, head)
+
+    def edit(activation):
+        if activation.shape != source.shape:
+            raise ValueError("source has another shape")
+        return rectangle(activation, source, positions, head)
+
+    return run_with_hooks(model, tokens, [(name, edit)])
+
+
 @right("patch_site")
 def by_rectangles(model, tokens, name, source, *, positions=None, head=None):
     refuse(source, positions, head)
@@ -189,6 +205,8 @@ def sweep(
 
     def writing(name, part):
         def write(x):
+            if x.shape[1:] != source[name].shape[1:]:
+                raise ValueError("source has another shape")
             x = x.clone()
             for copy, (site, slot) in enumerate(part):
                 if site == name:
@@ -311,6 +329,8 @@ def one_hook_point_after_another(model, tokens, source, metric, *, over="positio
         for slots in torch.arange(activation.shape[axis]).split(n):
 
             def write(x, activation=activation, slots=slots):
+                if x.shape[1:] != activation.shape[1:]:
+                    raise ValueError("source has another shape")
                 x = x.reshape(len(slots), *activation.shape).movedim(axis + 1, 1).clone()
                 x[torch.arange(len(slots)), slots] = activation.movedim(axis, 0)[slots]
                 return x.movedim(1, axis + 1).flatten(0, 1)
@@ -335,6 +355,8 @@ def masks_for_all_copies(model, tokens, source, metric, *, over="position", max_
             shape = [len(part)] + [1] * source[name].dim()
             shape[axis + 1] = n_slots
             x = x.unflatten(0, (len(part), -1))
+            if x.shape[1:] != source[name].shape:
+                raise ValueError("source has another shape")
             return torch.where(chosen.view(shape), source[name], x).flatten(0, 1)
 
         hooks = [(name, lambda x, name=name, masked=masked: masked(x, name)) for name in names]
@@ -362,6 +384,12 @@ def mixed(model, base, other, names, weight):
 
 def both(model, base, other, names):
     return mixed(model, base, other, names, 1.0)
+
+
+def unlooked_at(model, base, other, names):
+    with torch.no_grad():
+        _, cache = run_with_cache(model, other, names)
+        return run_with_hooks(model, base, [(name, lambda _, name=name: cache[name]) for name in names])
 
 
 def one_at_a_time(model, base, other, names):
@@ -437,6 +465,15 @@ def cut_to_fit(model, clean, corrupted, names):
     return stretched(model, corrupted, clean, names)
 
 
+@wrong(
+    "denoise",
+    "You leave it to the hooks to notice that the inputs differ in shape. Without names there are none, and an "
+    "activation may have one shape for both. Compare the inputs themselves.",
+)
+def left_to_the_hooks(model, clean, corrupted, names):
+    return unlooked_at(model, corrupted, clean, names)
+
+
 @right("denoise")
 def by_hand(model, clean, corrupted, names):
     same_shape(clean, corrupted)
@@ -500,6 +537,15 @@ def half_way(model, clean, corrupted, names):
 @wrong("noise", "Inputs of different shapes go through: you cut them to fit, and compare runs on different things.")
 def made_to_fit(model, clean, corrupted, names):
     return stretched(model, clean, corrupted, names)
+
+
+@wrong(
+    "noise",
+    "You leave it to the hooks to notice that the inputs differ in shape. Without names there are none, and an "
+    "activation may have one shape for both. Compare the two inputs themselves.",
+)
+def unnoticed_by_the_hooks(model, clean, corrupted, names):
+    return unlooked_at(model, clean, corrupted, names)
 
 
 @right("noise")

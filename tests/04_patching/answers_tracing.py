@@ -76,6 +76,26 @@ def same_for_all_prompts(embeddings, subject, std, generator):
     return placed(embeddings, subject, std * drawn(embeddings[:1], generator))
 
 
+@wrong(
+    "corrupt_with_noise",
+    "You multiply `std` by the embeddings' own standard deviation, so the noise depends on what it is added to. `std` "
+    "is in the embeddings' units already: the multiplying is done by whoever calls.",
+)
+def in_their_own_units(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std * embeddings.std() * drawn(embeddings, generator))
+
+
+@wrong(
+    "corrupt_with_noise",
+    "You start anew from the generator's seed in every call. All draws are then one draw, and the mean over many of "
+    "them is as noisy as one.",
+)
+def from_the_seed_again(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std * drawn(embeddings, torch.Generator().manual_seed(generator.initial_seed())))
+
+
 @wrong("corrupt_with_noise", "Your noise does not come from the generator: nobody can repeat the experiment.")
 def from_elsewhere(embeddings, subject, std, generator):
     guarded(subject, std)
@@ -108,13 +128,23 @@ def only_where_needed(embeddings, subject, std, generator):
     return noisy
 
 
+@right("corrupt_with_noise")
+def token_by_token(embeddings, subject, std, generator):
+    guarded(subject, std)
+    noisy = embeddings.clone()
+    for row, pos in subject.nonzero().tolist():
+        noisy[row, pos] += std * torch.randn(embeddings.shape[-1], generator=generator, dtype=embeddings.dtype)
+    return noisy
+
+
 # causal_trace
 
 
 def trace(
     model, tokens, subject, names, positions, metric, *, std, n_draws, generator, window=1, embedding="hook_embed",
     near=lambda i, w, n: range(n)[max(0, i - (w - 1) // 2) : i + w // 2 + 1], fresh=False, drown=True,
-    all_rows=True, mean=True, own=False, guard=True, everywhere=False, one_call=False,
+    all_rows=True, mean=True, own=False, guard=True, everywhere=False, one_call=False, drown_last=False,
+    corrupt=corrupt_with_noise,
 ):  # fmt: skip
     """Causal tracing, with switches for what can go wrong."""
     if guard and (window < 1 or n_draws < 1):
@@ -126,9 +156,8 @@ def trace(
         copies = n if one_call else 1
 
         def noise():
-            return corrupt_with_noise(
-                cache[embedding].repeat(copies, 1, 1), subject.repeat(copies, 1), std, generator
-            ).split(len(tokens))
+            x, where = cache[embedding].repeat(copies, 1, 1), subject.repeat(copies, 1)
+            return corrupt(x, where, std, generator).split(len(tokens))
 
         draws = noise() if one_call else (noise()[0] for _ in range(n))
         for drowned in draws:
@@ -147,6 +176,7 @@ def trace(
                             return x.index_put((rows, where), value[rows, where])
 
                         hooks.append((names[k], put))
+                    hooks = hooks[1:] + hooks[:1] if drown_last else hooks
                     restored[i, j] += metric(run_with_hooks(model, tokens, hooks))
     scale = n if mean else 1
     return {"clean": metric(logits).detach(), "noisy": noisy / scale, "restored": restored / scale}
@@ -252,9 +282,28 @@ def all_draws_in_one_call(*args, **kwargs):
     return trace(*args, **kwargs, one_call=True)
 
 
+@wrong(
+    "causal_trace",
+    "Your hook that drowns the embedding comes behind those that restore. Where the restored site is the embedding "
+    "itself, the noise takes the clean value's place again. Hooks at one name act in their order.",
+)
+def drowned_again(*args, **kwargs):
+    return trace(*args, **kwargs, drown_last=True)
+
+
 @right("causal_trace")
 def site_by_site(*args, **kwargs):
     return trace(*args, **kwargs)
+
+
+@right("causal_trace")
+def with_noise_for_the_subject_alone(*args, **kwargs):
+    return trace(*args, **kwargs, corrupt=only_where_needed)
+
+
+@right("causal_trace")
+def with_noise_drawn_token_by_token(*args, **kwargs):
+    return trace(*args, **kwargs, corrupt=token_by_token)
 
 
 @right("causal_trace")

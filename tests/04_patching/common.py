@@ -21,6 +21,18 @@ def cases(rng, n_others=0, dtype=torch.float32, **sizes):
         yield model, tokens, others
 
 
+class Bypass(torch.nn.Module):
+    """A stream that passes a hook point and also goes past it: writing into what the hook is given changes both."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.W_E, self.hook = torch.nn.Parameter(torch.randn(7, 4, generator=rng)), torch.nn.Identity()
+
+    def forward(self, tokens):
+        x = 2 * self.W_E[tokens]
+        return x + self.hook(x).cumsum(1)
+
+
 def drawn_positions(rng, tokens):
     """One position a prompt, not all alike."""
     batch, pos = tokens.shape

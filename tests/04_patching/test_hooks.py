@@ -64,6 +64,15 @@ class TestRunWithHooks:
                 hooks = [(name, Edit("0.3 * x.flip(0) - 1", lambda x: 0.3 * x.flip(0) - 1))]
                 expect_close(answer(model, tokens, hooks), reference(model, tokens, hooks), note=f"Hook at {name!r}")
 
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        model, tokens = common.Bypass(rng), torch.randint(7, (3, 5), generator=rng)
+        hooks = [("hook", Edit("-x", lambda x: -x))]
+        expect_close(
+            answer(model, tokens, hooks), reference(model, tokens, hooks),
+            note="What goes past the hook point has changed too",
+        )  # fmt: skip
+
     def test_several(self, answer, reference, rng):
         "several hooks: at several names, and one after the other at the same"
         for model, tokens, _ in cases(rng):
@@ -111,9 +120,9 @@ class TestRunWithHooks:
     def test_unknown(self, answer, rng):
         "a name that the model does not have is refused, by its name, and nothing is left behind"
         for model, tokens, _ in cases(rng):
-            hooks = [("hook_embed", PLUS_ONE), ("blocks.0.hook_mlp_outt", PLUS_ONE)]
-            with untouched(model, " with a wrong name"):
-                expect_named(answer, model, tokens, hooks, "blocks.0.hook_mlp_outt")
+            for name in ("blocks.0.hook_mlp_outt", "hook_mlp_out"):
+                with untouched(model, " with a wrong name"):
+                    expect_named(answer, model, tokens, [("hook_embed", PLUS_ONE), (name, PLUS_ONE)], name)
 
     def test_silent(self, answer, rng):
         "a hook that never fires is refused, by its name, also where others have fired"
@@ -128,7 +137,7 @@ class TestRunWithHooks:
         for model, tokens, _ in cases(rng):
             for edit in (
                 Edit("None", lambda x: None), Edit("x[:1]", lambda x: x[:1]),
-                Edit("x[..., :1]", lambda x: x[..., :1]), Edit("0.0", lambda x: 0.0),
+                Edit("x[..., :1]", lambda x: x[..., :1]), Edit("0.0", lambda x: 0.0), Edit("x.mT", lambda x: x.mT),
             ):  # fmt: skip
                 with untouched(model, " that ended with an exception"):
                     expect_named(answer, model, tokens, [("blocks.0.hook_mlp_out", edit)], "blocks.0.hook_mlp_out")
@@ -138,6 +147,13 @@ class TestRunWithCache:
     exercise = "run_with_cache"
     NAMES = ("blocks.1.hook_resid_post", "hook_embed", "blocks.0.attn.hook_z", "blocks.1.mlp")
 
+    def run_once(self, answer, model, tokens, names):
+        with counted(model) as rows:
+            result = answer(model, tokens, names)
+        runs = len(rows)
+        expect(runs == 1, f"Your function runs the model {runs} times.", actual=runs, expected="1 run")
+        return result
+
     def test_values(self, answer, reference, rng):
         "the outputs of the submodules that were asked for, and of no others"
         for model, tokens, _ in cases(rng):
@@ -146,10 +162,10 @@ class TestRunWithCache:
             expect_close(result[1], reference(model, tokens, self.NAMES)[1])
 
     def test_result(self, answer, rng):
-        "the model's output is what it is without a cache"
+        "the model's output is what it is without a cache, and one run is enough"
         for model, tokens, _ in cases(rng):
             for names in ([], ["hook_embed"], list(self.NAMES)):
-                expect_close(answer(model, tokens, names)[0], model(tokens))
+                expect_close(self.run_once(answer, model, tokens, names)[0], model(tokens))
 
     def test_order(self, answer, rng):
         "the cache has these names, in their order"
@@ -158,18 +174,28 @@ class TestRunWithCache:
                 keys = list(answer(model, tokens, names)[1])
                 expect_close(keys, list(names), note="The cache's names are not `names` in their order.")
 
-    def test_gradients(self, answer, rng):
-        "what is kept is what the run went on with: gradients reach it from the output"
+    def test_gradients(self, answer, reference, rng):
+        "what is kept is what the run went on with: gradients reach it from the output, on every way"
+        names = ["blocks.0.hook_mlp_out", "hook_embed"]
+
+        def slopes(logits, cache):
+            return torch.autograd.grad(logits.square().sum(), [cache[name] for name in names], allow_unused=True)
+
         for model, tokens, _ in cases(rng):
-            logits, cache = answer(model, tokens, ["blocks.0.hook_mlp_out"])
-            kept = cache["blocks.0.hook_mlp_out"]
-            expect(kept.requires_grad and logits.requires_grad, "What you keep is cut off the graph.", actual="cut")
-            (slope,) = torch.autograd.grad(logits.sum(), [kept], allow_unused=True)
+            logits, cache = self.run_once(answer, model, tokens, names)
+            kept = all(cache[name].requires_grad for name in names)
+            expect(kept, "What you keep is cut off the graph.", actual="cut")
+            expect(logits.requires_grad, "The output that you return is cut off the graph.", actual="cut output")
+            found = slopes(logits, cache)
             expect(
-                slope is not None,
+                all(slope is not None for slope in found),
                 "No gradient flows from the output to what you kept: the run went on with another tensor.",
                 actual="a copy",
             )
+            expect_close(
+                found, slopes(*reference(model, tokens, names)), rtol=1e-4, atol=1e-3,
+                note="The gradient with respect to what you keep differs: one of the ways to the output is cut",
+            )  # fmt: skip
 
     def test_unknown(self, answer, rng):
         "a name that is not there, or that never runs, is refused"
@@ -218,6 +244,12 @@ class TestLogitDifference:
                 rtol=1e-9, atol=1e-9,
             )  # fmt: skip
 
+    def test_far_apart(self, answer, reference, rng):
+        "logits so far apart that the probability of one of them rounds to zero"
+        for logits, answers, foils, positions in logit_cases(rng):
+            case = 200 * logits, answers, foils, positions
+            expect_close(answer(*case), reference(*case), rtol=1e-5, atol=1e-2)
+
     def test_gradients(self, answer, reference, rng):
         "gradients reach the logits, and float64 stays float64"
         for case in logit_cases(rng, torch.float64):
@@ -226,11 +258,11 @@ class TestLogitDifference:
 
     def test_outside(self, answer, rng):
         "a position outside the logits is refused, negative ones too"
-        logits, answers, foils, positions = next(logit_cases(rng))
-        for row, bad in ((0, -1), (2, -1), (1, logits.shape[1])):
-            wrong = positions.clone()
-            wrong[row] = bad
-            expect_raises(ValueError, answer, logits, answers, foils, wrong)
+        for logits, answers, foils, positions in logit_cases(rng):
+            for row, bad in ((0, -1), (2, -1), (1, logits.shape[1])):
+                wrong = positions.clone()
+                wrong[row % len(wrong)] = bad
+                expect_raises(ValueError, answer, logits, answers, foils, wrong)
 
 
 def metric_cases(rng, dtype=torch.float32):
@@ -256,11 +288,11 @@ class TestNormalizedPatchingMetric:
             expect_close(answer(*case), reference(*case), rtol=1e-4, atol=1e-5)
 
     def test_a_prompt_without_gap(self, answer, reference, rng):
-        "a prompt on which the two runs nearly agree does not decide the result"
+        "a prompt on which the two runs agree, nearly or wholly, does not decide the result"
         for patched, clean, corrupted in metric_cases(rng):
-            if len(clean) > 1:
+            for own_gap in (1e-3, 0.0) if len(clean) > 1 else ():
                 clean = clean.clone()
-                clean[0] = corrupted[0] + 1e-3
+                clean[0] = corrupted[0] + own_gap
                 expect_close(
                     answer(patched, clean, corrupted), reference(patched, clean, corrupted), rtol=1e-4, atol=1e-5,
                     note="One prompt on which clean and corrupted agree is enough to spoil your shares.",
@@ -288,6 +320,8 @@ class TestNormalizedPatchingMetric:
         same = torch.randn(4, generator=rng)
         expect_raises(ValueError, answer, patched, same, same.clone())
         expect_raises(ValueError, answer, patched, same, same.flip(0) + 1e-8)
+        for gap in (5e-7, -5e-7):
+            expect_raises(ValueError, answer, patched.double(), same.double() + gap, same.double())
 
     def test_small_gap(self, answer, reference, rng):
         "a small gap of either sign is a gap"

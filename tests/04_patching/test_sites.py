@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from utils.course.checking import expect, expect_close, expect_shape
+from utils.course.checking import expect, expect_close, expect_raises, expect_shape
 from utils.course.paths import load_file
 from utils.patching.networks import LogicNetwork, SmallTransformer
 from utils.patching.sites import patch_sweep
@@ -50,6 +50,16 @@ class TestPatchSite:
                         reference(model, tokens, Z, source, positions=at, head=head), **CLOSE,
                     )  # fmt: skip
 
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        model = common.Bypass(rng)
+        tokens, others = torch.randint(7, (2, 3, 5), generator=rng)
+        source, at = kept(model, others, ["hook"])["hook"], drawn_positions(rng, tokens)
+        expect_close(
+            answer(model, tokens, "hook", source, positions=at), reference(model, tokens, "hook", source, positions=at),
+            note="What goes past the hook point has changed too",
+        )  # fmt: skip
+
     def test_endpoints(self, answer, rng):
         "its own activation changes nothing; the other run's whole last stream gives the other run's output"
         for model, tokens, others in cases(rng):
@@ -91,6 +101,16 @@ class TestPatchSweep:
                 result = answer(model, tokens, source, metric)
                 expect_shape(result, (len(names), tokens.shape[1], len(tokens)))
                 expect_close(result, reference(model, tokens, source, metric), **CLOSE)
+
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        model = common.Bypass(rng)
+        tokens, others = torch.randint(7, (2, 3, 5), generator=rng)
+        source, metric = kept(model, others, ["hook"]), metric_of(tokens)
+        expect_close(
+            answer(model, tokens, source, metric), reference(model, tokens, source, metric),
+            note="What goes past the hook point has changed too",
+        )  # fmt: skip
 
     def test_heads(self, answer, reference, rng):
         "every head of every hook point, one at a time, at all positions"
@@ -154,6 +174,8 @@ class TestPatchSweep:
             expect_refused(answer, model, tokens, source, metric_of(tokens), over=over)
         for other in (others[:1], others[:, :-1]):
             expect_refused(answer, model, tokens, kept(model, other, NAMES[:1]), metric_of(tokens))
+        narrow = {name: x[..., :1] for name, x in source.items()}
+        expect_refused(answer, model, tokens, narrow, metric_of(tokens))
 
     def test_clean(self, answer, rng):
         "the model is as it was, and nothing hangs in the graph"
@@ -192,7 +214,11 @@ class BothDirections:
         for model, tokens, others in cases(rng):
             for wrong in (others[:, 1:], others[:1]):
                 expect_refused(answer, model, tokens, wrong, NAMES[:1])
-            expect_refused(answer, model, tokens, others, ["blocks.9.hook_mlp_out"])
+            for name in ("blocks.9.hook_mlp_out", "not_run"):
+                expect_refused(answer, model, tokens, others, [name])
+            for wrong in (others[:1], others.reshape(tokens.shape[::-1])):  # without a hook that could notice
+                expect_refused(answer, model, tokens, wrong, [])
+        expect_raises(ValueError, answer, LogicNetwork("or"), torch.ones(1, 2), torch.zeros(1, 3), ["a"])
 
     def clean(self, answer, rng):
         for model, tokens, others in cases(rng):
@@ -219,7 +245,7 @@ class TestDenoise(BothDirections):
             expect_close(answer(model, tokens, others, last), model(tokens), **CLOSE)
 
     def test_refused(self, answer, rng):
-        "inputs of different shapes, and unknown hook points, are refused"
+        "inputs of different shapes, whatever the names, and unknown or silent hook points, are refused"
         self.refused(answer, rng)
 
     def test_clean(self, answer, rng):
@@ -246,7 +272,7 @@ class TestNoise(BothDirections):
             expect_close(answer(model, tokens, others, last), model(others), **CLOSE)
 
     def test_refused(self, answer, rng):
-        "inputs of different shapes, and unknown hook points, are refused"
+        "inputs of different shapes, whatever the names, and unknown or silent hook points, are refused"
         self.refused(answer, rng)
 
     def test_clean(self, answer, rng):

@@ -1,11 +1,14 @@
 """Checks of causal tracing, the patch that explains nothing, the rank-one edit, and steering."""
 
+import contextlib
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from utils.course.checking import expect, expect_close, expect_raises, expect_shape
 from utils.course.paths import load_file
+from utils.patching import tracing
 
 common = load_file(Path(__file__).with_name("common.py"))
 cases, counted, drawn_positions = common.cases, common.counted, common.drawn_positions
@@ -28,14 +31,17 @@ class TestCorruptWithNoise:
         embeddings, subject = self.inputs(rng)
         noisy = answer(embeddings, subject, 2.0, rng)
         expect_shape(noisy, embeddings.shape)
+        gone = bool((noisy[~subject] == 0).all())
+        expect(not gone, "Tokens outside the subject came back as zeros: is it the noise alone?", actual=noisy)
         changed = (noisy != embeddings).any(-1)
         expect((changed <= subject).all(), "Tokens outside the subject were changed.", actual=changed)
         expect((changed >= subject).all(), "Some of the subject's tokens were left as they were.", actual=changed)
 
     def test_size(self, answer, rng):
-        "the noise is Gaussian with mean 0 and the standard deviation asked for"
-        for std in (0.5, 3.0):
+        "the noise is Gaussian with mean 0 and the standard deviation asked for, whatever that of the embeddings is"
+        for std, scale in ((0.5, 1.0), (3.0, 0.2)):
             embeddings, subject = self.inputs(rng, 100, 100)
+            embeddings = scale * embeddings
             noisy = answer(embeddings, subject, std, rng)
             expect_shape(noisy, embeddings.shape)
             z = (noisy - embeddings)[subject] / std  # 20,000 numbers
@@ -76,6 +82,9 @@ class TestCorruptWithNoise:
         same, equal = torch.equal(first, again), torch.equal(first, other)
         expect(same, "The same seed gave other noise: something draws from elsewhere.", actual=same)
         expect(not equal, "Two seeds gave the same noise.", actual=equal)
+        once, again = (answer(embeddings, subject, 1.0, rng) for _ in range(2))
+        repeated = torch.equal(once, again)
+        expect(not repeated, "Two draws from one generator are the same draw.", actual=repeated)
 
     def test_no_noise(self, answer, rng):
         "no noise leaves everything; float64 stays float64"
@@ -92,6 +101,26 @@ class TestCorruptWithNoise:
         expect_raises(ValueError, answer, embeddings, subject, 1.0, rng)
 
 
+@contextlib.contextmanager
+def overheard(model, tokens, subject, embedding="hook_embed"):
+    """The different embeddings, drowned at the subject, that the runs inside go on with, read at the next block."""
+    behind, added = ("blocks.0", model.W_pos[: tokens.shape[1]]) if embedding == "hook_embed" else ("blocks.1", 0.0)
+    clean, seen = common.kept(model, tokens, [embedding])[embedding], []
+
+    def listen(module, inputs):
+        for copy in (inputs[0] - added).detach().split(len(tokens)):
+            if copy.shape != clean.shape or not torch.allclose(copy[~subject], clean[~subject], atol=1e-5):
+                continue
+            if not any(torch.allclose(copy, x, atol=1e-5) for x in (clean, *seen)):
+                seen.append(copy)
+
+    handle = model.get_submodule(behind).register_forward_pre_hook(listen)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
 class TestCausalTrace:
     exercise = "causal_trace"
 
@@ -104,12 +133,20 @@ class TestCausalTrace:
             positions = torch.stack([start[:, 0] + 1, drawn_positions(rng, tokens)])
             yield model, tokens, subject, names, positions, metric_of(tokens)
 
+    def traced(self, answer, reference, *case, embedding="hook_embed", **settings):
+        """The answer's result, and the reference's with the same noise, in whatever order the answer drew it."""
+        settings = {"std": 1.5, "n_draws": 1, "embedding": embedding} | settings
+        with overheard(*case[:3], embedding) as draws:
+            theirs = answer(*case, generator=torch.Generator().manual_seed(4), **settings)
+        with contextlib.ExitStack() as stack:
+            if len(draws) == settings["n_draws"]:
+                stack.enter_context(mock.patch.object(tracing, "corrupt_with_noise", side_effect=draws))
+            ours = reference(*case, generator=torch.Generator().manual_seed(4), **settings)
+        return theirs, ours
+
     def compare(self, answer, reference, rng, parts, *, kind="hook_mlp_out", which=slice(None), **settings):
-        settings = {"std": 1.5, "n_draws": 1} | settings
         for case in self.inputs(rng, kind, which):
-            theirs, ours = (
-                f(*case, generator=torch.Generator().manual_seed(4), **settings) for f in (answer, reference)
-            )
+            theirs, ours = self.traced(answer, reference, *case, **settings)
             for part in parts:
                 expect(isinstance(theirs, dict) and part in theirs, f"Return a dict with {part!r}.", actual=theirs)
                 expect_close(theirs[part], ours[part], note=f"The entry {part!r} differs", **CLOSE)
@@ -125,19 +162,45 @@ class TestCausalTrace:
     def test_embedding(self, answer, reference, rng):
         "noise at another hook point"
         for model, tokens, subject, names, positions, metric in self.inputs(rng, which=slice(1)):
-            theirs, ours = (
-                f(
-                    model, tokens, subject, names[-1:], positions[:1], metric, std=1.5, n_draws=1,
-                    generator=torch.Generator().manual_seed(4), embedding="blocks.0.hook_resid_post",
-                )
-                for f in (answer, reference)
+            theirs, ours = self.traced(
+                answer, reference, model, tokens, subject, names[-1:], positions[:1], metric,
+                embedding="blocks.0.hook_resid_post",
             )  # fmt: skip
             expect_close(theirs["noisy"], ours["noisy"], note="The entry 'noisy' differs", **CLOSE)
 
+    def test_noise(self, answer, rng):
+        "every draw is noise of its own on the clean embeddings, and the first is the same however many follow"
+        for model, tokens, subject, names, positions, metric in self.inputs(rng, which=slice(1)):
+            tokens, subject, positions = tokens.repeat(7, 1), subject.repeat(7, 1), positions.repeat(1, 7)
+            clean, found = common.kept(model, tokens, ["hook_embed"])["hook_embed"], []
+            for n_draws in (1, 3):
+                generator = torch.Generator().manual_seed(4)
+                with overheard(model, tokens, subject) as draws:
+                    answer(
+                        model, tokens, subject, names[:1], positions[:1], metric, std=1.5, n_draws=n_draws,
+                        generator=generator,
+                    )  # fmt: skip
+                found.append(draws)
+            if [len(draws) for draws in found] != [1, 3]:
+                continue  # drawn or stacked in another way: the values are compared above
+            for draw in found[1]:
+                added = (draw - clean) / 1.5
+                drowned = bool((added.abs() > 1e-4).any(-1)[subject].all())
+                expect(drowned, "Some of the subject's tokens have no noise.", actual=added)
+                # The mean of 252 squares has a standard error of 0.09.
+                size = added[subject].square().mean().item()
+                expect(
+                    abs(size - 1) < 0.5,
+                    f"In units of std, the noise of a draw has mean square {size:.2f}; it should be nearly 1 in each.",
+                    actual=size,
+                )
+            same = any(torch.allclose(found[0][0], draw, atol=1e-5) for draw in found[1])
+            expect(same, "With the same seed, the noise of a single draw is none of that of three.", actual=found[1])
+
     def test_window(self, answer, reference, rng):
         "windows of two and three layers, cut off at the ends"
-        self.compare(answer, reference, rng, ["restored"], which=slice(1), window=2)
         self.compare(answer, reference, rng, ["restored"], which=slice(1, 2), window=3)
+        self.compare(answer, reference, rng, ["restored"], which=slice(1), window=2)
 
     def test_no_noise(self, answer, rng):
         "without noise there is nothing to restore"
@@ -154,6 +217,15 @@ class TestCausalTrace:
             expect_shape(result["restored"], (len(names), 1, len(tokens)))
             expect_close(result["restored"][-1, 0], result["clean"], **CLOSE)
             common.expect_all_prompts(metric, tokens)
+
+    def test_embedding_restored(self, answer, rng):
+        "the embedding of the one drowned token, restored, brings all of it back"
+        for model, tokens, _, names, positions, metric in self.inputs(rng, which=slice(1)):
+            subject = torch.arange(tokens.shape[1]) == positions[0][:, None]
+            names = ["hook_embed", *names]
+            result = answer(model, tokens, subject, names, positions[:1], metric, std=1.5, n_draws=1, generator=rng)
+            expect_shape(result["restored"], (len(names), 1, len(tokens)))
+            expect_close(result["restored"][0, 0], result["clean"], **CLOSE)
 
     def test_refused(self, answer, rng):
         "a window of no layers, and no draws, are refused; the model is as it was"

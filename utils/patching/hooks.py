@@ -18,10 +18,10 @@ def run_with_hooks(
         model: Any module; its hook points are the names of ``model.named_modules()``.
         tokens: Its input, passed on as it is.
         hooks: Pairs of a name and a function that takes the submodule's output and returns what goes on in its place,
-            a tensor of the same shape.
+            a tensor of the same shape. The output itself is not written into.
 
     Returns:
-        What the model puts out.
+        What the model puts out. Gradients reach from it to what the hooks returned.
 
     Raises:
         ValueError: If a name is not a submodule, if a submodule did not run so that its hook never fired, or if a
@@ -61,6 +61,8 @@ def run_with_cache(
     model: nn.Module, tokens: Int[Tensor, "batch pos"], names: Sequence[str]
 ) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
     """Run ``model`` once and keep what some of its submodules put out on the way.
+
+    Whatever happens, no hook is left on the model afterwards.
 
     Args:
         model: Any module.

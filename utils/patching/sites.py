@@ -29,7 +29,8 @@ def patch_site(
         head: The one head that is patched, for an activation [batch, pos, head, ...]; all of it if None.
 
     Returns:
-        The patched run's output. ``source`` and the model stay as they are.
+        The patched run's output. ``source``, the model and what else reads the tensor at the hook point stay as they
+        are.
 
     Raises:
         ValueError: If ``source`` has not the shape of the activation, if a position or the head is outside it, or if a
@@ -72,7 +73,7 @@ def patch_sweep(
     """Patch each hook point at each position (or in each head), one site at a time, and measure every patched run.
 
     Many sites share one forward pass: the prompts are repeated, and every copy has its own patch. A pass takes as many
-    sites as ``max_rows`` allows.
+    sites as ``max_rows`` allows, of one hook point or of several.
 
     Args:
         model: Any module.

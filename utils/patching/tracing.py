@@ -62,7 +62,7 @@ def causal_trace(
         model: Any module.
         tokens: Prompts.
         subject: Which tokens the noise is added to.
-        names: Hook points [batch, pos, d], one for each layer, in their order.
+        names: Hook points [batch, pos, d], one for each layer, in their order; the embedding's may be among them.
         positions: For each column of the result, the position in every prompt that is restored.
         metric: From logits to a number for each prompt, such as the answer's probability.
         std: Standard deviation of the noise.
