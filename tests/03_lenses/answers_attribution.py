@@ -18,9 +18,7 @@ def refuse(components, answers, foils):
 
 
 @torch.no_grad()
-def attribute(
-    model, components, answers, foils, *, centre=True, gain=True, scale_of="total", sign=1, constant="both", eps=True
-):
+def attribute(model, components, answers, foils, *, centre=True, gain=True, scale_of="total", sign=1, constant="both"):
     """The attribution, with one thing or another done differently."""
     refuse(components, answers, foils)
     total, norm = sum(components.values()), model.ln_final
@@ -35,6 +33,8 @@ def attribute(
             return total.norm(dim=-1, keepdim=True)
         if scale_of == "bessel":
             return (total.var(-1, keepdim=True) + norm.eps).sqrt()
+        if scale_of == "no eps":
+            return total.std(-1, unbiased=False, keepdim=True)
         x = total if scale_of == "total" else x
         return (x.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
 
@@ -142,19 +142,33 @@ def bessels_correction(model, components, answers, foils):
 
 @wrong(
     "direct_logit_attribution",
+    "You divided by the standard deviation alone. The norm adds its `eps` to the variance before it takes the root, "
+    "which nobody notices on a long stream, and everybody on a very short one.",
+)
+def eps_forgotten(model, components, answers, foils):
+    return attribute(model, components, answers, foils, scale_of="no eps")
+
+
+@wrong(
+    "direct_logit_attribution",
     "Without gain and bias in the final norm your function fails: models are often loaded with both folded into "
     "the unembedding. The docstring says what stands for them then.",
 )
 def needs_a_gain(model, components, answers, foils):
     refuse(components, answers, foils)
     if not hasattr(model.ln_final, "w"):
-        raise AttributeError("'LayerNorm' object has no attribute 'w'")
+        raise AttributeError("'FoldedNorm' object has no attribute 'w'")
     return attribute(model, components, answers, foils)
 
 
 @right("direct_logit_attribution")
-def by_differences_of_the_lens(model, components, answers, foils):
-    return attribute(model, components, answers, foils)
+@torch.no_grad()
+def constant_as_what_is_left(model, components, answers, foils):
+    found = attribute(model, components, answers, foils)
+    logits = model.ln_final(sum(components.values())[None])[0] @ model.unembed.W_U + model.unembed.b_U
+    rows = torch.arange(len(answers))
+    shares = sum(value for name, value in found.items() if name != "constant")
+    return found | {"constant": logits[rows, answers] - logits[rows, foils] - shares}
 
 
 @right("direct_logit_attribution")

@@ -94,6 +94,15 @@ def the_rest_ablated(read, resid, directions):
 
 @wrong(
     "direction_influence",
+    "You changed the stream's shape before you gave it to the reader. The rest of a model is a reader too, and looks "
+    "along the positions of each text: it has to get [batch, pos, d_model] as it came.",
+)
+def texts_torn_apart(read, resid, directions):
+    return influence(read, resid.reshape(-1, resid.shape[-1]), directions)
+
+
+@wrong(
+    "direction_influence",
     "No gradient reaches the directions. The next exercise climbs along it.",
 )
 def graph_cut(read, resid, directions):
@@ -134,12 +143,13 @@ def refuse_number(n_directions, resid):
 
 
 def climb(read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlier=True, unit=True):
-    """Gradient ascent, with one thing or another done differently."""
+    """Gradient ascent, with one thing or another done differently; ``earlier`` may be "last" for the last one alone."""
     refuse_number(n_directions, resid)
     basis = resid.new_zeros(0, resid.shape[-1])
 
     def project(v):
-        return v - (basis @ v) @ basis if earlier else v
+        found = basis[-1:] if earlier == "last" else basis
+        return v - (found @ v) @ found if earlier else v
 
     for _ in range(n_directions):
         v = project(torch.randn(resid.shape[-1], generator=generator, dtype=resid.dtype))
@@ -170,6 +180,24 @@ def downhill(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
 )
 def the_same_hill_again(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
     return climb(read, resid, n_directions, n_steps, lr, generator, earlier=False)
+
+
+@wrong(
+    "causal_basis",
+    "Each of your directions is at right angles to the one before it, and the third may be the first again. Keep away "
+    "from all that have been found.",
+)
+def away_from_the_last_one_only(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, earlier="last")
+
+
+@wrong(
+    "causal_basis",
+    "Your starts do not come from the generator that you were given, so that nobody can repeat the search, or repeat "
+    "it from other starts.",
+)
+def starts_from_elsewhere(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, torch.Generator().manual_seed(987654321))
 
 
 @wrong(

@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch.distributions import Categorical, kl_divergence
 
 from utils.course.catalogue import right, wrong
 
@@ -71,6 +72,16 @@ def bad_ids_bent(logits, target):
 )
 def share_of_the_vocabulary(logits, target):
     return (logits > target_logits(logits, target)).double().mean(-1)
+
+
+@wrong(
+    "lens_rank",
+    "You took the softmax before you counted. It keeps the order only until probabilities round to 0: tokens far from "
+    "the top then tie, and a target among them comes out too high. Count in the logits.",
+)
+def counted_in_probabilities(logits, target):
+    p = logits.softmax(-1)
+    return (p > target_logits(p, target)).sum(-1)
 
 
 @right("lens_rank")
@@ -225,6 +236,17 @@ def logarithms_of_probabilities(logits, final_logits):
     refuse_different_sizes(logits, final_logits)
     p, q = final_logits.softmax(-1), logits.softmax(-1)
     return (p * (p.log() - q.log())).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "Where one of the lens's probabilities rounds to 0, your divergence is infinite (`kl_divergence` of "
+    "torch.distributions sets it so). The logits are finite, and so is the answer: stay with log-probabilities.",
+)
+def infinite_where_a_probability_rounds_to_zero(logits, final_logits):
+    refuse_different_sizes(logits, final_logits)
+    final, lens = Categorical(logits=final_logits), Categorical(logits=logits)
+    return kl_divergence(final, lens)
 
 
 @wrong(

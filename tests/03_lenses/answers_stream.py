@@ -185,6 +185,15 @@ def output_bias_in_every_head(model, tokens):
 
 @wrong(
     "residual_components",
+    "You divided the layer's output bias among its heads. The parts still sum to the stream, and each head's says "
+    "something that is not so: the bias is added once, whatever the heads do, and is a part of its own.",
+)
+def output_bias_shared_among_heads(model, tokens):
+    return components(model, tokens, lambda z, attn, h: z[:, :, h] @ attn.W_O[h] + attn.b_O / z.shape[2], bias=False)
+
+
+@wrong(
+    "residual_components",
     "You divided the layer's attention output evenly among its heads. It sums to the right total, and says "
     "nothing about any head: each writes through its own part of W_O.",
 )
@@ -226,6 +235,16 @@ def stream_in_place_of_the_mlp(model, tokens):
     "says what such a model returns.",
 )
 def every_block_has_an_mlp(model, tokens):
+    parts, cache = components(model, tokens), cache_of(model, tokens)
+    return parts | {f"mlp {layer}": cache[f"blocks.{layer}.hook_mlp_out"] for layer in range(len(model.blocks))}
+
+
+@wrong(
+    "residual_components",
+    "For a model of attention alone you return 'mlp' parts of zeros. It has no MLPs, and so no such parts: a name in "
+    "the dict says that there is something.",
+)
+def zeros_for_mlps_that_are_not_there(model, tokens):
     parts = components(model, tokens)
     if model.cfg.attn_only:
         parts |= {f"mlp {layer}": torch.zeros_like(parts["embed"]) for layer in range(len(model.blocks))}

@@ -55,6 +55,21 @@ class IdentityOnTop(Translators):
 
 @wrong(
     "TunedLens",
+    "A starts as the identity, and h is not added: a new lens is the identity all the same, but what you call A is "
+    "I + A here. The form asked for is h + h A + b, with an A that holds only the difference.",
+)
+class IdentityInsteadOfTheResidual(Translators):
+    def __init__(self, n_sites, d_model):
+        super().__init__(n_sites, d_model)
+        self.A = nn.Parameter(torch.eye(d_model).repeat(n_sites, 1, 1))
+
+    def forward(self, stack):
+        self.refuse(stack)
+        return einsum(stack, self.A, "site ... d, site d e -> site ... e") + self.bias(stack)
+
+
+@wrong(
+    "TunedLens",
     "A new lens of yours is random. Training would have to undo that first, and a short training would not get "
     "below the logit lens for that reason alone.",
 )
@@ -98,7 +113,7 @@ class FirstMapForAll(Translators):
 class BiasNotAdded(Translators):
     def forward(self, stack):
         self.refuse(stack)
-        return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e") + 0 * self.bias(stack)
+        return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e")
 
 
 @wrong(
@@ -152,11 +167,25 @@ def refuse_wrong_lens(lens, stack):
         raise ValueError("one translator for each site but the last")
 
 
-def train(lens, model, stack, n_steps, n_rows, lr, generator, *, loss_of=None, rate=None, draw=None):
+def train(
+    lens,
+    model,
+    stack,
+    n_steps,
+    n_rows,
+    lr,
+    generator,
+    *,
+    loss_of=None,
+    rate=None,
+    draw=None,
+    adam=torch.optim.Adam,
+    fresh=True,
+):
     """The training loop, with one thing or another done differently."""
     refuse_wrong_lens(lens, stack)
     rows, losses = stack.detach().flatten(1, 2), []
-    optimizer = torch.optim.Adam(lens.parameters(), lr=lr)
+    optimizer = adam(lens.parameters(), lr=lr)
     for step in range(n_steps):
         drawn = (draw or torch.randint)(rows.shape[1], (n_rows,), generator=generator)
         final = logit_lens(model, rows[-1, drawn]).detach()
@@ -164,7 +193,9 @@ def train(lens, model, stack, n_steps, n_rows, lr, generator, *, loss_of=None, r
         loss = loss_of(guess, final) if loss_of else lens_kl(guess, final).mean(-1)
         losses.append(loss.detach())
         optimizer.param_groups[0]["lr"] = rate(step) if rate else lr * (1 - step / n_steps)
-        lens.A.grad, lens.b.grad = torch.autograd.grad(loss.sum(), [lens.A, lens.b])
+        if fresh:
+            optimizer.zero_grad()
+        loss.sum().backward(inputs=[lens.A, lens.b])
         optimizer.step()
     return torch.stack(losses)
 
@@ -200,6 +231,24 @@ def top_token_as_target(lens, model, stack, *, n_steps, n_rows, lr, generator):
 )
 def constant_learning_rate(lens, model, stack, *, n_steps, n_rows, lr, generator):
     return train(lens, model, stack, n_steps, n_rows, lr, generator, rate=lambda step: lr)
+
+
+@wrong(
+    "train_tuned_lens",
+    "Your gradients pile up: what a step leaves in `.grad`, the next one adds to. Each step is to follow the gradient "
+    "of its own rows.",
+)
+def gradients_piled_up(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, fresh=False)
+
+
+@wrong(
+    "train_tuned_lens",
+    "Your optimiser also shrinks the weights in every step, as AdamW does unless told otherwise. Here that pulls the "
+    "lens back to the logit lens, whatever the loss says. Adam is asked for.",
+)
+def weights_decay(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, adam=torch.optim.AdamW)
 
 
 @wrong(

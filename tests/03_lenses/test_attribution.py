@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from utils.course.checking import Mismatch, expect, expect_close, expect_raises, expect_shape
 from utils.course.paths import load_file
@@ -26,6 +27,18 @@ def as_dict(result):
     if not isinstance(result, dict) or not result:
         raise Mismatch("Return a dict of contributions by name.", actual=type(result).__name__)
     return result
+
+
+class FoldedNorm(nn.Module):
+    """A layer norm as it is when gain and bias have been folded into the unembedding."""
+
+    def __init__(self, eps):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x):
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + self.eps).sqrt()
 
 
 class TestDirectLogitAttribution:
@@ -73,6 +86,14 @@ class TestDirectLogitAttribution:
             dict(as_dict(answer(model, parts, answers, foils))), reference(model, parts, answers, foils), **SUMS
         )
 
+    def test_short_stream(self, answer, reference, rng):
+        "a stream so short that the norm's eps is as large as its variance"
+        model, parts, answers, foils = self.case(rng, ENDS[0])
+        short = {name: 0.002 * (value - 1.0) for name, value in parts.items()}
+        expect_close(
+            dict(as_dict(answer(model, short, answers, foils))), reference(model, short, answers, foils), **SUMS
+        )
+
     def test_linear_in_the_parts(self, answer, rng):
         "two components merged into one: their contributions add, and the others stay"
         model, parts, answers, foils = self.case(rng, ENDS[0])
@@ -94,7 +115,7 @@ class TestDirectLogitAttribution:
     def test_folded_norm(self, answer, reference, rng):
         "a model whose final norm has been folded away: no gain, no bias"
         model, parts, answers, foils = self.case(rng, ENDS[1])
-        del model.ln_final.w, model.ln_final.b
+        model.ln_final = FoldedNorm(model.ln_final.eps)
         expect_close(
             dict(as_dict(answer(model, parts, answers, foils))), reference(model, parts, answers, foils), **SUMS
         )

@@ -51,6 +51,16 @@ class TestDirectionInfluence:
             directions = torch.randn(n, shape[-1], generator=rng, dtype=torch.float64)
             expect_close(answer(read, resid, directions), reference(read, resid, directions))
 
+    def test_reader_of_texts(self, answer, reference, rng):
+        "a reader that looks along the positions of a text, as a model does, gets the stream in its shape"
+        linear = random_reader(rng, 5, 7)
+        resid, directions = stream(rng, 3, 4, 5), torch.randn(2, 5, generator=rng, dtype=torch.float64)
+
+        def read(resid):
+            return linear(resid.cumsum(dim=1))
+
+        expect_close(answer(read, resid, directions), reference(read, resid, directions))
+
     def test_length_and_sign(self, answer, rng):
         "a direction counts as a direction: its length and sign do not matter"
         read, resid = random_reader(rng, 5, 7), stream(rng, 9, 5)
@@ -144,12 +154,30 @@ class TestCausalBasis:
         )
 
     def test_stream_of_texts(self, answer, rng):
-        "a stream [batch, pos, d_model] is as good as a list of vectors"
+        "a stream [batch, pos, d_model] is as good as a list of vectors, and its mean counts nothing"
         read, planted = planted_reader(rng)
-        basis = answer(read, white_stream(rng, 100, 12).reshape(20, 5, 12), 2, **self.settings(rng))
+        far_away = 5.0 * torch.linalg.svd(planted).Vh[-1]  # along this direction, nobody reads
+        resid = white_stream(rng, 100, 12).reshape(20, 5, 12) + far_away
+        basis = answer(read, resid, 2, **self.settings(rng))
         expect_shape(basis, (2, 12))
         cosines = (basis * planted[:2]).sum(-1).abs()
         expect((cosines > 0.85).all(), "The first directions are not those that are read.", actual=cosines)
+
+    def test_starts(self, answer, rng):
+        "the starts come from the generator: the same starts lead to the same directions, others to others"
+        read, resid = random_reader(rng, 8, 7), stream(rng, 12, 8)
+        same, again, other = (
+            answer(read, resid, 2, n_steps=1, lr=0.01, generator=torch.Generator().manual_seed(seed))
+            for seed in (1, 1, 2)
+        )
+        for basis in (same, again, other):
+            expect_shape(basis, (2, 8))
+        expect_close(again, same, note="Twice the same generator, and two different results")
+        expect(
+            (other - same).abs().max() > 0.01,
+            "With other starts and one short step, the directions should be others.",
+            actual=other - same,
+        )
 
     def test_bad_number(self, answer, rng):
         "no directions, or more than there are dimensions, are refused"

@@ -53,6 +53,12 @@ class TestLensRank:
         for other in (logits + 50.0, 0.01 * logits, logits.softmax(-1), logits - 1e4):
             expect_close(answer(other, target), ranks, note="The order of the logits is the same, and the rank is not")
 
+    def test_unlikely(self, answer, reference, rng):
+        "the order also counts among tokens whose probabilities round to 0"
+        logits = 300.0 * logits_of(rng, 4, 9)
+        for target in (logits.argmin(-1), logits.argsort(-1)[:, 2]):
+            expect_close(answer(logits, target), reference(logits, target))
+
     def test_bad_targets(self, answer, rng):
         "an id outside the vocabulary is refused"
         for bad in (-1, 7):

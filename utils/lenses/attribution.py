@@ -79,7 +79,7 @@ def head_logit_attribution_by_position(
         answers, foils: Token ids, one each for each text.
 
     Returns:
-        Contributions in logits; a row sums to the head's direct logit attribution at q.
+        Contributions in logits, detached from the graph; a row sums to the head's direct logit attribution at q.
 
     Raises:
         ValueError: If the model has no such ``layer`` or ``head``.

@@ -68,7 +68,7 @@ def causal_basis(
         generator: Draws the starts.
 
     Returns:
-        Orthonormal directions, the most influential first, detached.
+        Orthonormal directions with the dtype of ``resid``, the most influential first, detached.
 
     Raises:
         ValueError: If ``n_directions`` is not between 1 and d_model.

@@ -56,7 +56,8 @@ def residual_components(
     Returns:
         By name, in the order in which they are added: "embed", "pos_embed", then for each layer l "head l.0",
         "head l.1" … (without the layer's output bias), "b_O l" (the same at every position) and "mlp l" (with its
-        biases; attention-only models have none). All are [batch, pos, d_model] and detached from the graph.
+        biases; attention-only models, ``model.cfg.attn_only``, have none). All are [batch, pos, d_model] and detached
+        from the graph.
 
     Raises:
         ValueError: If ``tokens`` is not a matrix [batch, pos].

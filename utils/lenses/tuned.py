@@ -70,7 +70,8 @@ def train_tuned_lens(
 
     Args:
         lens: A ``TunedLens`` for all sites but the last.
-        model: The model that the stack comes from. Its weights stay as they are, and get no gradients.
+        model: The model that the stack comes from. Its weights stay as they are, ``requires_grad`` included, and get
+            no gradients.
         stack: What ``residual_stack`` returns.
         n_steps: Number of steps.
         n_rows: Rows for each step.
