@@ -114,7 +114,7 @@ def always_on_the_cpu(n_ctx, *, device="cpu"):
 @wrong(
     "causal_mask",
     "Your mask is right for every sensible n_ctx, but 0 gives an empty mask that only causes trouble much "
-    "later, and a negative number an error about something else. The docstring names the error to raise.",
+    "later. The docstring says which sizes to refuse, and with which error.",
 )
 def nothing_refused(n_ctx, *, device="cpu"):
     return torch.full((n_ctx, n_ctx), -torch.inf, device=device).triu(1)
@@ -189,8 +189,8 @@ def over_everything(scores):
 
 @wrong(
     "softmax_rows",
-    "You subtract the largest score of the whole tensor from every row. A row that lies far below it is "
-    "then pushed out of range altogether, and its weights become 0 / 0. Which maximum belongs to a row?",
+    "You subtract one maximum, that of a whole tensor or matrix, from many rows. A row that lies far below "
+    "it is then pushed out of range altogether, and its weights become 0 / 0. Which maximum belongs to a row?",
 )
 def one_shift_for_all(scores):
     weights = (scores - scores.max()).exp()
@@ -244,6 +244,15 @@ def always_float32(scores):
     return torch.softmax(scores.float(), dim=-1)
 
 
+@wrong(
+    "softmax_rows",
+    "You compute in float64, which is careful, and hand float64 back, also where float32 came in: the next "
+    "product with float32 values is an error. Return the dtype of the scores.",
+)
+def always_float64(scores):
+    return torch.softmax(scores.double(), dim=-1)
+
+
 @right("softmax_rows")
 def library_softmax(scores):
     return F.softmax(scores, dim=-1)
@@ -286,7 +295,8 @@ def scaled_by_d_model(resid, W_Q, W_K, b_Q, b_K):
 
 @wrong(
     "attention_scores",
-    "You divide by d_head itself and not by its square root, so that larger heads get scores that are ever more alike.",
+    "You divide by d_head itself (or by its square root twice), so that larger heads get scores that are ever "
+    "more alike. The square root, once, is enough.",
 )
 def scaled_by_d_head(resid, W_Q, W_K, b_Q, b_K):
     return unscaled(resid, W_Q, W_K, b_Q, b_K) / W_Q.shape[-1]
@@ -414,9 +424,9 @@ def masked_too_late(resid, W_Q, W_K, b_Q, b_K):
 
 @wrong(
     "attention_pattern",
-    "You mask after the softmax and rescale the rows. On paper that is right, but where the future has by "
-    "far the largest score, the softmax leaves the past nothing, and rescaling divides 0 by 0. The mask "
-    "has to act on the scores.",
+    "You mask after the exponentials and rescale the rows. On paper that is right, but where the future has "
+    "by far the largest score, nothing is left of the past, and rescaling divides 0 by 0. The mask has to act "
+    "on the scores.",
 )
 def masked_and_rescaled(resid, W_Q, W_K, b_Q, b_K):
     visible = softmax_rows(attention_scores(resid, W_Q, W_K, b_Q, b_K)).tril()
@@ -460,6 +470,27 @@ def scaled_twice(resid, W_Q, W_K, b_Q, b_K):
 def weak_mask(resid, W_Q, W_K, b_Q, b_K):
     scores = attention_scores(resid, W_Q, W_K, b_Q, b_K)
     return softmax_rows(scores + torch.full_like(scores, -1e4).triu(1))
+
+
+@wrong(
+    "attention_pattern",
+    "You fill the future with a finite number in place of -inf. However low, it is a score like any other: "
+    "where a row's own scores are lower still, the future gets the weight.",
+)
+def filled_with_minus_a_billion(resid, W_Q, W_K, b_Q, b_K):
+    scores = attention_scores(resid, W_Q, W_K, b_Q, b_K)
+    return softmax_rows(scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -1e9))
+
+
+@wrong(
+    "attention_pattern",
+    "You know the future by the zeros that `tril` leaves among the scores. A score of exactly 0 in the past "
+    "is then masked as well, and a head whose weights are zero gives NaN. Positions decide what is masked, "
+    "not values.",
+)
+def zeros_are_masked(resid, W_Q, W_K, b_Q, b_K):
+    scores = attention_scores(resid, W_Q, W_K, b_Q, b_K).tril()
+    return softmax_rows(scores.masked_fill(scores == 0, -torch.inf))
 
 
 @wrong("attention_pattern", "Your mask hides the past and shows the future: it is transposed.")
@@ -784,6 +815,16 @@ def interleaved(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
 def scaled_by_all_heads(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
     shrink = len(W_Q) ** -0.5
     return multi_head_attention(resid, W_Q * shrink, W_K, W_V, W_O, b_Q * shrink, b_K, b_V, b_O)
+
+
+@wrong(
+    "multi_head_attention",
+    "The scores are divided by the square root of d_model // n_heads. In many models that is the width of a "
+    "head; here d_head is a size of its own, the last one of W_Q.",
+)
+def scaled_by_a_share_of_the_stream(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    factor = math.sqrt(W_Q.shape[-1] / max(1, resid.shape[-1] // len(W_Q)))
+    return multi_head_attention(resid, W_Q * factor, W_K, W_V, W_O, b_Q * factor, b_K, b_V, b_O)
 
 
 @wrong("multi_head_attention", "No head of yours is masked: all of them see the future.")

@@ -36,6 +36,17 @@ class EpsOutsideRoot(LayerNorm):
         return centred / (centred.pow(2).mean(dim=-1, keepdim=True).sqrt() + self.eps) * self.w + self.b
 
 
+@wrong(
+    "LayerNorm",
+    "You divide by `std() + eps`, as a well-known annotated transformer does. That differs from the formula "
+    "twice: `std` divides by d_model - 1, and eps stands outside the root.",
+)
+class SampleDeviationPlusEps(LayerNorm):
+    def forward(self, resid):
+        centred = resid - resid.mean(dim=-1, keepdim=True)
+        return centred / (resid.std(dim=-1, keepdim=True) + self.eps) * self.w + self.b
+
+
 @wrong("LayerNorm", "Your eps is 1e-5 whatever the config says. Which field of `cfg` holds it?")
 class FixedEps(LayerNorm):
     def forward(self, resid):
@@ -246,6 +257,30 @@ class WideStart(MLP):
         super().__init__(cfg)
         self.W_in = nn.Parameter(torch.randn(cfg.d_model, cfg.d_mlp))
         self.W_out = nn.Parameter(torch.randn(cfg.d_mlp, cfg.d_model))
+
+
+@wrong(
+    "MLP",
+    "0.02 is the variance of your matrices; it should be the standard deviation, the number that a standard "
+    "normal matrix is multiplied with. As it is, they start seven times too wide.",
+)
+class VarianceForDeviation(MLP):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.W_in = nn.Parameter(0.02**0.5 * torch.randn(cfg.d_model, cfg.d_mlp))
+        self.W_out = nn.Parameter(0.02**0.5 * torch.randn(cfg.d_mlp, cfg.d_model))
+
+
+@wrong(
+    "MLP",
+    "Every MLP of yours starts with the same numbers, because the random seed is set anew when one is made. "
+    "Seeding is the business of whoever trains.",
+)
+class SeededStart(MLP):
+    def __init__(self, cfg):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(cfg)
 
 
 @wrong(
@@ -612,6 +647,25 @@ class LogProbabilities(Transformer):
 class LastPositionOnly(Transformer):
     def forward(self, tokens):
         return super().forward(tokens)[:, -1]
+
+
+@wrong(
+    "Transformer",
+    "A text that is too long is cut to its first n_ctx tokens, and the caller gets fewer rows of logits than "
+    "tokens, without a word. There is no position beyond n_ctx: let it be an error.",
+)
+class CutToContext(Transformer):
+    def forward(self, tokens):
+        return super().forward(tokens[:, : len(self.pos_embed["W_pos"])])
+
+
+@wrong("Transformer", "b_U is missing: it is added to the logits of every position.")
+class NoUnembeddingBias(Transformer):
+    def forward(self, tokens):
+        resid = embed(tokens, self.embed["W_E"]) + positional_embed(tokens, self.pos_embed["W_pos"])
+        for block in self.blocks:
+            resid = block(resid)
+        return self.ln_final(resid) @ self.unembed["W_U"]
 
 
 @wrong("Transformer", "Two blocks are run whatever cfg.n_layers says.")

@@ -68,8 +68,8 @@ def merges_across_words(text, n_merges):
 
 @wrong(
     "bpe_train",
-    "The space before a word is lost: your words carry no marker, so the tokens could not "
-    "be joined back into a text. Every word except the first begins with Ġ.",
+    "The space before a word is lost: no piece of yours holds the marker. Every word except the "
+    "first begins with Ġ, which is a piece like any other and is merged like any other.",
 )
 def forgets_the_marker(text, n_merges):
     return learn(text.split(), n_merges)
@@ -105,6 +105,36 @@ def first_met_wins(text, n_merges):
 )
 def last_sorted_wins(text, n_merges):
     return learn(marked_words(text), n_merges, choose=lambda pairs: max(pairs, key=lambda p: (pairs[p], p)))
+
+
+@wrong(
+    "bpe_train",
+    "Of several pairs with the same count you take the one whose joined text sorts first. The pairs "
+    "themselves are compared, as tuples: ('x', 'z') comes before ('xm', 'a'), although 'xma' comes before 'xz'.",
+)
+def ties_by_joined_text(text, n_merges):
+    return learn(marked_words(text), n_merges, choose=lambda pairs: min(pairs, key=lambda p: (-pairs[p], "".join(p))))
+
+
+@wrong(
+    "bpe_train",
+    "Pairs that overlap are counted once: in the run 'a a a' you see one pair, as `str.count` does. Two pieces "
+    "count as a pair wherever they stand side by side, here twice.",
+)
+def counts_without_overlaps(text, n_merges):
+    if n_merges < 0:
+        raise ValueError("n_merges must not be negative")
+    words, merges = [list(word) for word in marked_words(text)], []
+    for _ in range(n_merges):
+        pairs = Counter()
+        for pieces in words:
+            for pair in set(zip(pieces, pieces[1:], strict=False)):
+                pairs[pair] += len(pieces) - len(merge_from_left(pieces, pair))
+        if not pairs:
+            break
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        words = [merge_from_left(pieces, merges[-1]) for pieces in words]
+    return merges
 
 
 def merge_text(pieces, pair):
@@ -348,7 +378,7 @@ def first_sequence_only(tokens, W_E):
 
 @wrong(
     "embed",
-    "The values are right, but no gradient reaches W_E, so it could never be trained. "
+    "No gradient reaches W_E, so it could never be trained. "
     "(`from_pretrained` freezes its table unless told otherwise; `detach` and `.data` cut the "
     "graph too.)",
 )

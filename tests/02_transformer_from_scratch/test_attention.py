@@ -130,7 +130,12 @@ class TestSoftmaxRows:
         "weights along the last dimension, for scores of two, three and four dimensions"
         for shape in ((3, 5), (2, 4, 6), (2, 3, 5, 4), (1, 1)):
             scores = normal(rng, *shape)
-            expect_close(answer(scores), reference(scores))
+            expect_close(answer(scores), reference(scores), dtype=True)
+
+    def test_small_weights(self, answer, reference, rng):
+        "a small weight is not zero: shares are right down to a millionth of a millionth"
+        scores = normal(rng, 3, 6) - 5.0 * torch.arange(6)
+        expect_close(answer(scores), reference(scores), rtol=1e-4, atol=1e-18)
 
     def test_zero_is_a_score(self, answer, reference, rng):
         "a score of exactly zero is a score like any other"
@@ -260,18 +265,29 @@ class TestAttentionPattern:
         inputs = head_inputs(rng, **SIZES[1])
         before = answer(*arguments(inputs, SCORES))
         expect_shape(before, (4, 6, 6))
-        inputs["resid"] = torch.cat([inputs["resid"][:, :4], normal(rng, 4, 2, 5)], dim=1)
+        inputs["resid"] = torch.cat([inputs["resid"][:, :4], 1e10 * normal(rng, 4, 2, 5)], dim=1)
         after = answer(*arguments(inputs, SCORES))
         expect_close(
             after[:, :4],
             before[:, :4],
-            note="The last two of six positions were replaced, and earlier rows of the pattern changed",
+            note="The last two of six positions were replaced by very long vectors, and earlier rows changed",
         )
 
     def test_large_scores(self, answer, reference, rng):
         "scores of tens of thousands in the future leave no trace"
         inputs = arguments(huge_head_inputs(rng), SCORES)
         expect_close(answer(*inputs), reference(*inputs), atol=0.05)  # rounding may move shares of a tie
+
+    def test_equal_scores(self, answer, rng):
+        "equal scores share the weight equally, be they zero or far below it"
+        inputs = {"resid": normal(rng, 2, 6, 5), "W_Q": torch.zeros(5, 4), "W_K": torch.zeros(5, 4)}
+        inputs |= {"b_Q": torch.tensor([2.0, 0.0, 0.0, 0.0]), "b_K": torch.zeros(4)}
+        inputs["resid"][..., 0] = 1.0
+        shares = (torch.ones(6, 6).tril() / torch.arange(1, 7)[:, None]).expand(2, 6, 6)
+        for score in (0.0, -2e10):
+            inputs["W_K"][0, 0] = score
+            note = f"All scores are {score:g} here, so each position should share its weight equally"
+            expect_close(answer(*arguments(inputs, SCORES)), shares, note=note)
 
     def test_dtype_and_layout(self, answer, reference, rng):
         "float64 stays float64, and the memory layout does not matter"
@@ -423,6 +439,13 @@ class TestAttentionHead:
             note="With W_Q, b_Q and b_V zero all scores "
             "are equal, and each position should write the mean of resid @ W_V @ W_O up to itself",
         )
+        inputs |= {"b_Q": torch.ones(3), "W_K": torch.zeros(7, 3), "b_K": torch.full((3,), -1e10)}
+        expect_close(
+            answer(*arguments(inputs, HEAD)),
+            means,
+            note="All scores are equal here and far below zero, and each position should write the mean of "
+            "resid @ W_V @ W_O up to itself",
+        )
 
     def test_value_bias(self, answer, rng):
         "the value bias passes through every pattern unchanged"
@@ -446,12 +469,12 @@ class TestAttentionHead:
         inputs = head_inputs(rng, **SIZES[1])
         before = answer(*arguments(inputs, HEAD))
         expect_shape(before, (4, 6, 5))
-        inputs["resid"] = torch.cat([inputs["resid"][:, :4], normal(rng, 4, 2, 5)], dim=1)
+        inputs["resid"] = torch.cat([inputs["resid"][:, :4], 1e10 * normal(rng, 4, 2, 5)], dim=1)
         after = answer(*arguments(inputs, HEAD))
         expect_close(
             after[:, :4],
             before[:, :4],
-            note="The last two of six positions were replaced, and outputs at earlier positions changed",
+            note="The last two of six positions were replaced by very long vectors, and earlier outputs changed",
         )
 
     def test_dtype_and_layout(self, answer, reference, rng):
@@ -510,6 +533,20 @@ class TestMultiHeadAttention:
             inputs = arguments(layer_inputs(rng, **sizes), LAYER)
             expect_close(answer(*inputs), reference(*inputs))
 
+    def test_equal_scores(self, answer, rng):
+        "heads whose scores are all equal, and far below zero, write the mean of the values so far"
+        inputs = layer_inputs(rng, **self.sizes[0])
+        inputs |= {name: torch.zeros_like(inputs[name]) for name in ("W_Q", "W_K", "b_V")}
+        inputs |= {"b_Q": torch.ones(4, 3), "b_K": torch.full((4, 3), -1e10)}
+        values = sum(inputs["resid"] @ W_V @ W_O for W_V, W_O in zip(inputs["W_V"], inputs["W_O"], strict=True))
+        expect_close(
+            answer(*arguments(inputs, LAYER)),
+            values.cumsum(dim=1) / torch.arange(1, 6)[:, None] + inputs["b_O"],
+            note="Where all scores are equal, each head should write the mean of resid @ W_V @ W_O up to each position",
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
     def test_sum_of_heads(self, answer, rng):
         "a layer is the sum of the layers that each have one of its heads"
         inputs = layer_inputs(rng, **self.sizes[1])
@@ -533,12 +570,12 @@ class TestMultiHeadAttention:
         inputs = layer_inputs(rng, **self.sizes[1])
         before = answer(*arguments(inputs, LAYER))
         expect_shape(before, (4, 6, 5))
-        inputs["resid"] = torch.cat([inputs["resid"][:, :4], normal(rng, 4, 2, 5)], dim=1)
+        inputs["resid"] = torch.cat([inputs["resid"][:, :4], 1e10 * normal(rng, 4, 2, 5)], dim=1)
         after = answer(*arguments(inputs, LAYER))
         expect_close(
             after[:, :4],
             before[:, :4],
-            note="The last two of six positions were replaced, and outputs at earlier positions changed",
+            note="The last two of six positions were replaced by very long vectors, and earlier outputs changed",
         )
 
     def test_dtype_and_layout(self, answer, reference, rng):

@@ -18,7 +18,7 @@ STEPS = 150
 
 
 class FlippedAttention(Attention):
-    """Attention with the mask as the lecture slides print it: 0 where i <= j."""
+    """Attention with the mask as some lecture slides print it: 0 where i <= j."""
 
     def forward(self, resid):
         out = self.b_O
@@ -76,7 +76,7 @@ def test_a_causal_model_loses_nothing_when_the_future_is_withheld(models, corpus
     assert prefix_loss(models["causal"], few) == pytest.approx(whole_loss(models["causal"], few), abs=1e-4)
 
 
-def test_the_slides_mask_gives_a_better_loss_and_no_predictions(models, corpus):
+def test_the_flipped_mask_gives_a_better_loss_and_no_predictions(models, corpus):
     few = corpus[1][:8]
     assert whole_loss(models["flipped"], few) < 0.5 * whole_loss(models["causal"], few)
     assert prefix_loss(models["flipped"], few) > math.log(CFG.d_vocab)

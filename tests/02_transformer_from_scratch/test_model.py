@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from utils.course.checking import expect, expect_close, expect_same_gradients, expect_shape
+from utils.course.checking import AnswerRaised, expect, expect_close, expect_same_gradients, expect_shape
 from utils.models.config import TransformerConfig
 
 CFG = TransformerConfig(d_model=6, n_layers=2, n_heads=3, d_head=4, d_mlp=10, n_ctx=7, d_vocab=11)
@@ -76,13 +76,22 @@ def expect_same_parameter_gradients(theirs, ours, inputs, rng):
 def expect_initial_matrix(state, name):
     std, mean = state[name].std().item(), state[name].mean().item()
     side = "narrower" if std < 0.02 else "wider"
+    # So that a diagnosis can tell these starts from others: zeros, 0.02 taken for the variance, standard normal.
+    known = [size for size in (0.0, 0.02**0.5, 1.0) if abs(std - size) <= 0.05 * size and abs(mean) <= 0.2 * size]
     expect(
         0.017 < std < 0.023,
         f"{name} starts {side} than it should: normal with standard deviation 0.02.",
+        actual=f"{name} {side} {known}",
         returned=f"standard deviation {std:.3f}",
         expected="standard deviation 0.020",
     )
     expect(abs(mean) < 0.003, f"{name} should start with mean 0.", returned=f"mean {mean:.3f}", expected="mean 0.000")
+    largest = state[name].abs().max().item()
+    expect(
+        largest > 0.05,  # of 3600 normal numbers some 45 are
+        f"{name} has the right standard deviation, but no large entries: this is not a normal distribution.",
+        returned=f"largest entry {largest:.3f}",
+    )
 
 
 class TestLayerNorm:
@@ -159,6 +168,11 @@ class TestMLP:
             expect_initial_matrix(state, name)
         for name in ("b_in", "b_out"):
             expect_close(state[name], torch.zeros_like(state[name]), note=f"{name} should start at zero")
+        expect(
+            not torch.equal(answer(cfg).state()["W_in"], state["W_in"]),
+            "Two MLPs made one after the other start with the same numbers; each draws its own.",
+            actual="the same twice",
+        )
 
     def test_values(self, answer, reference, rng):
         "the same values with random weights and biases"
@@ -319,6 +333,16 @@ class TestTransformer:
         for batch, n_pos in ((1, 1), (2, 4)):
             tokens = token_ids(CFG, rng, n_pos=n_pos, batch=batch)
             expect_close(theirs(tokens), ours(tokens), rtol=1e-3, atol=1e-4)
+
+    def test_too_long(self, answer, reference, rng):
+        "a sequence longer than n_ctx is an error"
+        theirs, _ = pair(answer, reference, CFG, rng)
+        try:
+            out = theirs(token_ids(CFG, rng, n_pos=CFG.n_ctx + 2))
+        except AnswerRaised:
+            return
+        note = "A sequence longer than n_ctx went through, though W_pos has no row for its last positions."
+        expect(False, note, actual=out, expected="an error")
 
     def test_causal(self, answer, reference, rng):
         "logits at a position do not depend on later tokens"

@@ -101,6 +101,11 @@ class TestBpeTrain:
         text = " ".join(["z", *["mnopqrst"[i] + "ABCDEFGH"[i] for i in order], "z"])
         text = text.replace(" ", "  ")  # two spaces count as one
         expect_merges(answer(text, 6), reference(text, 6), text)
+        # Once "xm" is a piece, (x, b), (x, z) and (xm, a) tie; as joined text they would sort in another order.
+        endings = 4 * ["xz"] + 4 * ["xma"] + 2 * ["xm"] + 4 * ["xb"]
+        order = torch.randperm(14, generator=rng).tolist()
+        text = " ".join("ABCDEFGHIJKLMN"[i] + ending for i, ending in zip(order, endings, strict=True))
+        expect_merges(answer(text, 4), reference(text, 4), text)
 
     def test_inside_a_word(self, answer, reference, rng):
         "whole pieces only, a run of one letter from the left, overlapping pairs counted"
@@ -110,6 +115,12 @@ class TestBpeTrain:
         lengths = torch.randperm(4, generator=rng).tolist()
         text = "\n".join("c" * whole(rng, 1, 4) + "a" * (n + 2) + "b" * whole(rng, 1, 4) for n in lengths)
         expect_merges(answer(text, 7), reference(text, 7), text)
+        # (a, a) counts 8 if overlaps do, else 4; (b, c) 6 if twice in a word is two, else 3; (d, e) is 5.
+        a, b, c, d, e = ("abcdefgh"[i] for i in torch.randperm(8, generator=rng)[:5].tolist())
+        endings = 4 * [3 * a] + 3 * [b + c + b + c] + 5 * [d + e]
+        order = torch.randperm(12, generator=rng).tolist()
+        text = " ".join("ABCDEFGHIJKL"[i] + endings[i] for i in order)
+        expect_merges(answer(text, 3), reference(text, 3), text)
 
     def test_end(self, answer, reference, rng):
         "stops when every word is one piece; zero merges and an empty text give an empty list"

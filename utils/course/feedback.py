@@ -45,7 +45,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ]
     found += _what_happened(failure)
     if report.diagnosis:
-        lead = "" if report.whole_diagnosis else "This explains a part of it: "
+        lead = "" if report.whole_diagnosis else "For some of the checks that failed: "
         found.append(("diagnosis", lead + report.diagnosis.sentence))
     others = [f.check for f in report.failures if f is not failure]
     if others:

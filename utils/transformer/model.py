@@ -173,7 +173,7 @@ class Transformer(nn.Module):
         self.ln_final = LayerNorm(cfg)
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits of the next token after every position (up to ``cfg.n_ctx`` positions)."""
+        """Logits of the next token after every position (up to ``cfg.n_ctx`` positions; more are an error)."""
         # Given: a parameter is read as self.embed["W_E"], and so on.
         # Yours: from tokens to logits.
         resid = embed(tokens, self.embed["W_E"]) + positional_embed(tokens, self.pos_embed["W_pos"])

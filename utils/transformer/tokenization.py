@@ -69,7 +69,8 @@ def bpe_encode(text: str, merges: list[tuple[str, str]]) -> list[str]:
         merges: Merges in the order in which they were learnt.
 
     Returns:
-        The tokens in order. Joined, with ``Ġ`` read as a space, they give the text back with single spaces.
+        The tokens in order, none for an empty text. Joined, with ``Ġ`` read as a space, they give the text back
+        with single spaces.
 
     Source: Sennrich et al. (2016), "Neural Machine Translation of Rare Words with Subword Units",
     section 3.2.
