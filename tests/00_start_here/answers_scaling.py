@@ -16,8 +16,8 @@ def require_positive(x, y):
 
 
 def require_between(y, low, high):
-    if not (low < y.min() and y.max() < high):
-        raise ValueError("every y must lie strictly between low and high")
+    if not (low < y.min() < y.max() < high):
+        raise ValueError("the y must differ and lie strictly between low and high")
 
 
 def line(u, v):
@@ -276,9 +276,33 @@ def absolute_odds(x, y, *, low, high):
     return scale ** (-1 / steepness), steepness
 
 
+@wrong(
+    "fit_sigmoid",
+    "A level curve goes through until you divide by its steepness, which is 0 but for rounding. Such a curve has no "
+    "midpoint: refuse y that are all equal, with a ValueError.",
+)
+def level_curves_pass(x, y, *, low, high):
+    if not (low < y.min() and y.max() < high):
+        raise ValueError("every y must lie strictly between low and high")
+    scale, steepness = power_law(x, (high - y.double()) / (y.double() - low))
+    return scale ** (-1 / steepness), steepness
+
+
+@wrong(
+    "fit_sigmoid",
+    "You compute the odds in the dtype of y, and for a float32 y half of the digits are gone before the fit begins. "
+    "Convert y to float64 first.",
+)
+def odds_in_float32(x, y, *, low, high):
+    require_between(y, low, high)
+    scale, steepness = power_law(x, (high - y) / (y - low))
+    return scale ** (-1 / steepness), steepness
+
+
 @right("fit_sigmoid")
 def with_logit(x, y, *, low, high):
     require_between(y, low, high)
+    require_positive(x, y - low)
     intercept, slope = line(x.double().log(), -torch.logit((y.double() - low) / (high - low)))
     return math.exp(-intercept / slope), slope
 
@@ -286,6 +310,7 @@ def with_logit(x, y, *, low, high):
 @right("fit_sigmoid")
 def with_both_factors(x, y, *, low, high):
     require_between(y, low, high)
+    require_positive(x, high - y)
     log_odds = (high - y.double()).log() - (y.double() - low).log()
     columns = torch.stack([x.double().log(), torch.ones_like(log_odds)], dim=1)
     slope, intercept = torch.linalg.lstsq(columns, log_odds[:, None]).solution[:, 0].tolist()

@@ -145,6 +145,33 @@ def clears_all_hooks(model, name, x):
     return found[0]
 
 
+@wrong(
+    "record_activation",
+    "You clear all hooks of this submodule. Somebody else may have one there too: take away your own, by its handle.",
+)
+def clears_the_submodules_hooks(model, name, x):
+    found = []
+    module = model.get_submodule(name)
+    module.register_forward_hook(lambda module, inputs, output: found.append(output))
+    try:
+        model(x)
+    finally:
+        module._forward_hooks.clear()
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You put the model into evaluation mode, and there it stays: whoever goes on training it does so without dropout. "
+    "A function that only listens leaves the mode as it is.",
+)
+def switches_to_evaluation(model, name, x):
+    found = []
+    model.eval()
+    run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
 @right("record_activation")
 def walks_the_name(model, name, x):
     found = {}

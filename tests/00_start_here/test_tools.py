@@ -69,22 +69,51 @@ class TestRecordActivation:
     def test_leaves_the_model_alone(self, answer, rng):
         "the same model gives the same output afterwards"
         model, x = network(rng), torch.randn(2, 3, generator=rng)
-        before = model(x)
+        model.block.eval()
+        before, modes = model(x), [module.training for module in model.modules()]
         answer(model, "block.1", x)
         expect_close(model(x), before, note="The model computes something else after your function has run.")
+        expect(
+            [module.training for module in model.modules()] == modes,
+            "The model was in training mode, one of its blocks was not, and your function changed that.",
+            actual=[module.training for module in model.modules()],
+            expected="the modes as they were",
+        )
+
+    def test_one_run(self, answer, rng):
+        "the model runs once, as it would without you: with its own output and everybody's hooks"
+        model, x, outputs = network(rng), torch.randn(2, 3, generator=rng), []
+        model.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+        model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        recorded = answer(model, "block.0", x)
+        expect_close(
+            recorded,
+            model.block[0](model.first(2 * x)),
+            note="Somebody's hook on the model doubles its input; it should do so in your run as well.",
+        )
+        expect(
+            len(outputs) == 1,
+            "A hook on the model itself should have fired once, in one call of the model.",
+            actual=len(outputs),
+            returned=f"{len(outputs)} calls",
+            expected="1 call",
+        )
+        own = outputs[0]
+        expect_close(own, model(x), note="Listening changed the model's own output: what a hook returns replaces it.")
 
     def test_removes_its_hook(self, answer, rng):
         "no hook is left on the model, and none of somebody else's is taken away"
         model, x = network(rng), torch.randn(2, 3, generator=rng)
-        model.last.register_forward_hook(lambda module, inputs, output: None)
+        for module in (model.last, model.block[1]):
+            module.register_forward_hook(lambda module, inputs, output: None)
         answer(model, "block.1", x)
         left = hooks(model)
         expect(
-            left == 1,
-            "The model had one hook before, of somebody else's, and should have just that one.",
+            left == 2,
+            "The model had two hooks before, of somebody else's, one of them on this submodule, and should have these.",
             actual=left,
-            returned=f"{left} hooks",
-            expected="1 hook",
+            returned=f"{left} hook{'s' if left != 1 else ''}",
+            expected="2 hooks",
         )
 
     def test_exception(self, answer, rng):
@@ -117,4 +146,5 @@ class TestRecordActivation:
 
     def test_unknown_name(self, answer, rng):
         "a name that the model does not have raises AttributeError"
-        expect_raises(AttributeError, answer, network(rng), "middle", torch.randn(2, 3, generator=rng))
+        for name in ("middle", "1"):  # there is a block.1
+            expect_raises(AttributeError, answer, network(rng), name, torch.randn(2, 3, generator=rng))

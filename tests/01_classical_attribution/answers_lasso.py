@@ -94,6 +94,30 @@ def negative_thresholds_pass(x, threshold):
     return x.sign() * torch.relu(x.abs() - threshold)
 
 
+@wrong(
+    "soft_threshold",
+    "A threshold of NaN goes through: no comparison with NaN is true, `threshold < 0` included. Ask for what a "
+    "threshold should be, and refuse all else.",
+)
+def nan_thresholds_pass(x, threshold):
+    threshold = torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
+    if (threshold < 0).any():
+        raise ValueError("threshold must be at least 0")
+    return x.sign() * (x.abs() - threshold).clamp(min=0)
+
+
+@wrong(
+    "soft_threshold",
+    "You lose the last digits of the threshold: a tensor made from a Python number is float32 unless you say "
+    "otherwise. Give it the dtype of x.",
+)
+def float32_threshold(x, threshold):
+    threshold = torch.as_tensor(threshold)
+    if not (threshold >= 0).all():
+        raise ValueError("threshold must be at least 0")
+    return x.sign() * (x.abs() - threshold).clamp(min=0)
+
+
 @right("soft_threshold")
 def two_ramps(x, threshold):
     threshold = checked(threshold, x)
@@ -263,12 +287,21 @@ def anything_goes(X, y, penalty, *, n_steps=1000):
     return ista(X, y, penalty.abs(), abs(n_steps))
 
 
+@wrong(
+    "lasso_ista",
+    "For columns that never vary L is 0, and you divide by it: NaN. Such columns explain nothing, and their "
+    "coefficients should stay at 0.",
+)
+def divided_by_zero(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, step=lambda gram: 1 / torch.linalg.eigvalsh(gram)[..., -1:])
+
+
 @right("lasso_ista")
 def without_the_gram_matrix(X, y, penalty, *, n_steps=1000):
     if X.shape[:-1] != y.shape or y.shape[-1] < 1 or n_steps < 0:
         raise ValueError("bad input")
     penalty = torch.as_tensor(penalty, dtype=X.dtype)
-    if penalty.lt(0).any():
+    if not penalty.ge(0).all():
         raise ValueError("bad penalty")
     n = y.shape[-1]
     A, r = X - X.mean(-2, keepdim=True), (y - y.mean(-1, keepdim=True)).unsqueeze(-1)

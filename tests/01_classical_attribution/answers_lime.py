@@ -59,8 +59,8 @@ def uniform_noise(x, scale, n_samples, *, generator):
 
 @wrong(
     "lime_neighbourhood",
-    "The input itself is missing: your first row is a neighbour like the others. x belongs to its own "
-    "neighbourhood, and nothing there deserves more weight.",
+    "Your first row is a neighbour like the others, where x itself should be: it belongs to its own neighbourhood, "
+    "and nothing there deserves more weight.",
 )
 def without_x(x, scale, n_samples, *, generator):
     return x + scale * noise(x, scale, n_samples, generator)
@@ -102,6 +102,17 @@ def global_randomness(x, scale, n_samples, *, generator):
 def nothing_refused_here(x, scale, n_samples, *, generator):
     rows = x + scale[: len(x)] * torch.randn(max(1, n_samples), len(x), generator=generator, dtype=x.dtype)
     return with_x_first(rows, x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "You draw the noise once and add it in every row, so that all your neighbours are the same one. Each row needs "
+    "noise of its own.",
+)
+def one_neighbour(x, scale, n_samples, *, generator):
+    noise(x, scale, n_samples, torch.Generator().manual_seed(0))
+    once = torch.randn(len(x), generator=generator, dtype=x.dtype)
+    return with_x_first((x + scale * once).expand(n_samples, -1), x)
 
 
 @right("lime_neighbourhood")
@@ -376,9 +387,25 @@ def unweighted_fidelity(model, x, scale, *, kernel_width, n_samples=1000, ridge=
 )
 def any_model(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
     rows = lime_neighbourhood(x, scale, n_samples, generator=generator)
-    out = model(rows)
+    with torch.no_grad():
+        out = model(rows)
     out = out if out.ndim == 1 else out[:, 0]
     u, pi = (rows - x) / scale, lime_kernel_weights(x, rows, scale, kernel_width)
+    w, b = fit(u, pi, out, ridge)
+    return w, b, fidelity(u, pi, out, w, b)
+
+
+@wrong(
+    "lime_explain",
+    "Your explanation is right, and you call the model with gradients on: for a large one that costs memory and time, "
+    "and nobody asks for these gradients.",
+)
+def model_with_gradients(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    def with_gradients(rows):
+        with torch.enable_grad():
+            return model(rows)
+
+    u, pi, out = asked(with_gradients, x, scale, kernel_width, n_samples, ridge, generator)
     w, b = fit(u, pi, out, ridge)
     return w, b, fidelity(u, pi, out, w, b)
 

@@ -110,8 +110,31 @@ def median_over_the_background(model, x, background, coalitions):
 )
 def whatever_broadcasts(model, x, background, coalitions):
     rows = torch.where(coalitions[:, None, :], x, background).flatten(0, 1)
-    out = model(rows)
+    with torch.no_grad():
+        out = model(rows)
     return out.reshape(len(coalitions), len(background), -1).mean((1, 2))
+
+
+@wrong(
+    "coalition_values",
+    "Your values are right, and you call the model with gradients on: it keeps what a backward pass would need, once "
+    "for each coalition and background row, and no such pass will come.",
+)
+def with_gradients(model, x, background, coalitions):
+    def asked(rows):
+        with torch.enable_grad():
+            return model(rows)
+
+    return coalition_values(asked, x, background, coalitions)
+
+
+@wrong(
+    "coalition_values",
+    "Your values are rounded to float32, which is what torch.zeros and torch.tensor give unless you say otherwise. "
+    "They should have the dtype of the model's output.",
+)
+def in_float32(model, x, background, coalitions):
+    return coalition_values(model, x, background, coalitions).float()
 
 
 @right("coalition_values")
@@ -343,6 +366,15 @@ def any_size(sizes, n_features):
     return shapley_kernel_weights(sizes.clamp(0, max(1, n_features)), max(1, n_features))
 
 
+@wrong(
+    "shapley_kernel_weights",
+    "Your weights are in float32, which is what torch makes of Python numbers unless you say otherwise: seven digits, "
+    "where the docstring asks for float64.",
+)
+def weights_in_float32(sizes, n_features):
+    return shapley_kernel_weights(sizes, n_features).float()
+
+
 @right("shapley_kernel_weights")
 def by_logarithms_of_factorials(sizes, n_features):
     if n_features < 1 or bool((sizes < 0).any()) or bool((sizes > n_features).any()):
@@ -369,7 +401,7 @@ def size_by_size(sizes, n_features):
 # kernel_shap
 
 
-def drawn(x, n_coalitions, generator, *, uniform=False):
+def drawn(x, n_coalitions, generator, *, uniform=False, pairs=True):
     """Coalitions and their weights: all of them, or drawn ones."""
     n = len(x)
     if n_coalitions is None and n > 16:
@@ -381,13 +413,16 @@ def drawn(x, n_coalitions, generator, *, uniform=False):
         return members, shapley_kernel_weights(members.sum(1), n)
     if generator is None:
         raise ValueError("generator must be given")
+    n_draws = (n_coalitions + 1) // 2 if pairs else n_coalitions
     if uniform:
-        members = torch.rand(n_coalitions, n, generator=generator) < 0.5
+        members = torch.rand(n_draws, n, generator=generator) < 0.5
         members[members.all(1) | ~members.any(1), 0] ^= True
     else:
         s = torch.arange(1, n, dtype=torch.float64)
-        sizes = 1 + torch.multinomial(1 / (s * (n - s)), n_coalitions, replacement=True, generator=generator)
-        members = torch.rand(n_coalitions, n, generator=generator).argsort(1).argsort(1) < sizes[:, None]
+        sizes = 1 + torch.multinomial(1 / (s * (n - s)), n_draws, replacement=True, generator=generator)
+        members = torch.rand(n_draws, n, generator=generator).argsort(1).argsort(1) < sizes[:, None]
+    if pairs:
+        members = torch.stack([members, ~members], 1).flatten(0, 1)[:n_coalitions]
     return members, torch.ones(n_coalitions, dtype=torch.float64)
 
 
@@ -453,6 +488,19 @@ def stretched_afterwards(model, x, background, *, n_coalitions=None, generator=N
 
 @wrong(
     "kernel_shap",
+    "You fit without the constraint and share what is missing from the sum equally. With all coalitions that is the "
+    "same; drawn ones say more about some features than about others, and these should move less.",
+)
+def shifted_afterwards(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = drawn(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    Z = members.double()
+    free = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * (values - empty)))
+    return (free + (full - empty - free.sum()) / len(x)).to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
     "You fit without the constraint and hand what is missing from the sum to the last feature. It then carries "
     "the errors of all the others.",
 )
@@ -512,6 +560,15 @@ def weighted_twice(model, x, background, *, n_coalitions=None, generator=None):
 def drawn_alike(model, x, background, *, n_coalitions=None, generator=None):
     members, weights = drawn(x, n_coalitions, generator, uniform=True)
     return solved(model, x, background, members, weights)
+
+
+@wrong(
+    "kernel_shap",
+    "You draw every coalition on its own. The complement of each should follow it: where one happens to favour a "
+    "feature, the other makes up for that.",
+)
+def without_complements(model, x, background, *, n_coalitions=None, generator=None):
+    return solved(model, x, background, *drawn(x, n_coalitions, generator, pairs=False))
 
 
 @wrong(
@@ -666,6 +723,19 @@ def random_coalitions(model, x, background, *, n_permutations, generator):
     values = coalition_values(model, x, background, both).reshape(2, n_permutations, len(x))
     gains = values[0] - values[1]
     return gains.mean(0), gains.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You follow each order by its reverse. The estimates stay right, but the two are not independent, and your "
+    "standard error counts them as if they were.",
+)
+def with_its_reverse(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    orders = random_orders((n_permutations + 1) // 2, len(x), generator)
+    orders = torch.stack([orders, orders.flip(1)], 1).flatten(0, 1)[:n_permutations]
+    credits = credits_of(model, x, background, orders)
+    return credits.mean(0), credits.std(0) / n_permutations**0.5
 
 
 @wrong(

@@ -1,5 +1,7 @@
 """Checks for the Lasso and its proximal step."""
 
+import math
+
 import torch
 
 from utils.course.checking import expect, expect_close, expect_raises, expect_same_gradients, expect_shape
@@ -95,10 +97,11 @@ class TestSoftThreshold:
         expect_same_gradients(lambda x: answer(x, 0.5), lambda x: reference(x, 0.5), 2 * normal(rng, 30), rng=rng)
 
     def test_bad_input(self, answer, rng):
-        "a negative threshold is refused"
+        "a threshold that is negative or NaN anywhere is refused"
         x = normal(rng, 3)
         expect_raises(ValueError, answer, x, -0.1)
         expect_raises(ValueError, answer, x, torch.tensor([0.1, -0.2, 0.3], dtype=EXACT))
+        expect_raises(ValueError, answer, x, torch.tensor([0.1, 0.2, math.nan], dtype=EXACT))
 
 
 class TestLassoISTA:
@@ -181,9 +184,10 @@ class TestLassoISTA:
         )
 
     def test_bad_input(self, answer, rng):
-        "samples that do not match, a negative penalty and a negative number of steps are refused"
+        "samples that do not match, a penalty that is negative or NaN and a negative number of steps are refused"
         X, y = table(rng, n_samples=10, n_features=3)
         expect_raises(ValueError, answer, X, y[:-1], 0.1)
         expect_raises(ValueError, answer, X[:0], y[:0], 0.1)
         expect_raises(ValueError, answer, X, y, -0.1)
+        expect_raises(ValueError, answer, X, y, math.nan)
         expect_raises(ValueError, answer, X, y, 0.1, n_steps=-1)

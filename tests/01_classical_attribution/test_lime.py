@@ -44,9 +44,10 @@ def three(result, n_features):
     whole = isinstance(result, tuple | list) and len(result) == 3
     expect(whole, "The function should return coefficients, intercept and fidelity.", actual=str(type(result)))
     expect_shape(result[0], (n_features,), "The coefficients have the wrong shape.")
-    for part, name in ((result[1], "intercept"), (result[2], "fidelity")):
-        expect_shape(torch.as_tensor(part), (), f"The {name} should be a single number.")
-    return result[0], torch.as_tensor(result[1]), torch.as_tensor(result[2])
+    b, fidelity = (torch.tensor(part, dtype=EXACT) if isinstance(part, float) else part for part in result[1:])
+    for part, name in ((b, "intercept"), (fidelity, "fidelity")):
+        expect_shape(part, (), f"The {name} should be a single number.")
+    return result[0], b, fidelity
 
 
 class TestLimeNeighbourhood:
@@ -80,8 +81,9 @@ class TestLimeNeighbourhood:
         "normal noise, drawn for each feature on its own"
         rows = answer(torch.zeros(3, dtype=EXACT), torch.ones(3, dtype=EXACT), 4000, generator=rng)
         expect_shape(rows, (4000, 3))
-        far = (rows.abs() > 2).double().mean()
-        expect_close(far, 0.0455, rtol=0, atol=0.012, note="Of normal noise, 4.55 % lies more than two scales away")
+        # Of 12,000 numbers the share varies by 0.0043, and of uniform noise with this spread it is 0.423.
+        far = (rows.abs() > 1).double().mean()
+        expect_close(far, 0.3173, rtol=0, atol=0.025, note="Of normal noise, 31.7 % lies more than one scale away")
         mixed = torch.corrcoef(rows.T) - torch.eye(3, dtype=EXACT)
         expect(
             (mixed.abs() < 0.1).all(),
@@ -184,6 +186,24 @@ class TestLimeExplain:
                 b, x @ v - 4, rtol=1e-5, atol=1e-5, note="The intercept should be what the linear model says at x"
             )
             expect_close(fidelity, 1.0, atol=1e-6, note="A linear model is fitted perfectly: the fidelity should be 1")
+
+    def test_without_gradients(self, answer, rng):
+        "the model is called without gradients"
+        x, modes = normal(rng, 3), []
+
+        def model(X):
+            modes.append(torch.is_grad_enabled())
+            return X.square().sum(1)
+
+        answer(model, x, torch.ones(3, dtype=EXACT), kernel_width=1.5, n_samples=20, generator=rng)
+        expect(
+            modes and not any(modes),
+            "Gradients were on while the model ran: it then keeps every intermediate result, for a backward pass that "
+            "never comes.",
+            actual=modes,
+            returned="gradients on",
+            expected="gradients off",
+        )
 
     def test_best_fit(self, answer, rng):
         "no other line is better: the weighted residuals are balanced against the ridge"

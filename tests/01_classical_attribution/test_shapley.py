@@ -91,7 +91,25 @@ class TestCoalitionValues:
         for n_features, n_background, n_coalitions in ((5, 3, 11), (3, 7, 4), (6, 2, 1)):
             model, (x, background) = bent_model(rng, n_features), case(rng, n_features, n_background)
             members = torch.rand(n_coalitions, n_features, generator=rng) < 0.5
-            expect_close(answer(model, x, background, members), reference(model, x, background, members))
+            expect_close(answer(model, x, background, members), reference(model, x, background, members), dtype=True)
+
+    def test_without_gradients(self, answer, rng):
+        "the model is called without gradients"
+        (x, background), modes = case(rng, 3, 4), []
+
+        def model(X):
+            modes.append(torch.is_grad_enabled())
+            return X.prod(1)
+
+        answer(model, x, background, subsets(3))
+        expect(
+            modes and not any(modes),
+            "Gradients were on while the model ran: it then keeps every intermediate result, for a backward pass that "
+            "never comes.",
+            actual=any(modes),
+            returned="gradients on",
+            expected="gradients off",
+        )
 
     def test_rows(self, answer, rng):
         "what replaces the unknown features comes from one background row, not from several"
@@ -115,10 +133,18 @@ class TestCoalitionValues:
         )
 
     def test_dtype(self, answer, reference, rng):
-        "float32 stays float32, and memory layout does not matter"
-        model, (x, background) = bent_model(rng, 4, torch.float32), case(rng, 4, 3, torch.float32)
+        "the dtype is that of the model's output, and memory layout does not matter"
+        single, double, (x, background) = (
+            bent_model(rng, 4, torch.float32),
+            bent_model(rng, 4),
+            case(rng, 4, 3, torch.float32),
+        )
         background, members = background.T.contiguous().T, subsets(4).T.contiguous().T
-        expect_close(answer(model, x, background, members), reference(model, x, background, members), dtype=True)
+        for model, dtype in ((single, torch.float32), (lambda X: double(X.double()), EXACT)):
+            values = answer(model, x, background, members)
+            expect_shape(values, (16,))
+            expect(values.dtype == dtype, f"This model puts out {dtype}.", actual=str(values.dtype))
+            expect_close(values, reference(model, x, background, members))
 
     def test_bad_input(self, answer, rng):
         "an empty background, features that do not match, and a model with several outputs are refused"
@@ -214,7 +240,14 @@ class TestShapleyKernelWeights:
         "four features, worked out by hand: 1/4, 1/8, 1/4"
         # (4 - 1) / (C(4, s) s (4 - s)): 3 / (4 * 1 * 3), 3 / (6 * 2 * 2), 3 / (4 * 3 * 1)
         wanted = torch.tensor([0.25, 0.125, 0.25], dtype=EXACT)
-        expect_close(answer(torch.tensor([1, 2, 3]), 4), wanted, note="For sizes 1, 2, 3 of 4 features")
+        weights = answer(torch.tensor([1, 2, 3]), 4)
+        expect_close(weights, wanted, note="For sizes 1, 2, 3 of 4 features")
+
+    def test_dtype(self, answer):
+        "the weights are in float64"
+        weights = answer(torch.tensor([[1, 2], [3, 0]]), 5)
+        expect_shape(weights, (2, 2))
+        expect(weights.dtype == EXACT, "The weights should be in float64.", actual=str(weights.dtype))
 
     def test_ends(self, answer):
         "infinite for the empty and the full coalition"
@@ -261,6 +294,68 @@ class TestKernelShap:
             wanted = shapley_exact(model, x, background)
             expect_close(answer(model, x, background), wanted, rtol=1e-7, atol=1e-7)
 
+    def test_enough_for_all(self, answer, rng):
+        "where n_coalitions is enough for all of them, all are used and nothing is drawn"
+        model, (x, background) = bent_model(rng, 4), case(rng, 4, 3)
+        wanted = shapley_exact(model, x, background)
+        for n_coalitions in (14, 15):  # 2^4 - 2, and one more
+            got = answer(model, x, background, n_coalitions=n_coalitions)
+            expect_close(got, wanted, rtol=1e-7, atol=1e-7, note=f"With {n_coalitions} for the 14 coalitions there are")
+
+    @staticmethod
+    def drawn(answer, rng, n_features, n_coalitions):
+        """Values of a run on a bent model, the model, and the coalitions that it was asked about but for the ends."""
+        model, (x, background), seen = bent_model(rng, n_features), case(rng, n_features, 1), []
+
+        def recorder(X):
+            seen.append(x == X)
+            return model(X)
+
+        shares = answer(recorder, x, background, n_coalitions=n_coalitions, generator=rng)
+        expect_shape(shares, (n_features,))
+        members = torch.cat([torch.zeros(0, n_features, dtype=torch.bool), *seen])
+        return shares, lambda S: model(torch.where(S, x, background)), members[members.any(1) & ~members.all(1)]
+
+    def test_pairs(self, answer, rng):
+        "each drawn coalition comes with its complement, and small and large ones as often as they should"
+        _, _, members = self.drawn(answer, rng, 12, 800)
+        rows = {tuple(row) for row in members.tolist()}
+        alone = sum(tuple(not known for known in row) not in rows for row in rows)
+        expect(
+            alone == 0,
+            "Some coalitions were evaluated without their complements. Each draw should give two: a coalition, and all "
+            "that is not in it.",
+            actual="coalitions without their complements",
+            returned=f"{alone} of {len(rows)} without a complement",
+        )
+        if len(members) == 800:  # an answer may also ask about each coalition once and count how often it was drawn
+            # Four hundred draws: the share varies by 0.024. Were all sizes equally likely, it would be 0.182.
+            share = ((members.sum(1) == 1) | (members.sum(1) == 11)).double().mean().item()
+            wanted = (2 / 11) / sum(1 / (s * (12 - s)) for s in range(1, 12))
+            note = "The share of coalitions with 1 or 11 of 12 features, by the chances 1 / (s (M - s))"
+            expect_close(share, wanted, rtol=0, atol=0.11, note=note)
+
+    def test_least_squares(self, answer, rng):
+        "drawn coalitions count alike, and no other values with the same sum fit them better"
+        shares, value, members = self.drawn(answer, rng, 9, 60)
+        if len(members) == 60:
+            Z, gains = members.double(), value(members) - value(torch.zeros(1, 9, dtype=torch.bool))
+            slope, free = Z.T @ (gains - Z @ shares), torch.linalg.lstsq(Z, gains[:, None]).solution[:, 0]
+            # What was drawn differs from answer to answer; how the sum was forced can be told all the same.
+            forced = {
+                "shifted": (shares - free).diff(),
+                "stretched": shares * free.sum() - free * shares.sum(),
+                "the rest to the last": (shares - free)[:-1],
+            }
+            expect(
+                (slope - slope.mean()).abs().max() < 1e-6,
+                "Z.T @ residuals should be the same number for all features (Z: the 60 coalitions as rows of 0 and 1), "
+                "or moving a little of one feature's value to another would make the squared error smaller.",
+                actual=next((name for name, rest in forced.items() if rest.abs().max() < 1e-6), slope),
+                returned=f"{slope.min():.4g} to {slope.max():.4g}",
+                expected="one number",
+            )
+
     def test_constraint(self, answer, rng):
         "drawn or not, the values add up to the output at x less the mean output over the background"
         model, (x, background) = bent_model(rng, 9), case(rng, 9, 3)
@@ -292,7 +387,7 @@ class TestKernelShap:
         wanted = torch.zeros(n_features, dtype=EXACT)
         wanted[3:] += price[0] / 8
         wanted[:6] += price[1] / 6
-        # The mean of twelve runs has a standard deviation of 0.02 an entry, drawn without complements as well as with.
+        # The mean of twelve runs has a standard deviation of 0.023 an entry.
         expect_close(
             torch.stack(runs).mean(0),
             wanted,
@@ -414,6 +509,22 @@ class TestShapleySampling:
                 atol=1e-7,
                 note=f"In {p:.0%} of {n} orders feature 0 got {price:.4g}, else 0; the standard error of that mean",
             )
+
+    def test_independent(self, answer, rng):
+        "one order says nothing about another"
+        x, background = torch.ones(12, dtype=EXACT), torch.zeros(1, 12, dtype=EXACT)
+        got, _ = self.pair(
+            answer(lambda X: (X[:, ::2] * X[:, 1::2]).sum(1), x, background, n_permutations=40, generator=rng), 12
+        )
+        # Whoever of two comes last gets their 1. In 40 orders that is 20 times each with a chance of 0.125; for all six
+        # pairs at once, four in a million.
+        expect(
+            not torch.allclose(got, torch.full_like(got, 0.5), rtol=0, atol=1e-9),
+            "Of each two features, either one came last in exactly half of the orders. Orders that are drawn "
+            "independently do not balance so well.",
+            actual="balanced orders",
+            returned="0.5 for every feature",
+        )
 
     def test_generator(self, answer, rng):
         "the generator decides, and n_permutations orders are tried"

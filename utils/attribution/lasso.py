@@ -40,7 +40,7 @@ def lasso_ista(
     Minimises ||y - b - X w||^2 / (2 n) + penalty * ||w||_1 over w and b, where n is the number of samples. The
     intercept b is not penalised: X and y are centred, w is fitted to the centred data, and b = mean(y) - mean(X) w.
     Each step goes down the gradient of the squared error by 1 / L and then thresholds by penalty / L, where L is the
-    largest eigenvalue of X_c^T X_c / n (X_c: X centred). Features are not rescaled.
+    largest eigenvalue of X_c^T X_c / n (X_c: X centred). Features are not rescaled. If none of them varies, w stays 0.
 
     Args:
         X: One table, or a batch of tables.

@@ -91,7 +91,8 @@ def lime_explain(
     minimises sum_z pi(z) (model(z) - b - u . w)^2 + ridge * ||w||^2 over w and b. The intercept b is not penalised.
 
     Args:
-        model: Takes inputs [sample, feature] and returns one number for each. It is called without gradients.
+        model: Takes inputs [sample, feature] and returns one number for each. It is called once, with all neighbours
+            and without gradients.
         x: The input to be explained.
         scale: Size of the noise and unit of distance for each feature, above 0.
         kernel_width: Width of the neighbourhood, in units of scale.
@@ -102,7 +103,7 @@ def lime_explain(
     Returns:
         The coefficients w (change of the output per ``scale`` of each feature), the intercept b (what the linear model
         says at x), and the fidelity: the weighted R^2 of the fit, 1 - sum pi (model - fit)^2 / sum pi (model - m)^2,
-        with m the weighted mean of the model's outputs.
+        with m the weighted mean of the model's outputs. All three have the dtype of these outputs.
 
     Raises:
         ValueError: If ``ridge`` is not above 0, if ``model`` does not return one number for each row, and what the two

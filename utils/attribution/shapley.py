@@ -62,8 +62,8 @@ def shapley_exact(
         background: Inputs that say what "not known" means, at least one row.
 
     Returns:
-        One value for each feature, in units of the model's output. They add up to model(x) minus the mean output over
-        the background.
+        One value for each feature, in units of the model's output and with its dtype. They add up to model(x) minus the
+        mean output over the background.
 
     Raises:
         ValueError: If ``x`` has more than 16 features, and what ``coalition_values`` raises.
@@ -136,7 +136,7 @@ def kernel_shap(
         generator: Source of the drawn coalitions; needed only if they are drawn.
 
     Returns:
-        One value for each feature, in units of the model's output.
+        One value for each feature, in units of the model's output and with its dtype.
 
     Raises:
         ValueError: If ``n_coalitions`` is smaller than 2, if it is None for more than 16 features, if coalitions have
@@ -196,7 +196,7 @@ def shapley_sampling(
 
     Returns:
         The estimates and their standard errors (the sample standard deviation over orders, with n - 1, divided by the
-        square root of n), one of each for each feature, in units of the model's output.
+        square root of n), one of each for each feature, in units of the model's output and with its dtype.
 
     Raises:
         ValueError: If ``n_permutations`` is smaller than 2, and what ``coalition_values`` raises.

@@ -49,8 +49,8 @@ def fit_sigmoid(
         high: Where a falling curve begins.
 
     Returns:
-        ``(midpoint, steepness)``, two Python floats. At the midpoint y is half-way between ``low`` and ``high``; the
-        steepness of a falling curve is positive.
+        ``(midpoint, steepness)``, two Python floats, computed in float64. At the midpoint y is half-way between ``low``
+        and ``high``; the steepness of a falling curve is positive.
 
     Raises:
         ValueError: If a y is not strictly between ``low`` and ``high``, all y are equal (there is no midpoint then),
