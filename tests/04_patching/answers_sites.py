@@ -652,6 +652,16 @@ def any_head(model, tokens, name, *, head=None):
         return run_with_hooks(model, tokens, [(name, edit)])
 
 
+@wrong(
+    "zero_ablate",
+    "Head 0 is taken for no head: 0 is false, and `if head` passes it over. All heads are silenced in its place. Ask "
+    "whether `head` is None.",
+)
+def head_zero_is_none(model, tokens, name, *, head=None):
+    ablated(model, tokens, name, torch.zeros_like, head)
+    return ablated(model, tokens, name, torch.zeros_like, head or None)
+
+
 @right("zero_ablate")
 def as_a_patch(model, tokens, name, *, head=None):
     with torch.no_grad():
@@ -722,6 +732,16 @@ def any_length(model, tokens, name, others, *, head=None):
     mean = cache[name].detach().mean(0)
     mean = mean[torch.arange(tokens.shape[1]).clamp(max=len(mean) - 1)]
     return ablated(model, tokens, name, lambda x: mean.expand_as(x), head)
+
+
+@wrong(
+    "mean_ablate",
+    "Head 0 is taken for no head: 0 is false, and `if head` passes it over. All heads are replaced in its place. Ask "
+    "whether `head` is None.",
+)
+def head_zero_means_all(model, tokens, name, others, *, head=None):
+    mean_run(model, tokens, name, others, head, lambda y, x: y.mean(0))
+    return mean_run(model, tokens, name, others, head or None, lambda y, x: y.mean(0))
 
 
 @right("mean_ablate")
@@ -819,6 +839,26 @@ def draws_every_head(model, tokens, name, others, generator, *, head=None):
 def among_themselves(model, tokens, name, others, generator, *, head=None):
     drawn = rows(len(tokens), len(tokens), generator)
     return resampled(model, tokens, name, others, head, lambda y, x: x[drawn])
+
+
+@wrong(
+    "resample_ablate",
+    "You round a uniform number that runs from 0 to n - 1. The first and the last prompt then have only half a unit of "
+    "that range each, and are drawn half as often as the others.",
+)
+def rounded_draws(model, tokens, name, others, generator, *, head=None):
+    drawn = (torch.rand(len(tokens), generator=generator) * (len(others) - 1)).round().long()
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
+
+
+@wrong(
+    "resample_ablate",
+    "You make a generator of your own from the seed of the one that you were given, and so begin at its first number "
+    "again with every call: two calls in a row draw the same. Hand the generator itself to the draw.",
+)
+def always_from_the_start(model, tokens, name, others, generator, *, head=None):
+    drawn = rows(len(others), len(tokens), torch.Generator().manual_seed(generator.initial_seed()))
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
 
 
 @right("resample_ablate")

@@ -432,6 +432,50 @@ def reads_at_the_end(*args):
     return push(*args, last=True)
 
 
+@wrong(
+    "embedding_patch_pitfall",
+    "`x[:, positions]` is every prompt at the positions of all: each prompt is pushed where the others end, too. A row "
+    "number is needed for each position.",
+)
+def at_everybodys_positions(model, tokens, positions, name, direction, answer, scale):
+    if not direction.any():
+        raise ValueError("direction is zero")
+    rows = torch.arange(len(tokens))
+
+    def edit(x):
+        if direction.shape != x.shape[-1:]:
+            raise ValueError("width")
+        x = x.clone()
+        here = x[:, positions]
+        x[:, positions] = here + scale * here.norm(dim=-1, keepdim=True) * direction / direction.norm()
+        return x
+
+    with torch.no_grad():
+        before = model(tokens)[rows, positions].log_softmax(-1)
+        after = run_with_hooks(model, tokens, [(name, edit)])[rows, positions].log_softmax(-1)
+    return (after.argmax(-1) == answer).float().mean().item(), (before.exp() * (before - after)).sum(-1)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You take the logarithm of probabilities. Where a model is sure, some of them are too small for a float and become "
+    "0; 0 times the logarithm of 0 is NaN. `log_softmax` never makes them so small.",
+)
+def logarithm_of_probabilities(model, tokens, positions, name, direction, answer, scale):
+    share, _ = push(model, tokens, positions, name, direction, answer, scale)
+    rows, found = torch.arange(len(tokens)), []
+
+    def edit(x):
+        pushed = x + scale * x.norm(dim=-1, keepdim=True) * direction / direction.norm()
+        return x.index_put((rows, positions), pushed[rows, positions])
+
+    with torch.no_grad():
+        for hooks in ([], [(name, edit)]):
+            found.append(run_with_hooks(model, tokens, hooks)[rows, positions].softmax(-1))
+    before, after = found
+    return share, (before * (before.log() - after.log())).sum(-1)
+
+
 @right("embedding_patch_pitfall")
 def another_push(*args):
     return push(*args)
@@ -481,6 +525,20 @@ def spread(model, tokens, name, ridge, chunk, *, guard=True, centred=False, summ
 )
 def centred(model, tokens, name, *, ridge=1e-3, chunk=64):
     return spread(model, tokens, name, ridge, chunk, centred=True)
+
+
+@wrong(
+    "rome_key_covariance",
+    "`torch.cov` subtracts the mean of the keys, and divides by one less than their number. In spite of the name, "
+    "what the edit needs is the second moment about zero.",
+)
+def by_torch_cov(model, tokens, name, *, ridge=1e-3, chunk=64):
+    if ridge < 0:
+        raise ValueError("ridge is negative")
+    with torch.no_grad():
+        keys = torch.cat([run_with_cache(model, part, [name])[1][name].flatten(0, 1) for part in tokens.split(chunk)])
+    moment = torch.cov(keys.mT)
+    return moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
 
 
 @wrong(
@@ -561,7 +619,7 @@ def all_keys_together(model, tokens, name, *, ridge=1e-3, chunk=64):
 def fit(
     model, tokens, subject, ends, target, name, *, keep=None, steps=30, lr=0.1, decay=0.01, longest=3.0, limit=True,
     price=True, kept=True, absolute=True, at_ends=False, unit=True, read_last=False, guard=True, sgd=False,
-    first=False, backwards=False,
+    first=False, backwards=False, own=False,
 ):  # fmt: skip
     """Fit a value, with switches for what can go wrong."""
     with torch.no_grad():
@@ -577,7 +635,10 @@ def fit(
     def predict(prompts, at, end):
         rows = torch.arange(len(prompts))
         at = end if at_ends else at
-        write = (name, lambda x: x.index_put((rows, at), (old + size * change).expand(len(rows), -1)))
+        write = (
+            name,
+            lambda x: x.index_put((rows, at), (x[rows, at] if own else old) + (size * change).expand(len(rows), -1)),
+        )
         logits = run_with_hooks(model, prompts, [write])
         return (logits[:, -1] if read_last else logits[rows, end]).log_softmax(-1)
 
@@ -686,6 +747,50 @@ def begins_at_the_first_prompt(*args, **kwargs):
 )
 def keeps_the_other_way_round(*args, **kwargs):
     return fit(*args, **kwargs, backwards=True)
+
+
+@wrong(
+    "rome_target_value",
+    "You add the change to what each prompt has at its subject. The edited matrix will write one vector, whatever the "
+    "sentence: write the mean of the old outputs plus the change into all of them, and into those to keep.",
+)
+def adds_to_each_prompts_own(*args, **kwargs):
+    return fit(*args, **kwargs, own=True)
+
+
+@right("rome_target_value")
+def where_gradients_are_on(
+    model, tokens, subject, ends, target, name, *, keep=None, steps=30, lr=0.1, decay=0.01, longest=3.0
+):
+    """Step by step as the hints have it; that gradients are switched on is left to the caller."""
+    if longest <= 0:
+        raise ValueError("longest must be positive")
+    with torch.no_grad():
+        logits, cache = run_with_cache(model, tokens, [name])
+        before = None if keep is None else model(keep[0])[torch.arange(len(keep[0])), keep[2]].log_softmax(-1)
+    if not 0 <= target < logits.shape[-1]:
+        raise ValueError("target is not in the vocabulary")
+    old = cache[name][torch.arange(len(tokens)), subject].mean(0)
+    change = torch.zeros_like(old, requires_grad=True)
+    optimizer = torch.optim.Adam([change], lr=lr)
+
+    def predictions(prompts, at, end):
+        def write(x):
+            x = x.clone()
+            x[torch.arange(len(x)), at] = old + old.norm() * change
+            return x
+
+        return run_with_hooks(model, prompts, [(name, write)])[torch.arange(len(prompts)), end].log_softmax(-1)
+
+    for _ in range(steps):
+        loss = -predictions(tokens, subject, ends)[:, target].mean() + decay * (change * change).sum()
+        if keep is not None:
+            loss = loss + (before.exp() * (before - predictions(*keep))).sum(-1).mean()
+        (change.grad,) = torch.autograd.grad(loss, [change])
+        optimizer.step()
+        with torch.no_grad():
+            change *= (longest / change.norm()).clamp(max=1.0)
+    return (old + old.norm() * change).detach()
 
 
 @right("rome_target_value")
@@ -798,6 +903,18 @@ def change_only(W_out, b_out, covariance, key, value):
 
 @wrong("rome_update", "A key of zeros gives NaN everywhere, and a model that says nothing any more.")
 def zero_key(W_out, b_out, covariance, key, value):
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "You refuse every key that has a zero in it. Many hidden activations are zero behind a ReLU; only a key that is "
+    "zero throughout has no direction.",
+)
+def refuses_any_zero(W_out, b_out, covariance, key, value):
+    if not key.all():
+        raise ValueError("key is zero")
     direction = torch.linalg.solve(covariance, key)
     return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
 
@@ -919,6 +1036,36 @@ def one_metric_for_all_doses(model, tokens, name, direction, doses, metric, *, p
 
     steered(model, tokens, name, direction, doses, keep, positions)
     return metric(torch.cat(pieces)).view(len(doses), len(tokens))
+
+
+@wrong(
+    "steer",
+    "Positions that are 0 throughout are taken for no positions at all, and the direction is added everywhere. 0 is a "
+    "position, and only None means all of them.",
+)
+def zeros_for_none(model, tokens, name, direction, doses, metric, *, positions=None):
+    given = positions if positions is not None and positions.any() else None
+    return steered(model, tokens, name, direction, doses, metric, given)
+
+
+@wrong(
+    "steer",
+    "`x[:, positions]` is every prompt at the positions of all: each prompt is steered where the others end, too. A "
+    "row number is needed for each position.",
+)
+def at_everybodys_places(model, tokens, name, direction, doses, metric, *, positions=None):
+    def run(dose):
+        def edit(x):
+            if direction.shape != x.shape[-1:]:
+                raise ValueError("width")
+            x = x.clone()
+            x[:, slice(None) if positions is None else positions] += dose * direction
+            return x
+
+        with torch.no_grad():
+            return metric(run_with_hooks(model, tokens, [(name, edit)]))
+
+    return torch.stack([run(dose) for dose in doses])
 
 
 @right("steer")

@@ -120,10 +120,10 @@ def untouched(model, when=""):
     grads = [name for name, value in model.named_parameters() if value is not marked and value.grad is not None]
     expect(not grads, f"Your run left gradients on {len(grads)} of the model's parameters.", actual=grads)
     same = marked.grad is not None and torch.equal(marked.grad, torch.ones_like(marked))
-    expect(same, "A gradient that was on a parameter before the run is gone or another one now.", actual=same)
+    expect(same, "A gradient that was on a parameter before the run is gone or another one now.")
     frozen = [parameter.requires_grad for parameter in model.parameters()] == wanting
-    expect(frozen, "Your run changed which of the model's parameters are trained.", actual=frozen)
-    expect(model.training == training, "The model is in another mode (`train`, `eval`) than before.", actual=training)
+    expect(frozen, "Your run changed which of the model's parameters are trained.")
+    expect(model.training == training, "The model is in another mode (`train`, `eval`) than before.")
     marked.grad = None
 
 

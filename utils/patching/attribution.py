@@ -18,7 +18,8 @@ def attribution_patching(
 ) -> dict[str, Float[Tensor, "batch pos ..."]]:
     """First-order estimate of what each clean activation would change if it were patched into the corrupted run.
 
-    Two forward passes and one backward pass, however many sites there are.
+    Two forward passes and one backward pass, however many sites there are. It works, too, where the caller has
+    switched gradients off.
 
     Args:
         model: Any module, its parameters trainable or frozen; no gradient is left on them.

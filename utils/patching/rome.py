@@ -21,7 +21,7 @@ def rome_key_covariance(
 
     Returns:
         The mean of k k^T over all keys k (their mean is not subtracted), plus the ridge; symmetric and positive
-        definite. Without a graph, so that no run is kept in memory.
+        definite, in the keys' dtype. Without a graph, so that no run is kept in memory.
 
     Raises:
         ValueError: If ``ridge`` is negative.
@@ -55,9 +55,10 @@ def rome_target_value(
 ) -> Float[Tensor, "d_model"]:
     """An MLP output at the subject's last token that makes the model say something else.
 
-    One change, in units of the old output's length, is fitted with Adam from zero for all prompts together. The loss
-    is the target's mean surprise, plus the mean KL(before || after) over the prompts to keep, plus ``decay`` times
-    the change's squared length. After every step a change longer than ``longest`` is shortened to it.
+    The same new output is written at the subject of every prompt: the mean of the old ones over ``tokens``, plus a
+    change, which is measured in lengths of that mean. The change is fitted with Adam from zero. The loss is the
+    target's mean surprise, plus the mean KL(before || after) over the prompts to keep, plus ``decay`` times the
+    change's squared length. After every step a change longer than ``longest`` is shortened to it.
 
     Args:
         model: Any module; its parameters get no gradients.
@@ -71,7 +72,7 @@ def rome_target_value(
         decay, longest: What keeps the change short.
 
     Returns:
-        The new output: the mean of the old ones over the prompts, plus the change.
+        The new output: the mean of the old ones, plus the change; without a graph.
 
     Raises:
         ValueError: If ``target`` is not in the vocabulary or ``longest`` is not positive.
