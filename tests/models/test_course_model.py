@@ -1,13 +1,14 @@
 """The shipped course model: it loads in every way it should, and its card says what was measured and nothing else."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from utils.data import corpus, prompts
 from utils.models import course_model
-from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, read_model
+from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, read_model, write_model
 from utils.models.course_model import CFG, FOLDER, checkpoint_steps, course_model_weights, load_course_model
 from utils.models.course_model_card import ROWS, card
 from utils.models.phenomena.measuring import end_logits, to_batch
@@ -95,3 +96,23 @@ def test_the_recipe_trains_and_writes_everything(tmp_path, monkeypatch):
     trained, checkpoint = load_model(tmp_path), load_model(tmp_path / "checkpoints" / "step-2")
     assert trained.to_string(trained.to_tokens("Mary and")[0]) == "<bos> Mary and"
     assert not torch.equal(trained.W_E, checkpoint.W_E)
+
+
+def test_the_card_of_a_model_without_the_circuit_says_so(measured):
+    """With another seed the recipe may lead elsewhere; that is a result, and no reason to lose an hour's training."""
+    other = json.loads((FOLDER / "measured-seed-1.json").read_text())
+    reached = {row.name: row.reached(other) for row in ROWS}
+    assert [name for name in reached if not reached[name]] == [
+        "name movers: heads that attend from the end to the receiver and copy",
+        "heads that find the repeated name",
+        "self-repair, first name mover knocked out",
+    ]
+    text = card(FOLDER, other, seed=1)
+    assert "| none | **not reached** |" in text and "No IOI circuit" in text and "Not GPT-2's IOI circuit" not in text
+    assert "No IOI circuit" not in card(FOLDER, measured, seed=0)
+    assert "With seed 1 the names are told apart in another way" in card(FOLDER, measured, seed=0)
+
+
+def test_a_model_measured_alone_has_no_other_seeds_in_its_card(tmp_path, measured):
+    write_model(tmp_path, asdict(CFG), read_model(FOLDER)[1])
+    assert "other seeds" not in card(tmp_path, measured, seed=0)
