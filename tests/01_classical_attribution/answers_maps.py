@@ -7,17 +7,19 @@ from torch import nn
 from utils.attribution.gradients import (
     gradient_saliency,
     input_x_gradient,
-    integrated_gradients,
 )
 from utils.attribution.occlusion import occlusion_map
 from utils.course.catalogue import right, wrong
 
 
-def gradient_of(score, images):
-    """Gradient of the sum of ``score(inputs)``, with respect to the inputs."""
+def gradient_of(score, model, images, targets):
+    """Gradient of the sum of ``score(logits)`` with respect to the inputs; targets that are no class are refused."""
     with torch.enable_grad():
         inputs = images.detach().clone().requires_grad_()
-        return torch.autograd.grad(score(inputs).sum(), inputs)[0]
+        logits = model(inputs)
+        if targets.min() < 0 or targets.max() >= logits.shape[1]:
+            raise ValueError("no such class")
+        return torch.autograd.grad(score(logits).sum(), inputs)[0]
 
 
 # occlusion_map
@@ -27,19 +29,37 @@ def corners(size, patch, stride):
     return range(0, size - patch + stride, stride)
 
 
-def slow_occlusion(model, images, targets, patch, stride, baseline, *, score=None, combine="mean", channels=None):
+def in_parts(model, batch_size):
+    return lambda images: torch.cat([model(part) for part in images.split(batch_size)])
+
+
+def slow_occlusion(
+    model,
+    images,
+    targets,
+    patch,
+    stride,
+    baseline,
+    batch_size,
+    *,
+    score=None,
+    combine="mean",
+    channels=None,
+    corners=corners,
+):
     """One square at a time; returns the drops, combined over the squares that cover a pixel."""
-    score = score or (lambda x: model(x).gather(1, targets[:, None])[:, 0])
+    score = score or (lambda logits: logits.gather(1, targets[:, None])[:, 0])
     height, width = images.shape[2:]
     total, count = torch.zeros_like(images[:, 0]), torch.zeros(height, width, dtype=images.dtype)
+    logits_of = in_parts(model, batch_size)
     with torch.no_grad():
-        before = score(images)
+        before = score(logits_of(images))
         for top in corners(height, patch, stride):
             for left in corners(width, patch, stride):
                 square = (slice(top, top + patch), slice(left, left + patch))
                 covered = images.clone()
                 covered[:, channels if channels is not None else slice(None), *square] = baseline
-                total[:, *square] += (before - score(covered))[:, None, None]
+                total[:, *square] += (before - score(logits_of(covered)))[:, None, None]
                 count[square] += 1
     return total / count if combine == "mean" else total
 
@@ -50,7 +70,7 @@ def slow_occlusion(model, images, targets, patch, stride, baseline, *, score=Non
     "pixel that the class needs should come out positive, so that the map shows how far the logit falls.",
 )
 def rise_in_place_of_fall(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    return -slow_occlusion(model, images, targets, patch, stride, baseline)
+    return -slow_occlusion(model, images, targets, patch, stride, baseline, batch_size)
 
 
 @wrong(
@@ -59,7 +79,7 @@ def rise_in_place_of_fall(model, images, targets, *, patch=1, stride=1, baseline
     "the edge, so that the map is brighter there for any model; take the mean over the squares.",
 )
 def sum_over_squares(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    return slow_occlusion(model, images, targets, patch, stride, baseline, combine="sum")
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size, combine="sum")
 
 
 @wrong(
@@ -68,10 +88,10 @@ def sum_over_squares(model, images, targets, *, patch=1, stride=1, baseline=0.0,
     "has risen, and a very certain model hardly moves at all.",
 )
 def watches_the_probability(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    def score(x):
-        return model(x).softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    def score(logits):
+        return logits.softmax(dim=1).gather(1, targets[:, None])[:, 0]
 
-    return slow_occlusion(model, images, targets, patch, stride, baseline, score=score)
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size, score=score)
 
 
 @wrong(
@@ -80,12 +100,14 @@ def watches_the_probability(model, images, targets, *, patch=1, stride=1, baseli
     "prefers another one.",
 )
 def watches_the_winner(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    return slow_occlusion(model, images, targets, patch, stride, baseline, score=lambda x: model(x).amax(dim=1))
+    return slow_occlusion(
+        model, images, targets, patch, stride, baseline, batch_size, score=lambda logits: logits.amax(dim=1)
+    )
 
 
 @wrong("occlusion_map", "All images are judged by the first image's target: `targets` has one class for each of them.")
 def first_target_for_all(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    return slow_occlusion(model, images, targets[:1].expand_as(targets), patch, stride, baseline)
+    return slow_occlusion(model, images, targets[:1].expand_as(targets), patch, stride, baseline, batch_size)
 
 
 @wrong(
@@ -93,7 +115,7 @@ def first_target_for_all(model, images, targets, *, patch=1, stride=1, baseline=
     "Covered pixels are always set to zero in your version: the argument `baseline` has no effect.",
 )
 def always_black(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    return slow_occlusion(model, images, targets, patch, stride, 0.0)
+    return slow_occlusion(model, images, targets, patch, stride, 0.0, batch_size)
 
 
 @wrong(
@@ -101,7 +123,7 @@ def always_black(model, images, targets, *, patch=1, stride=1, baseline=0.0, bat
     "Only the first channel is covered. The other channels still show the model what was there.",
 )
 def first_channel_only(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    return slow_occlusion(model, images, targets, patch, stride, baseline, channels=0)
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size, channels=0)
 
 
 @wrong(
@@ -114,7 +136,7 @@ def never_uncovered(model, images, targets, *, patch=1, stride=1, baseline=0.0, 
     covered = images.clone()
 
     def score(x):
-        return model(x).gather(1, targets[:, None])[:, 0]
+        return in_parts(model, batch_size)(x).gather(1, targets[:, None])[:, 0]
 
     total, count = torch.zeros_like(images[:, 0]), torch.zeros(height, width, dtype=images.dtype)
     with torch.no_grad():
@@ -133,26 +155,33 @@ def never_uncovered(model, images, targets, *, patch=1, stride=1, baseline=0.0, 
     "covered. Go on until the whole image has been visited.",
 )
 def stops_before_the_edge(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    height, width = images.shape[2:]
-    reach = [(size - patch) // stride * stride + patch for size in (height, width)]
-    inner = images[:, :, : reach[0], : reach[1]]
+    def fitting(size, patch, stride):
+        return range(0, size - patch + 1, stride)
 
-    def score(x):
-        whole = images.clone()
-        whole[:, :, : reach[0], : reach[1]] = x
-        return model(whole).gather(1, targets[:, None])[:, 0]
-
-    found = slow_occlusion(model, inner, targets, patch, stride, baseline, score=score)
-    return F.pad(found, (0, width - reach[1], 0, height - reach[0]))
+    found = slow_occlusion(model, images, targets, patch, stride, baseline, batch_size, corners=fitting)
+    return found.nan_to_num(0.0)
 
 
 @wrong(
     "occlusion_map",
-    "The values are right, but the whole batch goes through the model at once for each square: `batch_size` has no "
-    "effect, and a large batch of large images would not fit into memory.",
+    "Your corners go on over the whole side (`range(0, height, stride)`), also after a square has reached the edge. "
+    "Pixels there are then covered by squares of which only a strip is left in the image; stop at the first square "
+    "that reaches the edge.",
+)
+def goes_on_after_the_edge(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    def everywhere(size, patch, stride):
+        return range(0, size, stride)
+
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size, corners=everywhere)
+
+
+@wrong(
+    "occlusion_map",
+    "The values are right, but somewhere the whole batch goes through the model at once, whatever `batch_size` says: a "
+    "large batch of large images would not fit into memory. The run on the uncovered images counts as well.",
 )
 def ignores_batch_size(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
-    return slow_occlusion(model, images, targets, patch, stride, baseline)
+    return slow_occlusion(model, images, targets, patch, stride, baseline, len(images))
 
 
 @wrong(
@@ -181,7 +210,7 @@ def float32_on_the_way(model, images, targets, *, patch=1, stride=1, baseline=0.
 def square_by_square(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
     maps = []
     for image, target in zip(images[:, None], targets[:, None], strict=True):
-        maps.append(slow_occlusion(model, image, target, patch, stride, baseline))
+        maps.append(slow_occlusion(model, image, target, patch, stride, baseline, batch_size))
     return torch.cat(maps)
 
 
@@ -223,7 +252,7 @@ def without_sign(model, images, targets):
     "model, minus the other classes' gradients; the exercise asks about the logit.",
 )
 def of_the_probability(model, images, targets):
-    return gradient_of(lambda x: model(x).softmax(dim=1).gather(1, targets[:, None]), images)
+    return gradient_of(lambda logits: logits.softmax(dim=1).gather(1, targets[:, None]), model, images, targets)
 
 
 @wrong(
@@ -231,7 +260,7 @@ def of_the_probability(model, images, targets):
     "You differentiate the loss. The map then has the other sign, and the other classes are in it as well.",
 )
 def of_the_loss(model, images, targets):
-    return gradient_of(lambda x: F.cross_entropy(model(x), targets, reduction="sum"), images)
+    return gradient_of(lambda logits: F.cross_entropy(logits, targets, reduction="sum"), model, images, targets)
 
 
 @wrong(
@@ -240,7 +269,7 @@ def of_the_loss(model, images, targets):
     "another one.",
 )
 def of_the_winner(model, images, targets):
-    return gradient_of(lambda x: model(x).amax(dim=1), images)
+    return gradient_of(lambda logits: logits.amax(dim=1), model, images, targets)
 
 
 @wrong(
@@ -248,7 +277,39 @@ def of_the_winner(model, images, targets):
     "You differentiate the sum of all logits of an image. Pick each image's target out of its row first.",
 )
 def of_all_logits(model, images, targets):
-    return gradient_of(model, images)
+    return gradient_of(lambda logits: logits, model, images, targets)
+
+
+@wrong(
+    "gradient_saliency",
+    "`logits[:, targets]` picks *all* targets from *every* row: each image is differentiated for its neighbours' "
+    "classes too. You want one entry from each row.",
+)
+def targets_of_the_whole_batch(model, images, targets):
+    return gradient_of(lambda logits: logits[:, targets], model, images, targets)
+
+
+@wrong(
+    "gradient_saliency",
+    "Your values are right, but `zero_grad` wipes out the gradients that the weights had before your call; in the "
+    "middle of a training step they would be missed. `torch.autograd.grad` touches no `.grad` at all.",
+)
+def wipes_the_weights_gradients(model, images, targets):
+    found = gradient_saliency(model, images, targets)
+    if isinstance(model, nn.Module):
+        model.zero_grad()
+    return found
+
+
+@wrong(
+    "gradient_saliency",
+    "Your values are right, but you ask the caller's own images for gradients, and `requires_grad` stays on: whatever "
+    "is done with them later is recorded. Ask a copy.",
+)
+def asks_the_caller_s_images(model, images, targets):
+    found = gradient_saliency(model, images, targets)
+    images.requires_grad_()
+    return found
 
 
 @wrong(
@@ -280,7 +341,7 @@ def leaves_gradients_in_the_weights(model, images, targets):
     "Every image of the batch is differentiated for the first image's target.",
 )
 def saliency_for_the_first_target(model, images, targets):
-    return gradient_saliency(model, images, targets[:1].expand_as(targets))
+    return gradient_of(lambda logits: logits[:, targets[0]], model, images, targets)
 
 
 @right("gradient_saliency")
@@ -341,7 +402,8 @@ def absolute_product(model, images, targets):
     "and pixels of value zero no longer get zero.",
 )
 def centred_image(model, images, targets):
-    return (images - images.mean(dim=(1, 2, 3), keepdim=True)) * gradient_saliency(model, images, targets)
+    gradient = gradient_saliency(model, images, targets)
+    return (images - images.mean(dim=(1, 2, 3), keepdim=True)) * gradient
 
 
 @wrong(
@@ -365,6 +427,8 @@ def scaled_to_one(model, images, targets):
 @right("input_x_gradient")
 def by_scaling_each_pixel(model, images, targets):
     """The derivative with respect to a factor in front of each pixel, at one."""
+    if images.ndim != 4 or targets.shape != images.shape[:1]:
+        raise ValueError("images and targets don't fit")
     with torch.enable_grad():
         images = images.detach()
         factors = torch.ones_like(images, requires_grad=True)
@@ -374,6 +438,8 @@ def by_scaling_each_pixel(model, images, targets):
 
 @right("input_x_gradient")
 def product_image_by_image(model, images, targets):
+    if images.ndim != 4:
+        raise ValueError("images must be [batch, channel, height, width]")
     maps = [gradient_saliency(model, x[None], t[None])[0] * x for x, t in zip(images, targets, strict=True)]
     return torch.stack(maps).detach()
 
@@ -441,6 +507,18 @@ def one_noise_for_all(model, images, targets, *, sigma, n_samples, generator):
     noise = sigma * torch.randn(images.shape, generator=generator).to(images)
     copies = [gradient_saliency(model, images + noise, targets) for _ in range(n_samples)]
     return torch.stack(copies).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "Your noise has no batch dimension: all images of the batch get the same. Draw it in the shape of `images`, or "
+    "what one image's map owes to its noise turns up in its neighbours' maps as well.",
+)
+def one_noise_for_the_batch(model, images, targets, *, sigma, n_samples, generator):
+    def shared(noise):
+        return (sigma * noise[:1]).expand_as(noise)
+
+    return noisy_gradients(model, images, targets, sigma, n_samples, generator, shared).mean(0)
 
 
 @wrong(
@@ -573,10 +651,46 @@ def right_ends(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=5
 
 @wrong(
     "integrated_gradients",
+    "Your points run from the baseline to the image and include both (`linspace(0, 1, n_steps)`): they are n_steps - 1 "
+    "steps apart, and the two ends count as much as a whole step each. Cut the way into n_steps steps and take their "
+    "middles.",
+)
+def both_ends(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = torch.linspace(0, 1, n_steps).tolist()
+    return (images - baseline) * along_the_way(model, images, targets, baseline, fractions).mean(0)
+
+
+@wrong(
+    "integrated_gradients",
+    "The values are right, but all steps of all images go through the model at once: `batch_size` has no effect, and "
+    "with fifty steps a batch becomes fifty times as large.",
+)
+def all_steps_at_once(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = ((torch.arange(n_steps) + 0.5) / n_steps).to(images).view(-1, 1, 1, 1, 1)
+    points = baseline + fractions * (images - baseline)
+    found = gradient_saliency(model, points.flatten(0, 1), targets.repeat(n_steps))
+    return (images - baseline) * found.view_as(points).mean(0)
+
+
+@wrong(
+    "integrated_gradients",
+    "You take a mean for each part of the steps, and then the mean of those. The last part is smaller than the others, "
+    "so that its steps count for more; add up the parts, and divide by n_steps at the end.",
+)
+def mean_of_means(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = [(k + 0.5) / n_steps for k in range(n_steps)]
+    found = along_the_way(model, images, targets, baseline, fractions)
+    means = [part.mean(0) for part in found.split(max(1, batch_size // len(images)))]
+    return (images - baseline) * torch.stack(means).mean(0)
+
+
+@wrong(
+    "integrated_gradients",
     "You add up the gradients of all steps and do not divide by their number: twice the steps, twice the map.",
 )
 def sum_over_steps(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
-    return n_steps * integrated_gradients(model, images, targets, baseline=baseline, n_steps=n_steps)
+    fractions = [(k + 0.5) / n_steps for k in range(n_steps)]
+    return (images - baseline) * along_the_way(model, images, targets, baseline, fractions).sum(0)
 
 
 @wrong(
@@ -595,10 +709,13 @@ def absolute_gradients(model, images, targets, *, baseline=0.0, n_steps=50, batc
     "repeated image by image. Compare `repeat` with `repeat_interleave`.",
 )
 def targets_out_of_step(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
-    fractions = ((torch.arange(n_steps) + 0.5) / n_steps).to(images).view(-1, 1, 1, 1, 1)
-    points = baseline + fractions * (images - baseline)
-    found = gradient_saliency(model, points.flatten(0, 1), targets.repeat_interleave(n_steps))
-    return (images - baseline) * found.view_as(points).mean(0)
+    total = torch.zeros_like(images)
+    fractions = (torch.arange(n_steps) + 0.5) / n_steps
+    for some in fractions.split(max(1, batch_size // len(images))):
+        points = baseline + some.to(images).view(-1, 1, 1, 1, 1) * (images - baseline)
+        found = gradient_saliency(model, points.flatten(0, 1), targets.repeat_interleave(len(some)))
+        total += found.view_as(points).sum(0)
+    return (images - baseline) * total / n_steps
 
 
 @right("integrated_gradients")
@@ -608,14 +725,24 @@ def step_by_step(model, images, targets, *, baseline=0.0, n_steps=50, batch_size
 
 
 @right("integrated_gradients")
+def fractions_in_single_precision(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    total, way = torch.zeros_like(images), images - baseline
+    for some in ((torch.arange(n_steps) + 0.5) / n_steps).split(max(1, batch_size // len(images))):
+        points = baseline + some[:, None, None, None, None] * way
+        found = gradient_saliency(model, points.flatten(0, 1), targets.repeat(len(some)))
+        total += found.view_as(points).sum(0)
+    return way * total / n_steps
+
+
+@right("integrated_gradients")
 def image_by_image(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
     starts = torch.as_tensor(baseline, dtype=images.dtype).expand_as(images)
     fractions = (2 * torch.arange(n_steps, dtype=images.dtype) + 1) / (2 * n_steps)
     maps = []
     for image, start, target in zip(images, starts, targets, strict=True):
         points = torch.lerp(start[None], image[None], fractions[:, None, None, None])
-        gradients = gradient_saliency(model, points, target.repeat(n_steps))
-        maps.append(gradients.mean(0) * (image - start))
+        gradients = [gradient_saliency(model, part, target.repeat(len(part))) for part in points.split(batch_size)]
+        maps.append(torch.cat(gradients).mean(0) * (image - start))
     return torch.stack(maps).detach()
 
 
@@ -728,6 +855,18 @@ def cleans_up_only_on_success(model, images, targets):
 
 @wrong(
     "guided_backprop",
+    "You clear all backward hooks of the ReLUs, with those that somebody else had put there. Keep the handles that "
+    "`register_full_backward_hook` gives you, and remove these.",
+)
+def clears_all_hooks(model, images, targets):
+    found = hooked(model, images, targets, positive_below)
+    for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+        relu._backward_hooks.clear()
+    return found
+
+
+@wrong(
+    "guided_backprop",
     "ReLUs that worked in place do not do so any more after your function: put `inplace` back as it was.",
 )
 def inplace_not_put_back(model, images, targets):
@@ -788,6 +927,8 @@ def watched(model, images, targets, layer):
             total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
     finally:
         handle.remove()
+    if seen[-1].ndim != 4:
+        raise ValueError("the layer must put out maps")
     return seen[-1].detach(), torch.autograd.grad(total, seen[-1])[0]
 
 
@@ -890,6 +1031,8 @@ def leaves_its_hook(model, images, targets, layer):
     model.get_submodule(layer).register_forward_hook(keep)
     with torch.enable_grad():
         total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
+    if seen[-1].ndim != 4:
+        raise ValueError("the layer must put out maps")
     gradient = torch.autograd.grad(total, seen[-1])[0]
     return enlarged(weighted_sum(seen[-1].detach(), gradient).relu(), images)
 
@@ -907,6 +1050,8 @@ def overwritten_in_place(model, images, targets, layer):
             total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
     finally:
         handle.remove()
+    if seen[-1].ndim != 4:
+        raise ValueError("the layer must put out maps")
     gradient = torch.autograd.grad(total, seen[-1])[0]
     return enlarged(weighted_sum(seen[-1].detach(), gradient).relu(), images)
 
@@ -938,6 +1083,8 @@ def with_a_nudge(model, images, targets, layer):
             logits = model(images.detach())
         finally:
             handle.remove()
+        if kept[0].ndim != 4:
+            raise ValueError("the layer must put out maps")
         total = logits[torch.arange(len(images)), targets].sum()
         [gradient] = torch.autograd.grad(total, nudge)
     return enlarged(weighted_sum(kept[0], gradient).relu(), images)

@@ -58,6 +58,17 @@ def one_large_family(p_values, alpha=0.05):
 
 @wrong(
     "bonferroni",
+    "`len(p_values)` counts the rows. With one row for each family, that is the number of families; the tests are "
+    "counted by the last dimension.",
+)
+def counts_the_rows(p_values, alpha=0.05):
+    validated(p_values, alpha)
+    adjusted = (p_values * len(p_values)).clamp(max=1)
+    return adjusted <= alpha, adjusted
+
+
+@wrong(
+    "bonferroni",
     "You compare with 0.05 whatever `alpha` says.",
 )
 def always_five_per_cent(p_values, alpha=0.05):
@@ -211,6 +222,28 @@ def families_together(p_values, alpha=0.05):
 
 @wrong(
     "benjamini_hochberg",
+    "An adjusted p-value that equals alpha is rejected: 'at most alpha' includes alpha.",
+)
+def below_and_not_at(p_values, alpha=0.05):
+    _, adjusted = from_ordered(p_values, alpha, lambda p, ranks, n: least_from_here(p * n / ranks))
+    return adjusted < alpha, adjusted
+
+
+@wrong(
+    "benjamini_hochberg",
+    "You give equal p-values the lowest of the ranks that they take up. The minimum runs over all j >= i, so that the "
+    "last of equals counts for all of them.",
+)
+def equals_at_the_lowest_rank(p_values, alpha=0.05):
+    def adjust(p, ranks, n):
+        lowest = 1 + (p[..., None, :] < p[..., :, None]).sum(-1)
+        return least_from_here(p * n / lowest).clamp(max=1)
+
+    return from_ordered(p_values, alpha, adjust)
+
+
+@wrong(
+    "benjamini_hochberg",
     "`alpha` has no effect on what you reject.",
 )
 def five_per_cent_always(p_values, alpha=0.05):
@@ -317,6 +350,16 @@ def only_the_best(statistic, labels, *, n_permutations, generator):
 
 @wrong(
     "max_statistic_permutation",
+    "Your values are right, and in float32 whatever the statistic is in: a count divided by a whole number is. Bring "
+    "the count to the statistic's dtype before you divide.",
+)
+def counts_divided_as_they_are(statistic, labels, *, n_permutations, generator):
+    observed, null = permuted(statistic, labels, n_permutations, generator)
+    return (1 + (null.abs().amax(1)[:, None] >= observed.abs()).sum(0)) / (1 + n_permutations)
+
+
+@wrong(
+    "max_statistic_permutation",
     "You draw labels with replacement: some occur twice and others not at all. That is a bootstrap. A permutation uses "
     "each label once.",
 )
@@ -344,6 +387,13 @@ def all_at_once(statistic, labels, *, n_permutations, generator):
     observed, null = permuted(statistic, labels, n_permutations, generator)
     largest = torch.cat([observed.new_full((1,), torch.inf), null.abs().amax(1)])
     return (largest[:, None] >= observed.abs()).to(observed.dtype).mean(0)
+
+
+@right("max_statistic_permutation")
+def brought_to_the_dtype_last(statistic, labels, *, n_permutations, generator):
+    observed, null = permuted(statistic, labels, n_permutations, generator)
+    reached = (null.abs().amax(1)[:, None] >= observed.abs()).sum(0)
+    return ((1 + reached) / (1 + n_permutations)).to(observed.dtype)
 
 
 @right("max_statistic_permutation")

@@ -27,10 +27,10 @@ def spearman(first, second):
     return correlation(mean_ranks(first), mean_ranks(second))
 
 
-def structural(x, y, window, *, unbiased=True):
+def structural(x, y, window, *, unbiased=True, stride=1):
     """SSIM from all windows, cut out one beside the other."""
     n = window**2
-    x, y = (F.unfold(m[:, None], window) for m in (x, y))
+    x, y = (F.unfold(m[:, None], window, stride=stride) for m in (x, y))
     mx, my = x.mean(1), y.mean(1)
     divisor = n - 1 if unbiased else n
     vx, vy = ((m - m.mean(1, keepdim=True)).square().sum(1) / divisor for m in (x, y))
@@ -76,6 +76,23 @@ def ties_in_order(first, second, *, window=5):
 
 @wrong(
     "map_similarity",
+    "Pixels of equal value all get the lowest of their ranks, and the next value jumps by as many. They should share "
+    "the mean of the ranks that they take up.",
+)
+def ties_at_the_lowest(first, second, *, window=5):
+    def ranks(maps):
+        x = maps.flatten(1)
+        return (x[:, :, None] > x[:, None, :]).sum(2).to(maps.dtype)
+
+    found = map_similarity(first, second, window=window)
+    return found | {
+        "spearman": correlation(ranks(first), ranks(second)),
+        "spearman_abs": correlation(ranks(first.abs()), ranks(second.abs())),
+    }
+
+
+@wrong(
+    "map_similarity",
     "For `spearman_abs` you take the absolute value of the correlation. It is the maps whose sign is to be dropped, "
     "before they are ranked.",
 )
@@ -107,6 +124,27 @@ def ranks_over_the_batch(first, second, *, window=5):
 def ssim_in_own_units(first, second, *, window=5):
     found = map_similarity(first, second, window=window)
     return found | {"ssim": structural(first.abs(), second.abs(), window)}
+
+
+@wrong(
+    "map_similarity",
+    "For the structural similarity you divide by the largest value of the whole batch. Each map is to be divided by "
+    "its own, or a pair's similarity depends on who else is there.",
+)
+def ssim_scaled_by_the_batch(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    x, y = (m.abs() / m.abs().max() for m in (first, second))
+    return found | {"ssim": structural(x, y, window)}
+
+
+@wrong(
+    "map_similarity",
+    "Your windows lie side by side like tiles: the pooling functions of PyTorch move on by a whole window unless told "
+    "otherwise. The windows should slide by one pixel.",
+)
+def ssim_in_tiles(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(to_one(first), to_one(second), window, stride=window)}
 
 
 @wrong(
@@ -169,8 +207,8 @@ def pair_by_pair(first, second, *, window=5):
             ranks = []
             for values in (x.flatten(), y.flatten()):
                 _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-                last = counts.cumsum(0).to(values.dtype)
-                ranks.append((last - (counts - 1) / 2)[inverse])
+                last = counts.cumsum(0)
+                ranks.append((last - (counts - 1) / 2)[inverse])  # float32, and precise enough
             found[name].append(torch.corrcoef(torch.stack(ranks))[0, 1])
         found["ssim"].append(structural(to_one(a[None]), to_one(b[None]), window)[0])
     return {name: torch.stack(values) for name, values in found.items()}
@@ -179,17 +217,21 @@ def pair_by_pair(first, second, *, window=5):
 # cascading_randomization
 
 
-def drawn(model, layers, generator, *, spread=None, bias=0.0, scale=1.0):
+def is_bias(key):
+    return key.split(".")[-1] == "bias"
+
+
+def drawn(model, layers, generator, *, spread=None, noise=torch.randn, bias=0.0, scale=1.0, is_bias=is_bias, deep=True):
     """New parameters for each layer, by name, drawn in the order of the list."""
     found = []
     for name in layers:
         state = {}
-        for key, p in model.get_submodule(name).named_parameters():
+        for key, p in model.get_submodule(name).named_parameters(recurse=deep):
             if p.ndim > 1:
                 inputs = p[0].numel()
                 deviation = math.sqrt(2 / inputs) if spread is None else spread(p)
-                state[f"{name}.{key}"] = deviation * torch.randn(p.shape, generator=generator)
-            elif key.endswith("bias"):
+                state[f"{name}.{key}"] = deviation * noise(p.shape, generator=generator)
+            elif is_bias(key):
                 state[f"{name}.{key}"] = p.detach().clone() if bias is None else torch.full_like(p, bias)
             else:
                 state[f"{name}.{key}"] = p.detach().clone() if scale is None else torch.full_like(p, scale)
@@ -274,6 +316,44 @@ def scale_zero(model, layers, *, generator, cascade=True):
 def half_the_variance(model, layers, *, generator, cascade=True):
     states = drawn(model, layers, generator, spread=lambda p: p[0].numel() ** -0.5)
     return copies_of(model, states, cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "You use 2 / fan_in as the standard deviation. It is the variance; the weights come out much too small.",
+)
+def variance_for_the_deviation(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, spread=lambda p: 2 / p[0].numel()), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "Your weights are uniform (`kaiming_uniform_` is). They have the right variance, and the docstring asks for normal "
+    "ones.",
+)
+def uniform_weights(model, layers, *, generator, cascade=True):
+    def noise(shape, *, generator):
+        return (2 * torch.rand(shape, generator=generator) - 1) * math.sqrt(3)
+
+    return copies_of(model, drawn(model, layers, generator, noise=noise), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    'You compare a parameter\'s name with "bias". Inside a block it is called "2.bias" or the like, so that '
+    "biases there are taken for scales and become 1. Only the last part of the name counts.",
+)
+def biases_by_their_full_name(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, is_bias=lambda key: key == "bias"), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "A layer of the list can be a block of several modules. You draw only the parameters that are the named module's "
+    "own; what lies deeper stays as trained.",
+)
+def own_parameters_only(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, deep=False), cascade)
 
 
 @wrong(

@@ -85,6 +85,18 @@ def isotropic(images):
 
 @wrong(
     "total_variation",
+    "You cut both differences to the same shape, so that the steps along the last row and down the last column are "
+    "missing. They need not fit each other; add up each on its own.",
+)
+def last_row_and_column_lost(images):
+    four_dimensional(images)
+    down = images[:, :, 1:, :-1] - images[:, :, :-1, :-1]
+    across = images[:, :, :-1, 1:] - images[:, :, :-1, :-1]
+    return (down.abs() + across.abs()).flatten(1).sum(1)
+
+
+@wrong(
+    "total_variation",
     "Your differences keep their signs, so a rise and the fall after it cancel: what is left is how much the edges of "
     "the image differ.",
 )
@@ -323,6 +335,11 @@ def backward_into_the_image(
             x.clamp_(*pixel_range)
         history.append(scores.detach())
     return x.detach(), torch.stack(history)
+
+
+@right("activation_maximization")
+def a_little_added_to_the_rms(objective, images, **options):
+    return ascend(objective, images, step=lambda g: g / (rms_of_each(g) + 1e-8), **options)
 
 
 @right("activation_maximization")
@@ -645,6 +662,11 @@ def gradients_left_behind(objective, parameters, to_images, *, max_shift, n_step
 
 
 @right("transform_robust_visualization")
+def a_little_added(objective, parameters, to_images, **options):
+    return ascend_shifted(objective, parameters, to_images, step=lambda g: g / (rms_of_each(g) + 1e-8), **options)
+
+
+@right("transform_robust_visualization")
 def two_rolls(objective, parameters, to_images, *, max_shift, n_steps, step_size, generator):
     if max_shift < 0:
         raise ValueError("max_shift must not be negative")
@@ -786,6 +808,18 @@ def channel_means(activations):
 
 @wrong(
     "diversity_loss",
+    "You take the diagonal for n ones. An image without any activation has 0 there, not 1, and your loss falls below "
+    "0; subtract the diagonal that there is.",
+)
+def one_for_each_image(activations):
+    enough(activations)
+    grams = normalised_grams(activations)
+    n = len(grams)
+    return ((grams @ grams.T).sum() - n) / (n * (n - 1))
+
+
+@wrong(
+    "diversity_loss",
     "An image without any activation makes you divide 0 by 0. It is similar to none: let its similarity be 0.",
 )
 def zero_length(activations):
@@ -916,6 +950,20 @@ def sizes_cut_down(activations, images, **options):
 
 @wrong(
     "deep_dream",
+    "You take each octave's size from the rounded size of the one above it, and the roundings add up. The docstring "
+    "divides the original's side by octave_scale^k and rounds once.",
+)
+def sizes_from_sizes(activations, images, **options):
+    def side_at(side, scale, k):
+        for _ in range(k):
+            side = round(side / scale)
+        return side
+
+    return dream(activations, images, side_at=side_at, **options)
+
+
+@wrong(
+    "deep_dream",
     "Your octaves are of no use to `octave_scale`: every one has the size of the image. The coarsest is smaller by "
     "octave_scale to the power n_octaves - 1.",
 )
@@ -937,6 +985,11 @@ def zero_to_one_always(activations, images, *, pixel_range=(0.0, 1.0), **options
 )
 def nan_where_nothing_reacts(activations, images, **options):
     return dream(activations, images, step=lambda g: g / rms_of_each(g), **options)
+
+
+@right("deep_dream")
+def with_a_little_added(activations, images, **options):
+    return dream(activations, images, step=lambda g: g / (rms_of_each(g) + 1e-8), **options)
 
 
 @right("deep_dream")

@@ -115,6 +115,13 @@ def expect_no_trace(answer, model, images, targets, *, detached=False, **setting
     watched = images.clone().requires_grad_()
     with torch.no_grad():
         quiet = answer(model, images, targets, **settings)
+    asked = images.requires_grad
+    images.requires_grad_(False)
+    expect(
+        not asked,
+        "Your function switches `requires_grad` on for the caller's own images and leaves it so; ask a copy of them.",
+        actual="images.requires_grad",
+    )
     loud = answer(model, watched, targets, **settings)
     expect_unchanged(before, model)
     expect(watched.grad is None, "Your function leaves a gradient in the images' `.grad`.", actual="images.grad")
@@ -123,6 +130,16 @@ def expect_no_trace(answer, model, images, targets, *, detached=False, **setting
     before = condition(model)
     found = answer(model, images, targets, **settings)
     expect_unchanged(before, model)
+    weight = next(model.parameters())
+    weight.grad = torch.ones_like(weight)
+    answer(model, images, targets, **settings)
+    kept = weight.grad is not None and bool((weight.grad == 1).all())
+    weight.grad = None
+    expect(
+        kept,
+        "A weight had a gradient before your call, and it is gone or changed after it: leave `.grad` alone.",
+        actual="weight.grad",
+    )
     if detached:
         expect(
             not found.requires_grad,
@@ -139,6 +156,13 @@ def expect_each_alone(answer, model, images, targets, **settings):
         alone = answer(model, images[i : i + 1], targets[i : i + 1], **settings)
         expect_shape(alone, (1, *together.shape[1:]))
         expect_close(together[i], alone[0], note="An image's map depends on the other images in the batch", **EXACT)
+
+
+def expect_bad_shapes_refused(answer, model, rng, **settings):
+    """A target missing, and one image without a batch dimension."""
+    images, targets = images_and_targets(rng)
+    expect_raises(ValueError, answer, model, images, targets[:1], **settings)
+    expect_raises(ValueError, answer, model, images[0], targets[:2], **settings)
 
 
 class TestOcclusionMap:
@@ -264,6 +288,10 @@ class TestInputXGradient:
         "the model and the images are left as they were"
         expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
 
+    def test_bad_shapes(self, answer, rng):
+        "images and targets that don't fit are refused"
+        expect_bad_shapes_refused(answer, small_cnn(rng), rng)
+
 
 class TestSmoothgrad:
     exercise = "smoothgrad"
@@ -280,7 +308,8 @@ class TestSmoothgrad:
         images, targets = images_and_targets(rng, batch=1, classes=3)
         model = Quadratic(rng, images.shape[1:])
         recording = Recording(model)
-        found = answer(recording, images, targets, sigma=3.0, n_samples=5, generator=rng)
+        # A power of two: sigma times float32 noise is then the same number in either precision.
+        found = answer(recording, images, targets, sigma=4.0, n_samples=5, generator=rng)
         points = torch.cat(recording.seen) if recording.seen else images[:0]
         expect(
             len(points) == 5,
@@ -323,6 +352,13 @@ class TestSmoothgrad:
             "All pixels of a copy get the same noise.",
             actual=noise.flatten(1).std(1).min(),
         )
+        nearest = torch.cdist(noise[owner == 0].flatten(1), noise[owner == 1].flatten(1)).min()
+        # Two noises of 70 pixels are 3 apart on average, and never below 1.
+        expect(
+            nearest > 0.5,
+            "The images of a batch get the same noise: draw it for each pixel of each image.",
+            actual="the same noise in two images",
+        )
 
     def test_generator(self, answer, rng):
         "all noise comes from the generator: one seed, one map"
@@ -351,20 +387,23 @@ class TestSmoothgrad:
         expect_unchanged(before, model)
 
     def test_bad_settings(self, answer, rng):
-        "a negative sigma and no samples are refused"
+        "a negative sigma, no samples, and targets that don't fit the images are refused"
         images, targets = images_and_targets(rng)
         for sigma, n_samples in ((-0.1, 3), (0.1, 0)):
             expect_raises(
                 ValueError, answer, small_cnn(rng), images, targets, sigma=sigma, n_samples=n_samples, generator=rng
             )
+        expect_bad_shapes_refused(answer, small_cnn(rng), rng, sigma=0.1, n_samples=2, generator=rng)
 
 
 class TestIntegratedGradients:
+    """Mostly with 2, 4 or 8 steps: their middles are the same numbers in float32 and in float64."""
+
     exercise = "integrated_gradients"
 
     def test_values(self, answer, reference, rng):
         "the midpoint rule, for a few steps"
-        for n_steps in (1, 2, 5):
+        for n_steps in (1, 2, 4):
             model = small_cnn(rng)
             images, targets = images_and_targets(rng)
             settings = {"n_steps": n_steps, "baseline": 0.6}
@@ -388,7 +427,7 @@ class TestIntegratedGradients:
         model, baseline = Quadratic(rng, images.shape[1:]), normal(rng, *images.shape[1:])
         with torch.no_grad():
             difference = (model(images) - model(baseline[None]))[torch.arange(3), targets]
-        for n_steps in (1, 6):
+        for n_steps in (1, 8):
             found = answer(model, images, targets, baseline=baseline, n_steps=n_steps)
             expect_shape(found, tuple(images.shape))
             expect_close(
@@ -406,14 +445,22 @@ class TestIntegratedGradients:
         expect_close(found, (images + 0.3) * weights[targets].view_as(images), **EXACT)
 
     def test_batches(self, answer, rng):
-        "each image for itself, and the same for any batch_size"
+        "each image for itself, the same for any batch_size, and about batch_size images at once"
         model = small_cnn(rng)
         images, targets = images_and_targets(rng)
-        expect_each_alone(answer, model, images, targets, n_steps=5)
-        whole = answer(model, images, targets, n_steps=5)
+        expect_each_alone(answer, model, images, targets, n_steps=8)
+        whole = answer(model, images, targets, n_steps=8)
         for batch_size in (1, 9):
-            parts = answer(model, images, targets, n_steps=5, batch_size=batch_size)
+            recording = Recording(model)
+            parts = answer(recording, images, targets, n_steps=8, batch_size=batch_size)
             expect_close(parts, whole, note="The map depends on batch_size", **EXACT)
+            largest = max(map(len, recording.seen), default=0)
+            expect(
+                largest <= batch_size + len(images),
+                "Many more than batch_size images went through the model at once.",
+                actual=largest,
+                expected=f"about {batch_size}, and never less than one step of all {len(images)} images",
+            )
 
     def test_model(self, answer, rng):
         "the model and the images are left as they were"
@@ -448,6 +495,22 @@ class TestGuidedBackprop:
     def test_model(self, answer, rng):
         "no hook is left behind, and the model is as it was"
         expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
+
+    def test_hooks_of_others(self, answer, rng):
+        "a hook that was there before stays"
+        model = small_cnn(rng)
+        model[1].register_full_backward_hook(lambda module, below, above: None)
+        answer(model, *images_and_targets(rng))
+        expect(
+            len(model[1]._backward_hooks) == 1,
+            "A hook that somebody else had put on a ReLU is gone after your call; remove your own handles only.",
+            actual=len(model[1]._backward_hooks),
+            expected="1 hook",
+        )
+
+    def test_bad_shapes(self, answer, rng):
+        "images and targets that don't fit are refused"
+        expect_bad_shapes_refused(answer, small_cnn(rng), rng)
 
     def test_in_place(self, answer, rng):
         "ReLUs that work in place: the same map, and in place again afterwards"
@@ -509,6 +572,11 @@ class TestGradCam:
     def test_model(self, answer, rng):
         "no hook is left behind, and the model is as it was"
         expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), layer="2.1")
+
+    def test_flat_layer(self, answer, rng):
+        "a layer that puts out no maps is refused"
+        for layer in ("4", "5"):
+            expect_raises(ValueError, answer, small_cnn(rng), *images_and_targets(rng), layer)
 
     def test_in_place(self, answer, reference, rng):
         "a ReLU in place after the layer must not overwrite what you keep of it"

@@ -99,6 +99,20 @@ class TestBenjaminiHochberg:
             pair(answer(p))
             expect_close(answer(p), reference(p))
 
+    def test_exactly_at_the_level(self, answer):
+        "an adjusted p-value that equals alpha is rejected"
+        p = torch.tensor([1.0, 0.25, 0.125, 0.875], dtype=torch.float64)
+        rejected, adjusted = pair(answer(p, 0.5))
+        wanted = torch.tensor([1.0, 0.5, 0.5, 1.0], dtype=torch.float64)
+        expect_close(adjusted, wanted, note="4 * 0.125 / 1 and 4 * 0.25 / 2 are 0.5; the other two get 1")
+        expect_close(rejected, wanted <= 0.5, note="An adjusted p-value of exactly alpha is rejected")
+
+    def test_equal_p_values(self, answer, reference, rng):
+        "equal p-values take up as many ranks as they are, and the last of these counts for all"
+        p = (8 * p_values(rng, 3, 12)).ceil() / 8
+        pair(answer(p))
+        expect_close(answer(p), reference(p))
+
     def test_step_up(self, answer, rng):
         "a p-value above its own limit is rejected if a larger one is below its own"
         p = torch.tensor([0.001, 0.03, 0.031, 0.034, 0.9, 0.036], dtype=torch.float64)
@@ -113,8 +127,8 @@ class TestBenjaminiHochberg:
 
     def test_level(self, answer, reference, rng):
         "alpha decides what is rejected, and nothing else"
-        p = p_values(rng, 4, 12)
-        for alpha in (0.3, 0.01, 0.75):
+        p = p_values(rng, 4, 40)
+        for alpha in (0.6, 0.01, 0.75):
             pair(answer(p, alpha))
             expect_close(answer(p, alpha), reference(p, alpha))
 
@@ -155,11 +169,13 @@ def products_with(data):
 
 
 class TestMaxStatisticPermutation:
+    """1 + n_permutations is a power of two: their quotients are the same in float32 and in float64."""
+
     exercise = "max_statistic_permutation"
 
     def test_values(self, answer, reference, rng):
         "adjusted p-values for labels of numbers and of booleans"
-        for n_samples, n_tests, n_permutations in ((12, 5, 40), (9, 1, 25), (20, 8, 1)):
+        for n_samples, n_tests, n_permutations in ((12, 5, 63), (9, 1, 31), (20, 8, 1)):
             statistic = products_with(torch.randn(n_samples, n_tests, generator=rng, dtype=torch.float64))
             labels = torch.randn(n_samples, generator=rng, dtype=torch.float64)
             for given in (labels, labels > 0):
@@ -175,18 +191,16 @@ class TestMaxStatisticPermutation:
         data = torch.randn(60, 4, generator=rng, dtype=torch.float64)
         labels = torch.randn(60, generator=rng, dtype=torch.float64)
         data[:, 1], data[:, 2] = labels * 50, 0
-        p = answer(products_with(data), labels, n_permutations=19, generator=torch.Generator().manual_seed(7))
+        p = answer(products_with(data), labels, n_permutations=31, generator=torch.Generator().manual_seed(7))
         expect_shape(p, (4,))
-        expect_close(
-            p[1], torch.tensor(0.05, dtype=torch.float64), note="No shuffled label does as well as the column of labels"
-        )
+        expect_close(p[1], torch.tensor(1 / 32).double(), note="No shuffled label does as well as the column of labels")
         expect_close(p[2], torch.tensor(1.0).double(), note="A statistic of 0 is reached by every permutation")
 
     def test_both_sides(self, answer, rng):
         "turning all statistics round changes nothing"
         data = torch.randn(15, 6, generator=rng, dtype=torch.float64)
         labels = torch.randn(15, generator=rng, dtype=torch.float64)
-        options = {"n_permutations": 30}
+        options = {"n_permutations": 31}
         forwards = answer(products_with(data), labels, **options, generator=torch.Generator().manual_seed(9))
         expect_shape(forwards, (6,))
         backwards = answer(products_with(-data), labels, **options, generator=torch.Generator().manual_seed(9))
@@ -197,17 +211,29 @@ class TestMaxStatisticPermutation:
         # One label of five differs, so that every fifth order is as good as the true one; whole numbers tie exactly.
         data = torch.randint(-4, 5, (5, 3), generator=rng).double()
         labels = (torch.arange(5) == torch.randint(5, (), generator=rng)).long()
-        options = {"n_permutations": 100}
+        options = {"n_permutations": 127}
         expect_close(
             answer(products_with(data), labels, **options, generator=torch.Generator().manual_seed(11)),
             reference(products_with(data), labels, **options, generator=torch.Generator().manual_seed(11)),
         )
 
+    def test_dtype(self, answer, rng):
+        "p-values in the dtype of the statistic"
+        for dtype in (torch.float32, torch.float64):
+            statistic = products_with(torch.randn(8, 3, generator=rng, dtype=dtype))
+            found = answer(statistic, torch.arange(8), n_permutations=3, generator=torch.Generator().manual_seed(3))
+            expect_shape(found, (3,))
+            expect(
+                found.dtype == dtype,
+                f"The statistic is {dtype} and your p-values are not.".replace("torch.", ""),
+                actual=str(found.dtype),
+            )
+
     def test_companions(self, answer, rng):
         "more tests that are looked at make every p-value larger or leave it"
         data = torch.randn(20, 30, generator=rng, dtype=torch.float64)
         labels = torch.randn(20, generator=rng, dtype=torch.float64)
-        options = {"n_permutations": 99}
+        options = {"n_permutations": 127}
         few = answer(products_with(data[:, :2]), labels, **options, generator=torch.Generator().manual_seed(13))
         expect_shape(few, (2,))
         many = answer(products_with(data), labels, **options, generator=torch.Generator().manual_seed(13))

@@ -21,8 +21,8 @@ def guided_backprop(
         guided backprop:     R * (z > 0) * (R > 0).
 
     Every ``nn.ReLU`` in the model gets the rule for this one call. Afterwards the model is as it was, also if the call
-    ends with an exception: no hook is left, and ReLUs that work in place do so again (hooks can't watch those, so that
-    they have to work out of place meanwhile).
+    ends with an exception: the hooks of this call are gone and no others, and ReLUs that work in place do so again
+    (hooks can't watch those, so that they have to work out of place meanwhile).
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode.
@@ -67,12 +67,14 @@ def grad_cam(
 ) -> Float[Tensor, "batch height width"]:
     """Where a convolutional layer holds evidence for the target, by gradient-weighted class activation mapping.
 
-    With A [batch, k, i, j] the output of the layer, K channels of size h by w,
+    With A [batch, k, i, j] the output of the layer (its own, also if a ReLU after it works in place), K channels of
+    size h by w,
 
         weight_k = 1 / (h w) * sum over i, j of d logit_target / d A_kij,
         CAM_ij   = ReLU(sum over k of weight_k * A_kij),
 
-    enlarged to the size of the image by bilinear interpolation (``align_corners=False``), after the ReLU.
+    enlarged to the size of the image by bilinear interpolation (``align_corners=False``), after the ReLU. Works also
+    with frozen weights and where gradients are switched off. No hook is left, also if the call ends with an exception.
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode.

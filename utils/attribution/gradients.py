@@ -16,7 +16,8 @@ def gradient_saliency(
 
         S(x) = d logit_target(x) / dx
 
-    Works also where gradients are switched off, and leaves the ``grad`` of weights and images alone.
+    Works also where gradients are switched off, and leaves weights and images as they were: their ``grad``, and
+    whether they require one.
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode: an image's
@@ -94,7 +95,8 @@ def smoothgrad(
         targets: The class whose logit is differentiated, for each image [batch].
         sigma: Standard deviation of the noise, in units of pixel brightness, not negative.
         n_samples: Noisy copies of each image, at least 1.
-        generator: Source of the noise: for each of the copies ``torch.randn(images.shape, generator=generator)``.
+        generator: Source of the noise: for each of the copies ``torch.randn(images.shape, generator=generator)``,
+            brought to the images' dtype.
 
     Returns:
         Averaged gradient [batch, channel, height, width], in logits for each unit of pixel brightness.

@@ -37,7 +37,8 @@ def occlusion_map(
         batch_size: At most this many images go through the model at a time.
 
     Returns:
-        Map [batch, height, width], in units of the logit. Positive: covering this pixel lowers the logit.
+        Map [batch, height, width] in the images' dtype and without a graph, in units of the logit. Positive: covering
+        this pixel lowers the logit.
 
     Raises:
         ValueError: If the shapes of images and targets don't fit, or a size is out of its range.

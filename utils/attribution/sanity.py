@@ -87,7 +87,7 @@ def cascading_randomization(
     others as trained. Each layer is drawn once: all copies in which it is random have the same weights there. A drawn
     layer's parameters of two or more dimensions are normal with mean 0 and variance 2 / fan_in, where fan_in is the
     number of inputs of one unit (the product of all dimensions but the first); parameters of one dimension named
-    "bias" are 0, all others of one dimension (the scale of a normalisation) are 1.
+    "bias" (within a block: "2.bias" and the like) are 0, all others of one dimension (the scale of a normalisation) 1.
 
     Args:
         model: A trained network. It is left as it is.

@@ -18,7 +18,7 @@ def total_variation(images: Float[Tensor, "batch channel height width"]) -> Floa
         images: Images [batch, channel, height, width]; a side of one pixel has no neighbours and adds nothing.
 
     Returns:
-        One number for each image [batch], in units of the pixels.
+        One number for each image [batch], in units of the pixels. Gradients flow to the images.
 
     Raises:
         ValueError: If ``images`` does not have four dimensions.
@@ -208,7 +208,7 @@ def diversity_loss(activations: Float[Tensor, "batch channel height width"]) -> 
 
     Returns:
         A number from 0 (no two images have anything in common) to 1 (all the same). An image without any activation
-        is similar to none.
+        is similar to none. Gradients flow to the activations.
 
     Raises:
         ValueError: If ``activations`` is not four-dimensional or holds fewer than two images.
