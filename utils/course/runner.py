@@ -44,12 +44,15 @@ class Failure:
     trace: str = ""
 
     def equals(self, other: "Failure") -> bool:
-        """Whether both went wrong in the same check in the same way with the same values."""
+        """Whether both went wrong in the same check in the same way with the same values.
+
+        Up to what a float32 constant or a guard such as ``+ 1e-8`` makes of a value: that is a habit, no other mistake.
+        """
         if (self.check, self.kind) != (other.check, other.kind):
             return False
         if self.actual is None and other.actual is None:
             return self.note == other.note
-        return same(self.actual, other.actual)
+        return same(self.actual, other.actual, rtol=1e-5, atol=1e-6)
 
 
 @dataclass(frozen=True)
