@@ -1,6 +1,7 @@
 """Wrong answers for tracing, the pitfall, ROME and steering, each with its sentence, and right ones."""
 
 import torch
+from torch.distributions import Categorical, kl_divergence
 
 from utils.course.catalogue import right, wrong
 from utils.patching.hooks import run_with_cache, run_with_hooks
@@ -456,6 +457,18 @@ def at_everybodys_positions(model, tokens, positions, name, direction, answer, s
     return (after.argmax(-1) == answer).float().mean().item(), (before.exp() * (before - after)).sum(-1)
 
 
+def ends(model, tokens, positions, name, direction, scale):
+    """Logits at the positions, before and after the push."""
+    rows = torch.arange(len(tokens))
+
+    def edit(x):
+        pushed = x + scale * x.norm(dim=-1, keepdim=True) * direction / direction.norm()
+        return x.index_put((rows, positions), pushed[rows, positions])
+
+    with torch.no_grad():
+        return [run_with_hooks(model, tokens, hooks)[rows, positions] for hooks in ([], [(name, edit)])]
+
+
 @wrong(
     "embedding_patch_pitfall",
     "You take the logarithm of probabilities. Where a model is sure, some of them are too small for a float and become "
@@ -463,17 +476,19 @@ def at_everybodys_positions(model, tokens, positions, name, direction, answer, s
 )
 def logarithm_of_probabilities(model, tokens, positions, name, direction, answer, scale):
     share, _ = push(model, tokens, positions, name, direction, answer, scale)
-    rows, found = torch.arange(len(tokens)), []
-
-    def edit(x):
-        pushed = x + scale * x.norm(dim=-1, keepdim=True) * direction / direction.norm()
-        return x.index_put((rows, positions), pushed[rows, positions])
-
-    with torch.no_grad():
-        for hooks in ([], [(name, edit)]):
-            found.append(run_with_hooks(model, tokens, hooks)[rows, positions].softmax(-1))
-    before, after = found
+    before, after = (logits.softmax(-1) for logits in ends(model, tokens, positions, name, direction, scale))
     return share, (before * (before.log() - after.log())).sum(-1)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "Where a probability after the push rounds to 0, your divergence is infinite (`kl_divergence` of "
+    "torch.distributions sets it so). The logits are finite, and so is the answer: stay with log-probabilities.",
+)
+def infinite_where_a_probability_rounds_to_zero(model, tokens, positions, name, direction, answer, scale):
+    share, _ = push(model, tokens, positions, name, direction, answer, scale)
+    before, after = (Categorical(logits=logits) for logits in ends(model, tokens, positions, name, direction, scale))
+    return share, kl_divergence(before, after)
 
 
 @right("embedding_patch_pitfall")

@@ -34,9 +34,9 @@ class Bypass(torch.nn.Module):
 
 
 def drawn_positions(rng, tokens):
-    """One position a prompt, not all alike."""
+    """One position a prompt, not all alike, and not those that come first: some earlier position is nobody's."""
     batch, pos = tokens.shape
-    return (torch.arange(batch) + int(torch.randint(pos, (), generator=rng))) % pos
+    return (torch.arange(batch) + int(torch.randint(1, pos, (), generator=rng))) % pos
 
 
 def metric_of(tokens):
