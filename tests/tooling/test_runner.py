@@ -106,6 +106,13 @@ def test_changing_what_others_rely_on_is_caught_said_and_put_back(line, said):
     assert (torch.is_grad_enabled(), torch.get_default_dtype()) == before[1:]
 
 
+def test_what_an_answer_changed_before_it_raised_is_put_back_too():
+    before = torch.is_grad_enabled(), torch.get_default_dtype()
+    lines = "torch.set_grad_enabled(False)\n    torch.set_default_dtype(torch.float64)\n    raise KeyError(x)"
+    assert report_on("double", f"def double(x):\n    {lines}").status == "failed"
+    assert (torch.is_grad_enabled(), torch.get_default_dtype()) == before
+
+
 def test_a_check_leaves_no_trace_in_the_global_random_state_and_repeats_with_its_seed():
     before = torch.get_rng_state()
     source = "def double(x):\n    return 2 * x + torch.randn(())"

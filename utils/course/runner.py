@@ -142,7 +142,7 @@ def _failures(
     """Run one check after the other, but for those whose outcome is ``known``, and add theirs to it."""
     for title, method in methods.items():
         if title not in known:
-            with references_for_the_rest(exercise, obj), torch.enable_grad(), own_random_state(seed):
+            with references_for_the_rest(exercise, obj), torch.enable_grad(), own_state(seed):
                 known[title] = _run_one(exercise, obj, title, method, seed, time_limit)
         failure = known[title]
         if failure:
@@ -244,15 +244,19 @@ def references_for_the_rest(exercise: Exercise, obj: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def own_random_state(seed: int) -> Iterator[None]:
-    """For the duration, torch's global random state is a function of the seed; afterwards it is what it was.
+def own_state(seed: int) -> Iterator[None]:
+    """For the duration, torch's random state is a function of the seed; afterwards it and the dtype are as before.
 
     So a check leaves no trace in the numbers that a notebook draws, repeats with its seed even for an answer that draws
     from the global state, and notices an answer that seeds it: nobody else would choose such a seed.
     """
+    dtype = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(2**40 + seed)
-        yield
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def _namespace(obj: Any) -> dict[str, Any]:
