@@ -1,6 +1,7 @@
 """A small course of its own, in a temporary folder, for tests of the machinery."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ def mini(tmp_path, monkeypatch):
     """The mini course's folder, not yet built, with the machinery of this process pointed at it."""
     root = copy_mini_course(tmp_path / "course")
     monkeypatch.syspath_prepend(str(root))
-    for name in ("chapters", "solutions", "tests"):
+    for name in ("chapters", "work", "solutions", "tests"):
         monkeypatch.setattr(paths, name.upper(), root / name)
     monkeypatch.setattr(paths, "ROOT", root)
     monkeypatch.setattr(paths, "MANIFEST", root / "chapters" / "manifest.json")
@@ -38,7 +39,7 @@ def copy_mini_course(root: Path) -> Path:
 def forget_the_course() -> None:
     for cached in (manifest.chapters, catalogue.chapter_catalogue, runner.check_class):
         cached.cache_clear()
-    for name in [n for n in sys.modules if n.startswith("course_file.01_mini") or n == "mini_references"]:
+    for name in [n for n in sys.modules if re.match(r"course_file\.0[12]_|mini_references$", n)]:
         del sys.modules[name]
 
 

@@ -43,7 +43,7 @@ def test_check_counts_and_reports_each_exercise(course, capsys):
     assert "✓ quadruple" in out
     assert "NameError" in out
     assert "○ Scale: not attempted" in out
-    assert "1 of 4 exercises, 3 of 10 points" in out
+    assert "Part 01: 1 of 4 exercises, 3 of 10 points" in out
 
 
 def test_check_runs_no_experiment(course, capsys):
@@ -97,10 +97,10 @@ def test_progress_and_skip(course, capsys):
     main(["check", "01"])
     main(["skip", "quadruple"])
     capsys.readouterr()
-    main(["progress"])
+    main(["progress", "01"])
     out = capsys.readouterr().out
-    assert "1 of 4 exercises, 2 of 10 points" in out
-    assert "✓ 1.1   double" in out and "– 1.2   quadruple" in out
+    assert "1 of 4 exercises, 2 of 10 points, and 5 for answers in words" in out
+    assert "✓* 1.1       double" in out and "–  1.2       quadruple" in out
     assert "next: 1.3 scaffolded" in out
     assert progress.next_exercise().name == "scaffolded"
 
@@ -110,7 +110,7 @@ def test_progress_and_skip(course, capsys):
     [
         (["hint", "doubel"], "no exercise called 'doubel'. Did you mean double"),
         (["solution", "zzz"], "`mi progress` lists all"),
-        (["check", "77"], "no chapter '77'. The chapters are 01"),
+        (["check", "77"], "no chapter or part '77'. The parts are 01, 02a, 02b"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_right_one(capsys, arguments, message):

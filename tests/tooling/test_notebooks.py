@@ -10,20 +10,21 @@ import pytest
 
 from utils.course.build import check_build, execute, read_masters
 from utils.course.learner import collect_answers
-from utils.course.manifest import chapters, find_chapter
-from utils.course.paths import learner_path, solution_path
+from utils.course.manifest import parts
+from utils.course.paths import release_path, solution_path
 from utils.course.runner import run_checks
 
-NAMES = [chapter.name for chapter in chapters()]
+EACH_PART = pytest.mark.parametrize("part", parts(), ids=[part.key for part in parts()])
+MARKS_OF_SOLUTIONS = ("SOLUTION", "HIDDEN TESTS", "Rubric.")
 
 
 def test_what_is_committed_is_what_the_masters_give():
     assert check_build(say=lambda line: None) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_solution_notebook_executes(name):
-    executed = execute(read_masters()[name])
+@EACH_PART
+def test_solution_notebook_executes(part):
+    executed = execute(read_masters()[part.name])
     assert all(c.execution_count for c in executed.cells if c.cell_type == "code" and c.source.strip())
     noisy = [
         c.id for c in executed.cells for o in c.get("outputs", []) if o.output_type == "stream" and o.name == "stderr"
@@ -32,50 +33,52 @@ def test_solution_notebook_executes(name):
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 1024**2, "more than 2 GB"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_answer_of_the_solution_notebook_passes(name):
-    namespace, failed = collect_answers(find_chapter(name), solution_path(name))
+@EACH_PART
+def test_every_answer_of_the_solution_notebook_passes(part):
+    namespace, failed = collect_answers(part, solution_path(part.chapter, part.name))
     assert failed == {}
-    for exercise in find_chapter(name).exercises:
+    for exercise in part.exercises:
         assert run_checks(exercise, namespace[exercise.name]).status == "passed"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_answer_passes_though_every_other_one_is_broken(name):
+@EACH_PART
+def test_an_answer_passes_though_every_other_one_is_broken(part):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("an answer of the learner's that is not being checked was called")
 
-    exercises = find_chapter(name).exercises
+    exercises = part.exercises
     for exercise in exercises:
-        namespace, _ = collect_answers(find_chapter(name), solution_path(name))
+        namespace, _ = collect_answers(part, solution_path(part.chapter, part.name))
         namespace.update({other.name: broken for other in exercises if other is not exercise})
         assert run_checks(exercise, namespace[exercise.name]).status == "passed", exercise.name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_learner_gets_no_solution_and_no_output(name):
-    notebook = nbformat.read(learner_path(name), as_version=4)
+@EACH_PART
+def test_the_learner_gets_no_solution_and_no_output(part):
+    notebook = nbformat.read(release_path(part.chapter, part.name), as_version=4)
     for cell in notebook.cells:
-        assert "SOLUTION" not in cell.source and "HIDDEN TESTS" not in cell.source
+        assert not any(mark in cell.source for mark in MARKS_OF_SOLUTIONS)
         assert not cell.get("outputs")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_figure_has_a_text_alternative(name):
-    for cell in nbformat.read(solution_path(name), as_version=4).cells:
+@EACH_PART
+def test_every_figure_has_a_text_alternative(part):
+    for cell in nbformat.read(solution_path(part.chapter, part.name), as_version=4).cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            assert "image/png" not in data, f"{name}, cell {cell.id}: an image without a text alternative: plots.show"
+            assert "image/png" not in data, (
+                f"{part.key}, cell {cell.id}: an image without a text alternative: plots.show"
+            )
             for image in re.findall(r"<img [^>]*>", data.get("text/html", "")):
                 alt = re.search(r'alt="([^"]*)"', image)
-                assert alt and len(alt[1]) > 20, f"{name}, cell {cell.id}: a figure without a text alternative"
+                assert alt and len(alt[1]) > 20, f"{where}: a figure without a text alternative"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_fresh_learner_notebook_is_all_not_attempted(name):
-    namespace, failed = collect_answers(find_chapter(name))
+@EACH_PART
+def test_a_fresh_learner_notebook_is_all_not_attempted(part):
+    namespace, failed = collect_answers(part, release_path(part.chapter, part.name))
     assert failed == {}
-    for exercise in find_chapter(name).exercises:
+    for exercise in part.exercises:
         assert run_checks(exercise, namespace[exercise.name]).status == "not attempted"
 
 

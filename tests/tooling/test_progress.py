@@ -3,14 +3,14 @@
 import pytest
 
 from utils.course import progress
-from utils.course.build import read_masters
-from utils.course.manifest import chapters, dump
+from utils.course.build import course_of, read_masters
+from utils.course.manifest import dump, parts
 
 
 @pytest.fixture(autouse=True)
 def course(mini):
     (mini / "chapters").mkdir()
-    (mini / "chapters" / "manifest.json").write_text(dump(tuple(b.chapter for b in read_masters().values())))
+    (mini / "chapters" / "manifest.json").write_text(dump(course_of(read_masters())))
     return mini
 
 
@@ -27,7 +27,8 @@ def test_a_pass_stays_a_pass():
     for event in ("failed", "hint", "passed", "failed", "skipped"):
         progress.record(event, "double")
     assert progress.states()["double"] == progress.State("passed", 1)
-    assert progress.summary(chapters()[0]) == {"exercises": 4, "passed": 1, "points": 2, "of_points": 10}
+    counts = {"exercises": 4, "passed": 1, "points": 2, "of_points": 10, "in_words": 5}
+    assert progress.summary(parts()[0]) == counts
     assert progress.next_exercise().name == "quadruple"
 
 

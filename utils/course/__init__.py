@@ -1,5 +1,5 @@
-"""The machinery of the course; a learner's notebook needs only these three names."""
+"""The machinery of the course; a learner's notebook needs only these names."""
 
-from utils.course.notebook import check, hint, reference
+from utils.course.notebook import check, hint, outcome, predict, reference, start
 
-__all__ = ["check", "hint", "reference"]
+__all__ = ["check", "hint", "outcome", "predict", "reference", "start"]

@@ -11,6 +11,8 @@ from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.preprocessors import NbGraderPreprocessor
 
+from utils.course.cells import defined_names
+
 
 def released_cells(step: NbGraderPreprocessor, resources: dict) -> list[NotebookNode]:
     """The cells of the notebook that a submission was made from, as they were handed out."""
@@ -34,16 +36,21 @@ class RestoreCells(NbGraderPreprocessor):
 def restored(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) -> list[NotebookNode]:
     """A submission's cells, with those of the release that it lacks put where they belong.
 
-    Of a cell's copies the last one counts, as it does for the names that the copies define. What was deleted
-    comes back as it was handed out.
+    Of a cell's copies the last one counts, as it does for the names that the copies define. A cell that has lost its
+    name (some editors drop metadata) is known by the function or class that it defines. What was deleted comes back as
+    it was handed out.
     """
     cells, found = list(cells), {}
     for cell in cells:
         metadata = cell.metadata.pop("nbgrader", None)
-        found[str(metadata.get("grade_id")) if isinstance(metadata, dict) else ""] = cell
+        if isinstance(metadata, dict) and isinstance(metadata.get("grade_id"), str):
+            found[metadata["grade_id"]] = cell
+    nameless = [cell for cell in cells if cell.cell_type == "code" and not any(cell is c for c in found.values())]
+    defining = {name: cell for cell in nameless for name in defined_names(cell.source)}
     position = 0
     for wanted in released:
-        mine = found.get(wanted.metadata.nbgrader.grade_id)
+        name = wanted.metadata.nbgrader.grade_id
+        mine = found.get(name, defining.get(name) if wanted.cell_type == "code" else None)
         if mine is None:
             cells.insert(position, wanted)
         else:

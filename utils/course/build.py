@@ -1,6 +1,6 @@
 """Masters and references in, solution notebooks and learner notebooks out.
 
-    solutions/NN/NN.md + utils  →  solutions/NN/NN.ipynb (executed)  →  chapters/NN/NN.ipynb, manifest.json
+    solutions/NN/NNx.md + utils  →  solutions/NN/NNx.ipynb (executed)  →  chapters/NN/NNx.ipynb, manifest.json
 
 An executed notebook carries a digest of everything it was made from; one whose digest still holds is left alone.
 """
@@ -13,8 +13,10 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -23,9 +25,10 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from utils.course import manifest, paths
-from utils.course.manifest import CourseError
+from utils.course.cells import plain_python
+from utils.course.manifest import Chapter, CourseError, Part
 from utils.course.masters import Built, Master, MasterError
-from utils.course.paths import learner_path, solution_path
+from utils.course.paths import release_path, solution_path
 
 CELL_TIMEOUT = 600
 # Live widgets exist in a kernel only, under ids that are drawn anew each time; their text form is what is stored.
@@ -38,20 +41,22 @@ class BuildError(CourseError):
 
 
 def masters() -> list[Path]:
-    """All masters, in chapter order."""
-    return sorted(path for path in paths.SOLUTIONS.glob("[0-9][0-9]_*/*.md") if path.stem == path.parent.name)
+    """All masters, in the order of the course: ``NN_name/NNx_part.md``, or ``NN_name/NN_name.md`` for a single part."""
+    found = paths.SOLUTIONS.glob("[0-9][0-9]_*/[0-9][0-9]*_*.md")
+    return sorted(path for path in found if re.fullmatch(rf"{path.parent.name[:2]}[a-z]?", path.stem.split("_")[0]))
 
 
 def build(names: Iterable[str] = (), say: Callable[[str], None] = print) -> list[str]:
-    """Bring everything that is out of date up to date; returns the names of the chapters that were executed.
+    """Bring everything that is out of date up to date; returns the names of the parts that were executed.
 
     Args:
-        names: Folder names of the chapters to build; all if empty.
+        names: Names of the parts to build; all if empty.
         say: Receives one line for each step.
     """
     built = read_masters()
-    write(paths.MANIFEST, manifest.dump(tuple(b.chapter for b in built.values())))
-    stale = {name: b for name, b in built.items() if (not names or name in names) and not is_current(b)}
+    write(paths.MANIFEST, manifest.dump(course_of(built)))
+    chosen = {name: b for name, b in built.items() if not names or name in names}
+    stale = {name: b for name, b in chosen.items() if not is_current(b)}
     done, start = [], time.monotonic()
     with ThreadPoolExecutor(WORKERS) as pool:
         jobs = {pool.submit(execute, b): name for name, b in stale.items()}
@@ -59,11 +64,11 @@ def build(names: Iterable[str] = (), say: Callable[[str], None] = print) -> list
             say(f"… {name}: executing {sum(c.cell_type == 'code' for c in stale[name].notebook.cells)} cells")
         for job in as_completed(jobs):
             name = jobs[job]
-            write(solution_path(name), text_of(job.result()))
+            write(_solution(stale[name]), text_of(job.result()))
             done.append(name)
             say(f"✓ {name}: executed ({len(done)} of {len(stale)}, {time.monotonic() - start:.0f} s)")
-    for name in names or built:
-        changed = write(learner_path(name), release(name))
+    for name, b in chosen.items():
+        changed = write(_release(b), release(b.part))
         say(f"{'✓' if changed else '='} {name}: learner's notebook {'written' if changed else 'unchanged'}")
     return sorted(done)
 
@@ -76,44 +81,63 @@ def check_build(say: Callable[[str], None] = print) -> list[str]:
     """
     built = read_masters()
     wrong = []
-    if not paths.MANIFEST.exists() or paths.MANIFEST.read_text(encoding="utf-8") != manifest.dump(
-        tuple(b.chapter for b in built.values())
-    ):
+    if not paths.MANIFEST.exists() or paths.MANIFEST.read_text(encoding="utf-8") != manifest.dump(course_of(built)):
         wrong.append(f"{_short(paths.MANIFEST)} is not what the masters give.")
     for name, b in built.items():
-        if not solution_path(name).exists():
-            wrong.append(f"{_short(solution_path(name))} is missing.")
+        solution, learners = _solution(b), _release(b)
+        if not solution.exists():
+            wrong.append(f"{_short(solution)} is missing.")
         elif not is_current(b):
-            wrong.append(f"{_short(solution_path(name))} is older than its master or the code it runs.")
-        elif not learner_path(name).exists() or learner_path(name).read_text(encoding="utf-8") != release(name):
-            wrong.append(f"{_short(learner_path(name))} is not what {_short(solution_path(name))} gives.")
+            wrong.append(f"{_short(solution)} is older than its master or the code it runs.")
+        elif not learners.exists() or learners.read_text(encoding="utf-8") != release(b.part):
+            wrong.append(f"{_short(learners)} is not what {_short(solution)} gives.")
         else:
             say(f"= {name}: up to date")
-    orphans = {path.parent.name for path in paths.CHAPTERS.glob("[0-9][0-9]_*/*.ipynb")} - built.keys()
-    return wrong + [f"chapters/{name} has no master." for name in sorted(orphans)]
+    ours = {folder(b) for b in built.values() for folder in (_solution, _release)}
+    found = [*paths.SOLUTIONS.glob("[0-9][0-9]_*/*.ipynb"), *paths.CHAPTERS.glob("[0-9][0-9]_*/*.ipynb")]
+    return wrong + [f"{_short(path)} has no master." for path in sorted(set(found) - ours)]
+
+
+def _solution(built: Built) -> Path:
+    return solution_path(built.part.chapter, built.part.name)
+
+
+def _release(built: Built) -> Path:
+    return release_path(built.part.chapter, built.part.name)
 
 
 def read_masters() -> dict[str, Built]:
-    """Every master, parsed and with its references put in, by chapter name.
+    """Every master, parsed and with its references put in, by the part's name.
 
     Raises:
-        MasterError: If a master is wrong, or two chapters have an exercise of the same name.
+        MasterError: If a master is wrong, or two parts have an exercise or a question of the same name.
     """
     built: dict[str, Built] = {}
     owner: dict[str, str] = {}
+    counted: Counter[str] = Counter()
     for path in masters():
-        built[path.stem] = Master(path).build()
-        for exercise in built[path.stem].chapter.exercises:
-            if exercise.name in owner:
-                first = owner[exercise.name]
-                raise MasterError(f"{path}: {exercise.name} is an exercise of {first} already; names are unique.")
-            owner[exercise.name] = path.stem
+        chapter = path.parent.name
+        one = built[path.stem] = Master(path, exercises_before=counted[chapter]).build()
+        counted[chapter] += sum(not e.case for e in one.part.exercises)
+        for item in (*one.part.exercises, *one.part.questions):
+            if item.name in owner:
+                raise MasterError(f"{path}: {item.name} is in {owner[item.name]} already; names are unique.")
+            owner[item.name] = path.stem
     return built
+
+
+def course_of(built: dict[str, Built]) -> tuple[Chapter, ...]:
+    """The parts, gathered into their chapters; a chapter's title stands in its first part."""
+    found: dict[str, Chapter] = {}
+    for b in built.values():
+        so_far = found.get(b.part.chapter, Chapter(b.part.chapter, b.chapter_title, ()))
+        found[b.part.chapter] = replace(so_far, parts=(*so_far.parts, b.part))
+    return tuple(found.values())
 
 
 def is_current(built: Built) -> bool:
     """Whether the committed solution notebook has exactly these cells and was executed with today's code."""
-    path = solution_path(built.chapter.name)
+    path = _solution(built)
     if not path.exists():
         return False
     committed = nbformat.read(path, as_version=4)
@@ -129,14 +153,11 @@ def digest(built: Built) -> str:
     found = hashlib.sha256()
     for cell in built.notebook.cells:
         found.update(cell.source.encode())
-    code = "\n".join(_plain_python(c.source) for c in built.notebook.cells if c.cell_type == "code")
+    code = "\n".join(plain_python(c.source) for c in built.notebook.cells if c.cell_type == "code")
     for path in sorted(imported_files(code)):
-        found.update(path.relative_to(paths.ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+        text = path.read_text(encoding="utf-8")  # whatever the line ends of this clone are
+        found.update(f"{path.relative_to(paths.ROOT).as_posix()}\0{text}".encode())
     return found.hexdigest()[:16]
-
-
-def _plain_python(source: str) -> str:
-    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
 
 
 def imported_files(code: str) -> set[Path]:
@@ -195,7 +216,7 @@ def execute(built: Built) -> NotebookNode:
             client.execute(env=environment)
         except CellExecutionError as error:
             raise BuildError(
-                f"{built.chapter.name}: a cell of the solution notebook failed.\n{_plain(str(error))}"
+                f"{built.part.name}: a cell of the solution notebook failed.\n{_plain(str(error))}"
             ) from error
     for cell in nb.cells:
         if cell.cell_type == "code":
@@ -225,7 +246,7 @@ def text_of(nb: NotebookNode) -> str:
     return nbformat.writes(nb, version=4) + "\n"
 
 
-def release(name: str) -> str:
+def release(part: Part) -> str:
     """The learner's notebook that nbgrader makes of a committed solution notebook.
 
     This is ``nbgrader generate_assignment`` in a copy of the course folder and without the gradebook: a build has no
@@ -238,17 +259,17 @@ def release(name: str) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         course = Path(folder)
-        (course / "solutions" / name).mkdir(parents=True)
-        shutil.copy(solution_path(name), course / "solutions" / name)
+        (course / "solutions" / part.chapter).mkdir(parents=True)
+        shutil.copy(solution_path(part.chapter, part.name), course / "solutions" / part.chapter)
         config = PyFileConfigLoader("nbgrader_config.py", path=str(paths.ROOT)).load_config()
         config.CourseDirectory.root = str(course)
-        config.CourseDirectory.assignment_id = name
+        config.CourseDirectory.assignment_id = part.chapter
         config.GenerateAssignment.no_database = True
         converter = GenerateAssignment(coursedir=CourseDirectory(config=config), config=config)
         converter.preprocessors = [p for p in converter.preprocessors if p is not SaveCells]
         converter.log.setLevel("ERROR")
         converter.start()
-        return (course / "chapters" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+        return (course / "chapters" / part.chapter / f"{part.name}.ipynb").read_text(encoding="utf-8")
 
 
 def write(path: Path, text: str) -> bool:
@@ -256,9 +277,16 @@ def write(path: Path, text: str) -> bool:
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    # A name of its own, so that two processes that write the same file don't take each other's away.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
     return True
 
 

@@ -5,20 +5,46 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from utils.course import progress
-from utils.course.manifest import Chapter, CourseError, Exercise, UnknownExercise, chapters, find_chapter, find_exercise
+from utils.course.manifest import (
+    CourseError,
+    Exercise,
+    Part,
+    UnknownExercise,
+    find_exercise,
+    find_parts,
+    parts,
+    questions,
+)
 from utils.course.notebook import hint
+
+INTERRUPTED = 130  # what a shell reports of a command that was stopped with Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one ``mi`` command; returns the exit status (0 fine, 1 something failed, 2 wrong usage)."""
+    """Run one ``mi`` command; returns the exit status (0 fine, 1 something failed, 2 wrong usage, 130 stopped)."""
+    for stream in (sys.stdout, sys.stderr):
+        _use_utf8(stream)
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
     except CourseError as error:
         print(f"mi: {error}", file=sys.stderr)
         return 2 if isinstance(error, UnknownExercise) else 1
+    except KeyboardInterrupt:
+        print("mi: stopped.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _use_utf8(stream: IO[str]) -> None:
+    """Reports have marks such as ✓, which the code pages of some consoles and files (cp1252) lack."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        "✓✗○●≤".encode(encoding)
+    except UnicodeEncodeError:
+        stream.reconfigure(encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,16 +56,19 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    check = add("check", _check, "check all exercises of a chapter's notebook, without running its experiments")
-    check.add_argument("chapter", help="number of the chapter, e.g. 02")
-    check.add_argument("--notebook", help="another file than the chapter's own notebook")
+    check = add("check", _check, "check all exercises of a notebook, without running its experiments")
+    check.add_argument("part", help="the part, e.g. 02b, or a whole chapter, e.g. 02")
+    check.add_argument("--notebook", help="another file than your own notebook of the part")
     for name, run, text in (
         ("hint", _hint, "show the next hint for an exercise"),
-        ("solution", _solution, "print our solution of an exercise"),
+        ("solution", _solution, "print our solution of an exercise, or our answer to a question in words"),
         ("skip", _skip, "leave an exercise for later and go on"),
     ):
-        add(name, run, text).add_argument("exercise", help="name of the exercise, e.g. causal_mask")
-    add("progress", _progress, "show what is done and what comes next")
+        add(name, run, text).add_argument("exercise", help="name or number of the exercise, e.g. causal_mask or 2.6")
+    shown = add("progress", _progress, "show what is done and what comes next")
+    shown.add_argument("part", nargs="?", help="list the exercises of a part or chapter, e.g. 02b")
+    work = add("work", _work, "make your own copy of every notebook in work/, and leave those that are there")
+    work.add_argument("--fresh", metavar="PART", help="set your notebook of this part aside and copy a new one")
     models = add("models", _models, "list the models: what they are, how large, and where")
     models.add_argument("--fetch", metavar="NAME", help="get a pretrained model from the Hugging Face hub")
     train = add("train", _train, "train one of the course's models again, into build/models")
@@ -47,20 +76,31 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="another seed than the shipped models' 0")
     train.add_argument("--ship", action="store_true", help="replace the shipped weights (for authors)")
     build = add("build", _build, "build solution and learner notebooks from the masters (for authors)")
-    build.add_argument("chapters", nargs="*", help="numbers of the chapters to build; all if none is given")
+    build.add_argument("parts", nargs="*", help="parts or chapters to build, e.g. 02b; all if none is given")
     build.add_argument("--check", action="store_true", help="build nothing; fail if something is out of date")
     return parser
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    chosen = find_parts(arguments.part)
+    if arguments.notebook and len(chosen) > 1:
+        keys = ", ".join(part.key for part in chosen)
+        raise UnknownExercise(f"Say which part {arguments.notebook} is of: {keys}.")
+    counts = [_check_part(part, Path(arguments.notebook) if arguments.notebook else None) for part in chosen]
+    return 0 if all(counts) else 1
+
+
+def _check_part(part: Part, notebook: Path | None) -> bool:
+    """Check one notebook and print what came of it; returns whether everything passed."""
     from utils.course import feedback
-    from utils.course.learner import collect_answers, missing_answer
+    from utils.course.learner import SETUP, collect_answers, missing_answer
     from utils.course.runner import run_checks
 
-    chapter = find_chapter(arguments.chapter)
-    namespace, failed = collect_answers(chapter, Path(arguments.notebook) if arguments.notebook else None)
+    namespace, failed = collect_answers(part, notebook)
+    if SETUP in failed:
+        print(f"! {SETUP} failed, so that what follows may miss its imports: {failed[SETUP]}")
     passed = points = 0
-    for exercise in chapter.exercises:
+    for exercise in part.exercises:
         if exercise.name not in namespace:
             print(missing_answer(exercise, failed))
             continue
@@ -73,10 +113,10 @@ def _check(arguments: argparse.Namespace) -> int:
         print(feedback.as_text(report) if report.status in ("failed", "broken") else feedback.headline(report))
         passed, points = passed + (report.status == "passed"), points + exercise.points * (report.status == "passed")
     print(
-        f"\nChapter {chapter.number}: {passed} of {len(chapter.exercises)} exercises, "
-        f"{points} of {sum(e.points for e in chapter.exercises)} points"
+        f"\nPart {part.key}: {passed} of {len(part.exercises)} exercises, "
+        f"{points} of {sum(e.points for e in part.exercises)} points\n"
     )
-    return 0 if passed == len(chapter.exercises) else 1
+    return passed == len(part.exercises)
 
 
 def _hint(arguments: argparse.Namespace) -> int:
@@ -85,6 +125,11 @@ def _hint(arguments: argparse.Namespace) -> int:
 
 
 def _solution(arguments: argparse.Namespace) -> int:
+    if arguments.exercise in questions():
+        from utils.course.learner import answer_in_words
+
+        print(answer_in_words(questions()[arguments.exercise]))
+        return 0
     exercise = find_exercise(arguments.exercise)
     print(inspect.getsource(exercise.reference))
     return 0
@@ -92,17 +137,25 @@ def _solution(arguments: argparse.Namespace) -> int:
 
 def _skip(arguments: argparse.Namespace) -> int:
     exercise = find_exercise(arguments.exercise)
-    progress.record("skipped", exercise.name)
+    if not progress.record("skipped", exercise.name):
+        return 1
     following = progress.next_exercise()
     print(f"{exercise.name} is skipped. " + (f"Next: {_line(following)}" if following else "Nothing is left to do."))
     return 0
 
 
 def _progress(arguments: argparse.Namespace) -> int:
-    standing = progress.states()
-    for chapter in chapters():
-        _print_chapter(chapter, standing)
-    following = progress.next_exercise()
+    chosen, standing = find_parts(arguments.part) if arguments.part else parts(), progress.states()
+    for part in chosen:
+        counts = progress.summary(part)
+        in_words = f", and {counts['in_words']} for answers in words" if counts["in_words"] else ""
+        print(
+            f"{part.title}: {counts['passed']} of {counts['exercises']} exercises, "
+            f"{counts['points']} of {counts['of_points']} points{in_words}"
+        )
+        if arguments.part:
+            _print_exercises(part, standing)
+    following = next(filter(None, map(progress.next_exercise, chosen)), None)
     print(f"next: {_line(following)}" if following else "Every exercise is passed or skipped.")
     return 0
 
@@ -110,20 +163,32 @@ def _progress(arguments: argparse.Namespace) -> int:
 _MARKS = {"passed": "✓", "tried": "✗", "skipped": "–", "open": "·"}
 
 
-def _print_chapter(chapter: Chapter, standing: dict[str, progress.State]) -> None:
-    counts = progress.summary(chapter)
-    print(
-        f"{chapter.title}: {counts['passed']} of {counts['exercises']} exercises, "
-        f"{counts['points']} of {counts['of_points']} points"
-    )
-    for exercise in chapter.exercises:
+def _print_exercises(part: Part, standing: dict[str, progress.State]) -> None:
+    """One line an exercise; a star marks the core path."""
+    for exercise in part.exercises:
         state = standing.get(exercise.name, progress.NOTHING_YET)
         hints = f", {state.hints} hint{'s' * (state.hints != 1)}" if state.hints else ""
-        print(f"  {_MARKS[state.status]} {exercise.number:<5} {exercise.name:<28} {state.status}{hints}")
+        core = "*" if exercise.name in part.core else " "
+        number = f"case {exercise.number}" if exercise.case else exercise.number
+        print(f"  {_MARKS[state.status]}{core} {number:<9} {exercise.name:<28} {state.status}{hints}")
+    if part.core:
+        print(f"    * the core path, about {part.core_minutes} of the part's {part.minutes} minutes")
 
 
 def _line(exercise: Exercise) -> str:
-    return f"{exercise.number} {exercise.name} (chapters/{exercise.chapter}, about {exercise.minutes} minutes)"
+    return f"{exercise.number} {exercise.name} (part {exercise.part}, about {exercise.minutes} minutes)"
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from utils.course import work
+
+    if not arguments.fresh:
+        work.prepare()
+        return 0
+    for part in find_parts(arguments.fresh):
+        own, aside = work.fresh(part)
+        print(f"{own.name} is new." + (f" Yours is beside it, as {aside.name}." if aside else ""))
+    return 0
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -145,17 +210,22 @@ def _build(arguments: argparse.Namespace) -> int:
         wrong = check_build()
         print("\n".join([*wrong, "Run `mi build` and commit what it writes."]) if wrong else "everything is up to date")
         return 1 if wrong else 0
-    names = {path.stem for path in masters()}
-    chosen = [_pick(number, names) for number in arguments.chapters]
-    build(chosen)
+    names = {path.stem: path.parent.name for path in masters()}
+    build([name for text in arguments.parts for name in _pick(text, names)])
     return 0
 
 
-def _pick(number: str, names: set[str]) -> str:
-    found = [name for name in names if name == number or name.split("_")[0] == number.zfill(2)]
+def _pick(text: str, names: dict[str, str]) -> list[str]:
+    """Names of the masters that a part's or a chapter's key or name stands for."""
+    found = [
+        name
+        for name, chapter in names.items()
+        if text in (name, chapter, name.split("_")[0], chapter[:2]) or text.zfill(2) == chapter[:2]
+    ]
     if not found:
-        raise UnknownExercise(f"There is no master for chapter {number!r}. There are {', '.join(sorted(names))}.")
-    return found[0]
+        known = ", ".join(sorted(name.split("_")[0] for name in names))
+        raise UnknownExercise(f"There is no master for {text!r}. There are {known}.")
+    return found
 
 
 if __name__ == "__main__":

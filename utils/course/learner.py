@@ -1,67 +1,82 @@
 """Reads a learner's notebook and collects their answers without running its experiments."""
 
-import ast
 import linecache
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from utils.course.build import BuildError
+from utils.course.cells import defined_names, only_defines, plain_python
 from utils.course.containment import OUTPUT_LIMIT, BoundedText, Overtime, capture_output, limited_time
-from utils.course.manifest import Chapter, Exercise
-from utils.course.paths import learner_path
+from utils.course.manifest import Exercise, Part, Question
+from utils.course.paths import release_path, solution_path, work_path
 from utils.course.runner import TIME_LIMIT
 
-DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+SETUP = "the set-up cell"
 
 
-def collect_answers(chapter: Chapter, path: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
-    """Define a notebook's answers.
+def learner_notebook(part: Part) -> Path:
+    """The learner's own copy of a part, or the released notebook where there is none."""
+    own = work_path(part.chapter, part.name)
+    return own if own.exists() else release_path(part.chapter, part.name)
 
-    Runs the set-up cell, the exercise cells, and the learner's own cells that only import or define things; nothing
-    else, so no experiment and no training.
 
-    Args:
-        chapter: Whose exercises to look for.
-        path: The notebook; the chapter's own if not given.
-
-    Returns:
-        The namespace that the cells left, and the error of each exercise whose cell failed.
+def read_cells(path: Path) -> list[NotebookNode]:
+    """The cells of a notebook of any version 4.
 
     Raises:
         BuildError: If the file is no notebook.
     """
-    path = path or learner_path(chapter.name)
     try:
-        cells = nbformat.read(path, as_version=4).cells
+        return nbformat.read(path, as_version=4).cells
     except FileNotFoundError as error:
         raise BuildError(f"There is no notebook {path}.") from error
     except Exception as error:  # nbformat raises many kinds for a damaged file
         raise BuildError(f"{path} can't be read as a notebook: {error}") from error
-    names = {e.name for e in chapter.exercises}
+
+
+def collect_answers(part: Part, path: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Define a notebook's answers.
+
+    Runs the set-up cell, the exercise cells, and the learner's own cells that only import, define things or name
+    constants; nothing else, so no experiment and no training.
+
+    Args:
+        part: Whose exercises to look for.
+        path: The notebook; the learner's copy of the part if not given.
+
+    Returns:
+        The namespace that the cells left, and the error of each exercise whose cell failed (and that of the set-up
+        cell, under ``SETUP``).
+
+    Raises:
+        BuildError: If the file is no notebook.
+    """
+    path = path or learner_notebook(part)
+    names = {e.name for e in part.exercises}
     namespace: dict[str, Any] = {"__name__": "__main__"}
     failed: dict[str, str] = {}
-    for cell in cells:
-        exercise = cell.metadata.get("nbgrader", {}).get("grade_id")
-        if cell.cell_type == "code" and (
-            exercise in names or "setup" in cell.metadata.get("tags", []) or _only_defines(cell)
-        ):
-            error = _run(cell.source, namespace, f"<{path.name}: {exercise or cell.id}>")
-            if error and exercise in names:
-                failed[exercise] = error
+    for number, cell in enumerate(read_cells(path), 1):
+        if cell.cell_type != "code":
+            continue
+        source, released = plain_python(cell.source), _grade_id(cell)
+        exercise = released if released in names else next(iter(defined_names(source) & names), None)
+        setup = "setup" in cell.metadata.get("tags", [])
+        if not (exercise or setup or (released is None and only_defines(source))):
+            continue
+        error = _run(source, namespace, f"<{path.name}: {exercise or (SETUP if setup else f'cell {number}')}>")
+        if error and (exercise or setup):
+            failed[exercise or SETUP] = error
     return namespace, failed
 
 
-def _only_defines(cell: nbformat.NotebookNode) -> bool:
-    """Whether a cell that is not part of the release imports and defines, and does nothing else."""
-    if "nbgrader" in cell.metadata:
-        return False
-    try:
-        body = ast.parse(cell.source).body
-    except SyntaxError:
-        return False
-    return bool(body) and all(isinstance(node, DEFINITIONS) for node in body)
+def _grade_id(cell: NotebookNode) -> str | None:
+    """nbgrader's name of a cell; None for any other cell, and where an editor has lost the metadata."""
+    metadata = cell.metadata.get("nbgrader")
+    grade_id = metadata.get("grade_id") if isinstance(metadata, dict) else None
+    return grade_id if isinstance(grade_id, str) else None
 
 
 def _run(source: str, namespace: dict[str, Any], filename: str) -> str | None:
@@ -71,7 +86,7 @@ def _run(source: str, namespace: dict[str, Any], filename: str) -> str | None:
             exec(compile(source, filename, "exec"), namespace)
     except Overtime:
         return f"still running after {TIME_LIMIT:.0f} seconds"
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -84,3 +99,9 @@ def missing_answer(exercise: Exercise, failed: dict[str, str]) -> str:
         else "its cell is missing or defines another name"
     )
     return f"✗ {exercise.name}: {reason}"
+
+
+def answer_in_words(question: Question) -> str:
+    """The model answer and the rubric of a question, as they stand in the solution notebook."""
+    cells = read_cells(solution_path(question.chapter, question.part))
+    return next(cell.source for cell in cells if _grade_id(cell) == question.name)

@@ -1,8 +1,9 @@
 """Reads a master (MyST Markdown) and turns it into the instructor's notebook, reference bodies put in.
 
-A master's code cell with ``exercise`` in its metadata becomes three cells: a box with the exercise's facts, the
-solution (nbgrader's markers around what the learner writes) and the check. A markdown cell with ``question`` becomes a
-cell that is graded by hand.
+A master is one part of a chapter. Its header says how many minutes reading takes and what the core path is. A code cell
+with ``exercise`` (or ``case``) in its metadata becomes three cells: a box with the exercise's facts, the solution
+(nbgrader's markers around what the learner writes) and the check. A markdown cell with ``question`` becomes a cell that
+is graded by hand. A code cell with ``folded`` arrives closed, with a line above it that says what it does.
 """
 
 import ast
@@ -21,13 +22,14 @@ import jupytext
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from utils.course.manifest import Chapter, CourseError, Exercise
+from utils.course.manifest import CourseError, Exercise, Part, Question
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-EXERCISE_KEYS = {"exercise", "points", "difficulty", "importance", "minutes", "hints"}
+EXERCISE_KEYS = {"points", "difficulty", "importance", "minutes", "hints"}
 OPTIONAL_KEYS = {"may_change_inputs"}
 QUESTION_KEYS = {"question", "points", "minutes"}
+PART_KEYS = {"reading", "core"}
 
 
 class MasterError(CourseError):
@@ -36,39 +38,61 @@ class MasterError(CourseError):
 
 @dataclass(frozen=True)
 class Built:
-    """What a master gives: the chapter's entry in the manifest, and the notebook, not yet executed."""
+    """What a master gives: the part's entry in the manifest, its chapter's title, and the notebook, not executed."""
 
-    chapter: Chapter
+    part: Part
+    chapter_title: str
     notebook: NotebookNode
 
 
 class Master:
     """One master file, and what its cells are turned into."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, exercises_before: int = 0):
+        """``exercises_before`` counts the exercises of the chapter's earlier parts: numbers run through a chapter."""
         self.path = path
-        self.chapter = path.stem
+        self.part, self.chapter = path.stem, path.parent.name
+        self.key = self.part.split("_")[0]
+        self.exercises_before = exercises_before
         self.text = path.read_text(encoding="utf-8")
         try:
             self.notebook = jupytext.reads(self.text, fmt="md:myst")
         except Exception as error:  # jupytext's own errors carry the line, but not the file
             raise MasterError(f"{path}: not a readable MyST notebook. {error}") from error
         self.exercises: list[Exercise] = []
+        self.questions: list[Question] = []
 
     def build(self) -> Built:
         """Check the metadata and put the reference bodies in."""
         cells = [new for cell in self.notebook.cells for new in self._convert(cell)]
-        _name_cells(cells)
         title = re.search(r"^# (.+)$", self.text, re.MULTILINE)
         if not title:
             raise MasterError(f"{self.path}: has no title (a line that begins with '# ').")
+        part, chapter_title = self._part(title[1].strip())
+        first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
+        cells.insert(first_code, new_markdown_cell(time_box(part)))
+        _name_cells(cells)
         metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-        chapter = Chapter(self.chapter, title[1].strip(), tuple(self.exercises))
-        return Built(chapter, new_notebook(cells=cells, metadata=metadata))
+        return Built(part, chapter_title, new_notebook(cells=cells, metadata=metadata))
+
+    def _part(self, title: str) -> tuple[Part, str]:
+        header = dict(self.notebook.metadata.get("part", {}))
+        chapter_title = header.pop("chapter", title.partition(" · ")[2] or title)
+        if set(header) != PART_KEYS:
+            raise MasterError(f"{self.path}: its header needs `part:` with {' and '.join(sorted(PART_KEYS))}.")
+        reading, core = header["reading"], tuple(header["core"])
+        if type(reading) is not int or not 0 <= reading <= 120:
+            raise MasterError(f"{self.path}: reading should be a whole number of minutes to 120, not {reading!r}.")
+        unknown = set(core) - {item.name for item in (*self.exercises, *self.questions)}
+        if unknown:
+            raise MasterError(f"{self.path}: core names {', '.join(sorted(unknown))}, which this part does not have.")
+        exercises, questions = tuple(self.exercises), tuple(self.questions)
+        return Part(self.part, self.chapter, title, reading, core, exercises, questions), chapter_title
 
     def _convert(self, cell: NotebookNode) -> Iterator[NotebookNode]:
-        if "exercise" in cell.metadata:
-            exercise = self._exercise(cell)
+        kind = next((kind for kind in ("exercise", "case") if kind in cell.metadata), None)
+        if kind:
+            exercise = self._exercise(cell, kind)
             self.exercises.append(exercise)
             yield new_markdown_cell(box(exercise), metadata={"editable": False, "deletable": False})
             yield new_code_cell(
@@ -79,23 +103,30 @@ class Master:
                 metadata={"nbgrader": _nbgrader(f"check_{exercise.name}", points=exercise.points, grade=True)},
             )
         elif "question" in cell.metadata:
-            self._require(cell, cell.metadata["question"], QUESTION_KEYS, set())
-            name, points, minutes = (cell.metadata[key] for key in ("question", "points", "minutes"))
+            question = self._question(cell)
+            self.questions.append(question)
+            yield new_markdown_cell(question_box(question, f"{self.key}.{len(self.questions)}"))
             yield new_markdown_cell(
-                f"**Question · {_count(points, 'point')} · about {_count(minutes, 'minute')}**, graded by hand."
-            )
-            yield new_markdown_cell(
-                cell.source, metadata={"nbgrader": _nbgrader(name, points=points, grade=True, solution=True)}
+                cell.source,
+                metadata={"nbgrader": _nbgrader(question.name, points=question.points, grade=True, solution=True)},
             )
         elif cell.cell_type == "markdown":
             yield from map(new_markdown_cell, _sections(cell.source))
         else:
-            tags = {"tags": list(cell.metadata.tags)} if "tags" in cell.metadata else {}
-            yield new_code_cell(cell.source, metadata=tags)
+            metadata = {"tags": list(cell.metadata.tags)} if "tags" in cell.metadata else {}
+            if "folded" in cell.metadata:
+                yield new_markdown_cell(f"*Folded: {cell.metadata.folded}. A click on the dots below opens the code.*")
+                metadata["jupyter"] = {"source_hidden": True}
+            yield new_code_cell(cell.source, metadata=metadata)
 
-    def _exercise(self, cell: NotebookNode) -> Exercise:
-        path = cell.metadata["exercise"]
-        self._require(cell, path, EXERCISE_KEYS, OPTIONAL_KEYS)
+    def _question(self, cell: NotebookNode) -> Question:
+        name = cell.metadata["question"]
+        self._require(cell, name, QUESTION_KEYS, set())
+        return Question(name, self.chapter, self.part, cell.metadata["points"], cell.metadata["minutes"])
+
+    def _exercise(self, cell: NotebookNode, kind: str) -> Exercise:
+        path = cell.metadata[kind]
+        self._require(cell, path, EXERCISE_KEYS | {kind}, OPTIONAL_KEYS)
         module, _, name = path.rpartition(".")
         if cell.source.strip():
             raise MasterError(
@@ -110,19 +141,22 @@ class Master:
         if not isinstance(hints, list) or len(hints) < 2 or not all(isinstance(h, str) and h.strip() for h in hints):
             raise MasterError(f"{self._at(path)}: hints of {name} should be a list of at least two texts.")
         if name in {e.name for e in self.exercises}:
-            raise MasterError(f"{self._at(path)}: {name} is an exercise of this chapter already.")
-        number = f"{int(self.chapter[:2])}.{len(self.exercises) + 1}"
+            raise MasterError(f"{self._at(path)}: {name} is an exercise of this part already.")
+        cases = sum(e.case for e in self.exercises)
+        counted = self.exercises_before + len(self.exercises) - cases + 1
         return Exercise(
             name,
             module,
             self.chapter,
-            number,
+            self.part,
+            self.key + "abcd"[cases] * (cases > 0) if kind == "case" else f"{int(self.chapter[:2])}.{counted}",
             values["points"],
             values["difficulty"],
             values["importance"],
             values["minutes"],
             tuple(hints),
             bool(values.get("may_change_inputs", False)),
+            kind == "case",
         )
 
     def _require(self, cell: NotebookNode, path: str, keys: set[str], optional: set[str]) -> None:
@@ -147,23 +181,57 @@ class Master:
 
     def _at(self, text: str) -> str:
         """file:line of the first line that holds ``text`` as a metadata value."""
-        pattern = re.compile(rf"(exercise:\s*|\"question\":\s*\"){re.escape(text)}\b")
+        pattern = re.compile(rf"((?:exercise|case):\s*|\"question\":\s*\"){re.escape(text)}\b")
         line = next((i for i, line in enumerate(self.text.splitlines(), 1) if pattern.search(line)), 1)
         return f"{self.path}:{line}"
 
 
 def box(exercise: Exercise) -> str:
-    """The facts of an exercise, above its cell."""
+    """The facts of an exercise, above its cell; a heading, so that a notebook's table of contents lists it."""
 
     def dots(n: int) -> str:
         return "●" * n + "○" * (5 - n) + f" {n}/5"
 
     return (
-        f"> **Exercise {exercise.number} · `{exercise.name}`** · {_count(exercise.points, 'point')} · "
-        f"about {_count(exercise.minutes, 'minute')}  \n"
-        f"> difficulty {dots(exercise.difficulty)} · importance {dots(exercise.importance)} · "
+        f"#### {exercise.label.capitalize()} · `{exercise.name}`\n\n"
+        f"> {_count(exercise.points, 'point')} · about {_count(exercise.minutes, 'minute')} · "
+        f"difficulty {dots(exercise.difficulty)} · importance {dots(exercise.importance)} · "
         f'{len(exercise.hints)} hints: `hint("{exercise.name}")`'
     )
+
+
+def question_box(question: Question, number: str) -> str:
+    """The facts of a question in words, above the cell for its answer."""
+    return (
+        f"#### Question {number} · `{question.name}`\n\n"
+        f"> {_count(question.points, 'point')} · about {_count(question.minutes, 'minute')} · in your own words, "
+        f"graded by hand. On your own: write first, then compare with `mi solution {question.name}` and its rubric."
+    )
+
+
+def time_box(part: Part) -> str:
+    """How long a part takes and what its core path is, above its first code cell: sums, so that they are right."""
+    exercises = [e for e in part.exercises if not e.case]
+    cases = [e for e in part.exercises if e.case]
+    spent = [f"{duration(part.reading)} for reading and experiments"]
+    for noun, items in (("exercise", exercises), ("case", cases), ("question", part.questions)):
+        if items:
+            spent.append(f"{duration(sum(item.minutes for item in items))} for {_count(len(items), noun)}")
+    lines = [f"**Time.** About {duration(part.minutes)}: {', '.join(spent)}."]
+    core = [item for item in (*exercises, *cases, *part.questions) if item.name in part.core]
+    if core:
+        named = ", ".join(f"{'' if isinstance(e, Question) else e.label + ' '}`{e.name}`" for e in core)
+        lines.append(
+            f"**The core path**, with half the time (about {duration(part.core_minutes)}): {named}. Take what you "
+            'leave out with `name = reference("name")`; nothing further on waits for it.'
+        )
+    return "\n\n".join(lines)
+
+
+def duration(minutes: int) -> str:
+    """ "45 min", "2 h", "2 h 5 min"."""
+    hours, rest = divmod(minutes, 60)
+    return " ".join([f"{hours} h"] * (hours > 0) + [f"{rest} min"] * (rest > 0 or hours == 0))
 
 
 def _sections(text: str) -> list[str]:
@@ -241,6 +309,10 @@ def _name_cells(cells: list[NotebookNode]) -> None:
     section, counts = "start", Counter()
     for cell in cells:
         heading = re.match(r"#+ (.+)", cell.source) if cell.cell_type == "markdown" else None
+        boxed = re.match(r"#### (?:Exercise|Case|Question) \S+ · `(\w+)`\n", cell.source)
+        if boxed:
+            cell.id = f"box-{boxed[1]}"[:64].replace("_", "-")
+            continue
         if heading:
             section = re.sub(r"[^a-z0-9]+", "-", heading[1].lower()).strip("-")[:48] or "section"
         name = cell.metadata.get("nbgrader", {}).get("grade_id")

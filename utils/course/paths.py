@@ -12,22 +12,29 @@ from types import ModuleType
 
 ROOT = Path(os.environ.get("MI_ROOT", Path(__file__).resolve().parents[2]))
 CHAPTERS = ROOT / "chapters"
+WORK = ROOT / "work"
 SOLUTIONS = ROOT / "solutions"
 TESTS = ROOT / "tests"
 MANIFEST = CHAPTERS / "manifest.json"
 STATE = Path(os.environ.get("MI_STATE", ROOT / ".mi"))
 
 
-def master_path(chapter: str) -> Path:
-    return SOLUTIONS / chapter / f"{chapter}.md"
+def master_path(chapter: str, part: str) -> Path:
+    return SOLUTIONS / chapter / f"{part}.md"
 
 
-def solution_path(chapter: str) -> Path:
-    return SOLUTIONS / chapter / f"{chapter}.ipynb"
+def solution_path(chapter: str, part: str) -> Path:
+    return SOLUTIONS / chapter / f"{part}.ipynb"
 
 
-def learner_path(chapter: str) -> Path:
-    return CHAPTERS / chapter / f"{chapter}.ipynb"
+def release_path(chapter: str, part: str) -> Path:
+    """The learner's notebook as it is handed out."""
+    return CHAPTERS / chapter / f"{part}.ipynb"
+
+
+def work_path(chapter: str, part: str) -> Path:
+    """The learner's own copy of it, which nothing but the learner changes."""
+    return WORK / chapter / f"{part}.ipynb"
 
 
 def tests_folder(chapter: str) -> Path:

