@@ -1,13 +1,15 @@
 # The two commands that matter are `make lab` and `make test`; each sets up what it needs.
 
 BIN := .venv/bin
-FIRST := $(firstword $(wildcard chapters/00_*/*.ipynb) chapters)
+FIRST := $(firstword $(patsubst chapters/%,work/%,$(wildcard chapters/00_*/*.ipynb)) work)
+# Jupyter refuses to run as root unless it is told to; in containers there is often nobody else.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 FAST := not browser and not network and not slow
 
 .PHONY: help env lab build lint test clean
 
 help:
-	@echo "make lab     open the course in JupyterLab (ARGS='--no-browser --port 9000' goes to JupyterLab)"
+	@echo "make lab     open your notebooks in JupyterLab (ARGS='--no-browser --port 9000' goes to JupyterLab)"
 	@echo "make test    check the style, the generated notebooks and the code"
 	@echo "make build   generate the notebooks from their masters"
 	@echo "make lint    check the style only"
@@ -16,9 +18,12 @@ help:
 env:
 	@python3 bootstrap.py
 
-# The server's root is the repository, so that every chapter is in reach of the first.
+# The server's root is the repository, so that every chapter is in reach of the first. Its terminals find `mi`: the path
+# is theirs, too, and a shell that is named is no login shell, which would set the path anew.
 lab: env
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/$(FIRST) $(ARGS)
+	$(BIN)/mi work
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab $(AS_ROOT) --LabApp.default_url=/lab/tree/$(FIRST) \
+		--ServerApp.terminado_settings="shell_command=$${SHELL:-/bin/sh}" $(ARGS)
 
 build: env
 	$(BIN)/mi build

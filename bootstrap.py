@@ -20,6 +20,12 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
 STAMP = VENV / "installed.txt"
 
+# What IPython reads when a kernel of this environment starts.
+KERNEL = VENV / "etc" / "ipython" / "ipython_kernel_config.py"
+KERNEL_SETTINGS = """c = get_config()
+c.InteractiveShellApp.exec_lines = ["__import__('mechinterp_course').own_packages_first()"]
+"""
+
 OLDEST, TOO_NEW = (3, 11), (3, 15)
 # Gigabytes at the peak, as measured on Linux, with a margin: .venv and pip's copies of what it downloads.
 SPACE, SPACE_WITH_CUDA = 4, 12
@@ -227,13 +233,16 @@ def install():
     torch = re.search("^torch==.*$", read(ROOT / "constraints.txt"), re.MULTILINE).group()
     pip_install("torch with CUDA (2.7 GB to download)" if cuda else "torch (0.2 GB to download)", torch)
     pip_install("all other packages (0.3 GB to download)", "--editable", ".[test]")
+    KERNEL.parent.mkdir(parents=True, exist_ok=True)
+    KERNEL.write_text(KERNEL_SETTINGS, encoding="utf-8")
     STAMP.write_text(fingerprint(), encoding="utf-8")
 
 
 def next_commands():
     if os.name == "nt":
         return (
-            "Ready. Next: `.venv\\Scripts\\jupyter lab` opens the course;"
+            "Ready. Next: `.venv\\Scripts\\mi work` copies the notebooks to `work`, where you write;"
+            " `.venv\\Scripts\\jupyter lab` opens the course;"
             ' `.venv\\Scripts\\pytest -m "not browser and not network and not slow"` runs its tests.'
         )
     return "Ready. Next: `make lab` opens the course; `make test` runs its tests."

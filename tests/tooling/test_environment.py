@@ -2,15 +2,19 @@
 
 import ast
 import importlib.util
+import os
 import re
 import shutil
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from nbclient import NotebookClient
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -237,6 +241,49 @@ def test_an_environment_is_updated_in_place_but_made_again_where_it_was_moved(bo
     pins = [(f"torch=={PINS['torch']}",), ("--editable", ".[test]")]
     assert calls == (["venv"] if remade else []) + pins
     assert bootstrap.STAMP.read_text(encoding="utf-8") == bootstrap.fingerprint()
+    assert bootstrap.KERNEL.read_text(encoding="utf-8") == bootstrap.KERNEL_SETTINGS
+
+
+@pytest.fixture
+def shadows(tmp_path):
+    """A folder with files called like the course's package and like packages it uses, and a file of the learner's."""
+    folder = tmp_path / "a learner's files"
+    folder.mkdir()
+    for name in ("utils", "einops", "nbformat", "mine"):
+        (folder / f"{name}.py").write_text(f"TEXT = '{name}'\n")
+    return folder
+
+
+IMPORTS = """
+from utils.course.paths import ROOT
+import einops, nbformat, mine
+print(einops.rearrange.__name__, nbformat.v4.nbformat, mine.TEXT)
+"""
+
+
+def test_packages_come_before_files_of_the_same_name_on_the_python_path(shadows):
+    code = (
+        f"import sys; sys.path.append({str(ROOT)!r}); import mechinterp_course as m; m.own_packages_first()\n{IMPORTS}"
+    )
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(shadows)}
+    ran = subprocess.run(command, env=environment, cwd=shadows.parent, capture_output=True, text=True)
+    assert ran.stdout.split() == ["rearrange", "4", "mine"], ran.stderr
+    assert subprocess.run([sys.executable, "-c", IMPORTS], env=environment, capture_output=True).returncode == 1
+
+
+def test_packages_come_before_files_of_the_same_name_beside_a_notebook(bootstrap, shadows, tmp_path, monkeypatch):
+    profile = tmp_path / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / bootstrap.KERNEL.name).write_text(bootstrap.KERNEL_SETTINGS, encoding="utf-8")
+    monkeypatch.setenv("IPYTHONDIR", str(profile.parent))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(IMPORTS)])
+    NotebookClient(notebook, kernel_name="python3", timeout=60, resources={"metadata": {"path": shadows}}).execute()
+    assert notebook.cells[0].outputs[-1].text.split() == ["rearrange", "4", "mine"]
+
+
+def test_the_command_line_puts_the_course_s_packages_first():
+    assert PROJECT["scripts"] == {"mi": "mechinterp_course:main"}
 
 
 def test_what_pip_was_installing_when_it_was_stopped_is_installed_again(bootstrap):

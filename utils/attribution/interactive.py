@@ -1,4 +1,4 @@
-"""Cover a part of an image and watch the logits: a still picture, and the same with sliders."""
+"""Cover a part of an image and watch the logits: a still picture, and the same with controls."""
 
 import io
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from utils.plots import COLOURS, DPI
+from utils.plots import COLOURS, DPI, image_tag
 
 
 def occlusion_figure(
@@ -30,10 +30,7 @@ def occlusion_figure(
         patch: Side of the square in pixels; 0 covers nothing. What lies outside the image is cut off.
         baseline: What covered pixels are set to.
     """
-    covered = image.detach().clone()
-    covered[:, row : row + patch, column : column + patch] = baseline
-    with torch.no_grad():
-        before, after = model(torch.stack([image, covered])).cpu().numpy()
+    covered, before, after = _cover(model, image, row, column, patch, baseline)
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
     left.imshow(
@@ -52,32 +49,64 @@ def occlusion_figure(
     return figure
 
 
+def occlusion_text(
+    model: nn.Module,
+    image: Float[Tensor, "channel height width"],
+    *,
+    row: int,
+    column: int,
+    patch: int,
+    baseline: float = 0.0,
+) -> str:
+    """What ``occlusion_figure`` shows, in words; its arguments."""
+    _, before, after = _cover(model, image, row, column, patch, baseline)
+    logits = ", ".join(f"{i} {b:.1f} and {a:.1f}" for i, (b, a) in enumerate(zip(before, after, strict=True)))
+    return (
+        f"The image with a square of {patch} by {patch} pixels at row {row}, column {column} set to {baseline:.3g}. "
+        f"It is read as {after.argmax()}, the whole image as {before.argmax()}. "
+        f"Logits of the classes, whole and covered: {logits}."
+    )
+
+
+def _cover(
+    model: nn.Module, image: Tensor, row: int, column: int, patch: int, baseline: float
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The covered image, and the logits without and with the square."""
+    covered = image.detach().clone()
+    covered[:, row : row + patch, column : column + patch] = baseline
+    with torch.no_grad():
+        before, after = model(torch.stack([image, covered])).cpu().numpy()
+    return covered, before, after
+
+
 def occlusion_explorer(model: nn.Module, image: Float[Tensor, "channel height width"]):
-    """Sliders for the square's place, size and grey level over ``occlusion_figure``; needs a live kernel.
+    """Controls for the square's place, size and grey level over ``occlusion_figure``; needs a live kernel.
+
+    The controls are number fields, which take the arrow keys: ipywidgets ties a field to its label, but gives its
+    sliders no name that a screen reader could say. The picture's text alternative follows the controls.
 
     Returns:
         An ipywidgets box: display it as the last line of a cell.
     """
-    from ipywidgets import FloatSlider, HBox, Image, IntSlider, VBox
+    from ipywidgets import HTML, BoundedFloatText, BoundedIntText, HBox, VBox
 
     _, height, width = image.shape
-    sliders = {
-        "row": IntSlider(value=height // 2, min=0, max=height - 1, description="row"),
-        "column": IntSlider(value=width // 2, min=0, max=width - 1, description="column"),
-        "patch": IntSlider(value=2, min=0, max=min(height, width), description="size"),
-        "baseline": FloatSlider(
-            value=0.0, min=min(0.0, image.min().item()), max=image.max().item(), step=0.05, description="grey level"
-        ),
+    least = min(0.0, image.min().item())
+    controls = {
+        "row": BoundedIntText(value=height // 2, min=0, max=height - 1, description="row"),
+        "column": BoundedIntText(value=width // 2, min=0, max=width - 1, description="column"),
+        "patch": BoundedIntText(value=2, min=0, max=min(height, width), description="size"),
+        "baseline": BoundedFloatText(value=0.0, min=least, max=image.max().item(), step=0.05, description="grey level"),
     }
-    picture = Image(format="png")
+    picture = HTML()
 
     def redraw(change: dict | None = None) -> None:
-        figure = occlusion_figure(model, image, **{name: slider.value for name, slider in sliders.items()})
+        settings = {name: control.value for name, control in controls.items()}
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI)
-        picture.value = buffer.getvalue()
+        occlusion_figure(model, image, **settings).savefig(buffer, format="png", dpi=DPI)
+        picture.value = image_tag(buffer.getvalue(), occlusion_text(model, image, **settings))
 
-    for slider in sliders.values():
-        slider.observe(redraw, names="value")
+    for control in controls.values():
+        control.observe(redraw, names="value")
     redraw()
-    return VBox([HBox([sliders["row"], sliders["column"]]), HBox([sliders["patch"], sliders["baseline"]]), picture])
+    return VBox([HBox([controls["row"], controls["column"]]), HBox([controls["patch"], controls["baseline"]]), picture])
