@@ -1,8 +1,8 @@
-"""Seconds that ``check`` takes in a live kernel, for every exercise of a chapter.
+"""Seconds that ``check`` takes in a live kernel, for every exercise of a part or of a chapter.
 
-    python benchmarks/checks.py 02
+    python benchmarks/checks.py 02b
 
-Defines the solution notebook's answers in a fresh kernel, then times each ``check`` call three times. The very first
+Defines the solution notebooks' answers in a fresh kernel, then times each ``check`` call three times. The very first
 call (which loads the runner and the chapter's checks, after the set-up cell's imports) is reported apart.
 """
 
@@ -13,7 +13,7 @@ import sys
 import nbformat
 from jupyter_client.manager import start_new_kernel
 
-from utils.course.manifest import find_chapter
+from utils.course.manifest import find_parts
 from utils.course.paths import solution_path
 
 TIMER = """
@@ -41,9 +41,10 @@ def run(client, source: str) -> str:
 
 
 def main() -> None:
-    chapter = find_chapter(sys.argv[1])
-    names = [e.name for e in chapter.exercises]
-    cells = nbformat.read(solution_path(chapter.name), as_version=4).cells
+    parts = find_parts(sys.argv[1])
+    names = [e.name for part in parts for e in part.exercises]
+    notebooks = [nbformat.read(solution_path(part.chapter, part.name), as_version=4) for part in parts]
+    cells = [cell for notebook in notebooks for cell in notebook.cells]
     manager, client = start_new_kernel(kernel_name="python3")
     try:
         for cell in cells:

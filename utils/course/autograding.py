@@ -1,14 +1,19 @@
-"""Steps that this course adds to nbgrader's autograding: accidents in a notebook cost no honest points.
+"""Steps that this course adds to nbgrader: accidents in a notebook cost no honest points, and pages are short.
 
-``nbgrader_config.py`` puts them into nbgrader's list of preprocessors.
+``nbgrader_config.py`` puts them into nbgrader's lists of preprocessors, and the export into its place.
 """
 
+import csv
+import html
 from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 from nbgrader import utils
+from nbgrader.api import Gradebook
+from nbgrader.plugins.export import CsvExportPlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from utils.course.cells import defined_names
@@ -16,8 +21,17 @@ from utils.course.cells import defined_names
 
 def released_cells(step: NbGraderPreprocessor, resources: dict) -> list[NotebookNode]:
     """The cells of the notebook that a submission was made from, as they were handed out."""
-    course, asked = step.parent.parent.coursedir, resources["nbgrader"]
-    folder = Path(course.format_path(course.release_directory, ".", asked["assignment"]))
+    return _cells_in(step.parent.parent.coursedir.release_directory, step, resources)
+
+
+def solution_cells(step: NbGraderPreprocessor, resources: dict) -> list[NotebookNode]:
+    """The cells of the instructor's notebook."""
+    return _cells_in(step.parent.parent.coursedir.source_directory, step, resources)
+
+
+def _cells_in(directory: str, step: NbGraderPreprocessor, resources: dict) -> list[NotebookNode]:
+    asked = resources["nbgrader"]
+    folder = Path(step.parent.parent.coursedir.format_path(directory, ".", asked["assignment"]))
     return nbformat.read(folder / f"{asked['notebook']}.ipynb", as_version=4).cells
 
 
@@ -92,3 +106,94 @@ class IgnoreStderr(NbGraderPreprocessor):
                 if output.output_type == "stream":
                     output.name = "stdout"
         return cell, resources
+
+
+def is_question(cell: NotebookNode) -> bool:
+    """Whether this is the answer to a question in words, graded by hand."""
+    return cell.cell_type == "markdown" and utils.is_grade(cell) and utils.is_solution(cell)
+
+
+class ShowRubrics(NbGraderPreprocessor):
+    """After the run: model answer and rubric stand above each answer in words, and the page's top leads there."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        nb.cells = with_rubrics(nb.cells, solution_cells(self, resources))
+        return nb, resources
+
+
+def with_rubrics(cells: Iterable[NotebookNode], solution: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """A submission's cells with our answer above each answer in words; folded, so that the student's is read first."""
+    ours = {cell.metadata.nbgrader.grade_id: cell.source for cell in solution if is_question(cell)}
+    found, links = [], []
+    for cell in cells:
+        if is_question(cell) and cell.metadata.nbgrader.grade_id in ours:
+            name = cell.metadata.nbgrader.grade_id
+            links.append(f"[{name}](#{name})")
+            text = f"<details><summary>Model answer and rubric of {name}</summary>\n\n{ours[name]}\n\n</details>"
+            found.append(new_markdown_cell(text, id=f"rubric-{name}"[:64].replace("_", "-")))
+        found.append(cell)
+    top = [new_markdown_cell(f"**To be graded by hand:** {', '.join(links)}", id="by-hand")] if links else []
+    return top + found
+
+
+class ShortFeedback(NbGraderPreprocessor):
+    """For feedback: an overview by exercise, then what the student wrote and what came of it; no unchanged prose."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        nb.cells = [overview(nb.cells), *only_their_own(nb.cells, released_cells(self, resources))]
+        return nb, resources
+
+
+def overview(cells: Iterable[NotebookNode]) -> NotebookNode:
+    """A table of points by exercise, which takes the place of nbgrader's list of nameless test cells."""
+    rows = []
+    for cell in cells:
+        if utils.is_grade(cell):
+            grade, name = cell.metadata.nbgrader, cell.metadata.nbgrader.grade_id.removeprefix("check_")
+            rows.append(
+                f'<tr><td><a href="#{html.escape(grade.grade_id)}">{html.escape(name)}</a></td>'
+                f'<td style="text-align:right">{float(grade.score or 0):g} of {float(grade.points):g}</td></tr>'
+            )
+    return new_markdown_cell(
+        "<style>#toc {display: none}</style>\n"
+        f"<table><thead><tr><th>exercise</th><th>points</th></tr></thead><tbody>{''.join(rows)}</tbody></table>",
+        id="overview",
+    )
+
+
+def only_their_own(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """Graded cells and answers with the boxes above them, and whatever the student has changed or added."""
+    handed_out = {(cell.cell_type, cell.source) for cell in released if "nbgrader" not in cell.metadata}
+    return [
+        cell
+        for cell in cells
+        if "nbgrader" in cell.metadata
+        or (cell.cell_type, cell.source) not in handed_out
+        or cell.source.startswith("#### ")
+    ]
+
+
+class ExportWithStatus(CsvExportPlugin):
+    """nbgrader's table of grades with a column that tells a blank submission from one that could not be read."""
+
+    def export(self, gradebook: Gradebook) -> None:
+        super().export(gradebook)
+        path = Path(self.to or "grades.csv")
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], "status"] if rows else ["status"])
+            writer.writeheader()
+            writer.writerows(
+                row | {"status": status_of(gradebook, row["assignment"], row["student_id"])} for row in rows
+            )
+
+
+def status_of(gradebook: Gradebook, assignment: str, student: str) -> str:
+    """What became of a student's submission, in words."""
+    found = [s for s in gradebook.student_submissions(student) if s.assignment.name == assignment]
+    if not found:
+        return "nothing handed in"
+    if not any(grade.auto_score is not None for notebook in found[0].notebooks for grade in notebook.grades):
+        return "not graded: could not be read or run"
+    return "to be graded by hand" if found[0].needs_manual_grade else "graded"

@@ -15,24 +15,44 @@ Everything of the learner's runs inside a call of ``answer`` (or of a module it 
 was called, what came back, and whose fault an exception is.
 """
 
+import contextlib
 import inspect
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.course.values import close_entries, describe, first_difference, same, snapshot
+from utils.course.containment import Clock, Interrupted, Overtime
+from utils.course.values import MAX_TEXT, close_entries, contrast, describe, first_difference, plain, same, snapshot
+
+CALLS_KEPT = 1000
+DIFFERS = "The value differs."
 
 
 class Mismatch(AssertionError):
-    """A check's verdict that an answer is wrong: a sentence, and the value it is about."""
+    """A check's verdict that an answer is wrong: a sentence, and the value it is about.
+
+    What the report needs to find the call that went wrong: ``value`` is the object itself, ``series`` the list that a
+    check collected it in, with its place there, and ``call`` the call, where it is known. ``part`` says where in a
+    larger result the value stands.
+    """
 
     def __init__(self, note: str, *, actual: Any = None, returned: str = "", expected: str = ""):
         super().__init__(note)
         self.note, self.actual, self.returned, self.expected = note, snapshot(actual), returned, expected
+        self.value, self.part = actual, ""
+        self.series: tuple[list, int] | None = None
+        self.call: Call | None = None
+
+    def inside(self, part: str) -> "Mismatch":
+        """The same mismatch, told as one of a part of a larger result."""
+        self.part = f"{part} {self.part}"
+        self.returned, self.expected = (f"{part}: {text}" if text else "" for text in (self.returned, self.expected))
+        return self
 
 
 class AnswerRaised(Exception):
@@ -45,7 +65,7 @@ class NotAttempted(Exception):
     """The stub is still a stub."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     text: str
     result: Any = None
@@ -53,43 +73,85 @@ class Call:
 
 
 class Answer:
-    """The function or class under test. Calling it calls the learner's code and keeps a record for the report."""
+    """The function or class under test. Calling it calls the learner's code and keeps a record for the report.
+
+    Args:
+        obj: The learner's function or class.
+        reference: Ours, which names the arguments; ``obj`` if not given.
+        may_change_inputs: Whether changing an input in place is part of the exercise.
+    """
+
+    latest: list[tuple[str, Any]] = []  # the named arguments of the latest call of any answer
 
     def __init__(self, obj: Callable, reference: Callable | None = None, may_change_inputs: bool = False):
         self.obj = obj
         self.reference = reference if reference is not None else obj
         self.may_change_inputs = may_change_inputs
-        self.last_call: Call | None = None
+        self.clock: Clock | None = None  # what counts the time of the learner's code
+        self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
+        self.n_calls = 0
+
+    @property
+    def last_call(self) -> Call | None:
+        return self.calls[-1] if self.calls else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self._run(self.obj, _call_text(self.reference, args, kwargs), args, kwargs)
+        name = getattr(self.reference, "__name__", "answer")
+        result = self._run(self.obj, name, self.reference, args, kwargs)
         made_module = inspect.isclass(self.reference) and isinstance(result, nn.Module)
         return ModuleAnswer(self, result, self.last_call.text) if made_module else result
 
-    def _run(self, function: Callable, text: str, args: tuple, kwargs: dict) -> Any:
-        self.last_call = Call(text)
-        before, settings, asked = snapshot([args, kwargs]), _settings(), _asks_for_gradients(args, kwargs)
+    def with_parts(self, value: Any, label: str) -> Any:
+        """``value`` with every function in it, also in lists and dicts, wrapped: calls of it run like the answer's."""
+        if isinstance(value, Mapping):
+            return {key: self.with_parts(item, f"{label}[{describe(key)}]") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            parts = [self.with_parts(item, f"{label}[{i}]") for i, item in enumerate(value)]
+            return tuple(parts) if isinstance(value, tuple) else parts
+        return AnswerPart(self, value, label) if callable(value) else value
+
+    def _run(self, function: Callable, label: str, signature: Callable, args: tuple, kwargs: dict) -> Any:
+        """Call the learner's ``function``, and expect that it leaves its inputs and the process's settings alone."""
+        Answer.latest = named = _named_arguments(signature, args, kwargs)
+        call = Call(f"{label}({_arguments_text(named)})")
+        self.calls.append(call)
+        self.n_calls += 1
+        before = snapshot([value for _, value in named]), _asks_for_gradients(named), _settings()
         try:
-            result = function(*args, **kwargs)
-        except Exception as error:
+            with self.clock.theirs() if self.clock else contextlib.nullcontext():
+                call.result = function(*args, **kwargs)
+        except (Mismatch, Overtime, Interrupted):  # a check's own function that the answer called; the time; a person
+            raise
+        except BaseException as error:  # also sys.exit() and the like
             # A stub's NotImplementedError says nothing; PyTorch's, for an operation it lacks, says what is missing.
             untouched = isinstance(error, NotImplementedError) and not error.args
             raise (NotAttempted if untouched else AnswerRaised) from error
-        self.last_call.result, self.last_call.returned = result, True
-        if not self.may_change_inputs and not same(snapshot([args, kwargs]), before, rtol=0, atol=0):
-            raise Mismatch(
-                "Your function changed one of its inputs in place; work on a copy "
-                "(no `+=`, `x[...] =` or methods ending in `_` on an argument).",
-                actual="changed input",
-            )
-        if not self.may_change_inputs and _asks_for_gradients(args, kwargs) != asked:
-            raise Mismatch(
-                "Your function changed `requires_grad` of one of its inputs; ask a copy for gradients "
-                "(`x.detach().clone().requires_grad_()`).",
-                actual="changed requires_grad",
-            )
-        _expect_settings(settings)
-        return result
+        call.returned = True
+        try:
+            if not self.may_change_inputs:
+                _expect_unchanged(named, *before[:2])
+            _expect_settings(before[2])
+        except Mismatch as mismatch:
+            mismatch.call = call
+            raise
+        return call.result
+
+    def call_of(self, mismatch: Mismatch) -> Call | None:
+        """The call that returned the value a mismatch is about, as far as that can be told; the latest of several."""
+        if mismatch.call is not None:
+            return mismatch.call
+        if mismatch.series is not None:
+            values, place = mismatch.series
+            calls = list(self.calls)[-len(values) :]
+            if len(calls) == len(values) and all(c.result is v for c, v in zip(calls, values, strict=True)):
+                return calls[place]
+        if mismatch.value is None:
+            return None
+        for belongs in (_holds, _shares_memory):
+            for call in reversed(self.calls):
+                if call.returned and belongs(call.result, mismatch.value):
+                    return call
+        return None
 
 
 class ModuleAnswer:
@@ -99,8 +161,7 @@ class ModuleAnswer:
         self._answer, self._module, self._label = answer, module, label
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = _arguments_text(self._module.forward, args, kwargs)
-        return self._answer._run(self._module, f"module = {self._label}; module({arguments})", args, kwargs)
+        return self._answer._run(self._module, f"module = {self._label}; module", self._module.forward, args, kwargs)
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all parameters and buffers by name."""
@@ -129,11 +190,22 @@ class ModuleAnswer:
         return list(self._module.parameters())
 
 
+class AnswerPart:
+    """A function that the learner's answer returned. Its calls run, are recorded and fail as those of the answer."""
+
+    def __init__(self, answer: Answer, function: Callable, label: str):
+        self._answer, self._function, self.__name__ = answer, function, label
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._answer._run(self._function, self.__name__, self._function, args, kwargs)
+
+
 def _settings() -> dict[str, Any]:
     """What holds for all code of the process, and is none of an answer's business."""
     return {
         "`torch.is_grad_enabled()`": torch.is_grad_enabled(),
         "`torch.get_default_dtype()`": torch.get_default_dtype(),
+        "`torch.get_default_device()`": torch.get_default_device(),
         "the seed of torch's global random state": torch.initial_seed(),
     }
 
@@ -150,29 +222,109 @@ def _expect_settings(before: dict[str, Any]) -> None:
             )
 
 
-def _asks_for_gradients(*values: Any) -> list[bool]:
-    """Whether each tensor in nested arguments has ``requires_grad``."""
+def _expect_unchanged(named: list[tuple[str, Any]], before: list[Any], asked: list[str]) -> None:
+    """Expect that a call changed none of its arguments, nor which of them ask for gradients."""
+    for (name, now), old in zip(named, before, strict=True):
+        now = snapshot(now)
+        if not same(now, old, rtol=0, atol=0):
+            name, now, old = _innermost(name, now, old)
+            found, was = _told_apart(now, old)
+            raise Mismatch(
+                f"Your function changed its input {_quoted(name)} in place; work on a copy "
+                "(no `+=`, `x[...] =` or methods ending in `_` on an argument).",
+                actual=("changed input", name),
+                returned=f"{name}, afterwards: {found}",
+                expected=f"{name}, as it was: {was}",
+            )
+    asks = _asks_for_gradients(named)
+    if asks != asked:
+        changed = sorted(set(asks) ^ set(asked))[0]
+        raise Mismatch(
+            f"Your function changed `requires_grad` of its input {_quoted(changed)}; ask a copy for gradients "
+            "(`x.detach().clone().requires_grad_()`).",
+            actual=("changed requires_grad", changed),
+            returned=f"{changed}.requires_grad = {changed in asks}",
+            expected=f"{changed}.requires_grad = {changed in asked}",
+        )
+
+
+def _innermost(name: str, a: Any, b: Any) -> tuple[str, Any, Any]:
+    """Where two nested values differ, as one would write it, and what stands there."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        parts = [(f"{name}[{key!r}]", a[key], b[key]) for key in a]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        parts = [(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(a, b, strict=True))]
+    else:
+        return name, a, b
+    return next(_innermost(*part) for part in parts if not same(*part[1:], rtol=0, atol=0))
+
+
+def _told_apart(a: Any, b: Any) -> tuple[str, str]:
+    """Two values as text, tensors of one shape by the first row that differs."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape:
+        return first_difference(a, b, close_entries(a, b, rtol=0, atol=0))[:2]
+    return contrast(a, b)
+
+
+def _quoted(name: str) -> str:
+    return name if " " in name else f"`{name}`"
+
+
+def _asks_for_gradients(named: Any) -> list[str]:
+    """Names of the tensors, in nested arguments, that have ``requires_grad``."""
     found = []
-    for value in values:
+    for name, value in named:
         if isinstance(value, Tensor):
-            found.append(value.requires_grad)
+            found += [name] if value.requires_grad else []
         elif isinstance(value, Mapping):
-            found += _asks_for_gradients(*value.values())
+            found += _asks_for_gradients((f"{name}[{key!r}]", item) for key, item in value.items())
         elif isinstance(value, list | tuple):
-            found += _asks_for_gradients(*value)
+            found += _asks_for_gradients((f"{name}[{i}]", item) for i, item in enumerate(value))
     return found
 
 
-def _call_text(function: Callable, args: tuple, kwargs: dict) -> str:
-    return f"{getattr(function, '__name__', 'answer')}({_arguments_text(function, args, kwargs)})"
+def _holds(result: Any, value: Any) -> bool:
+    """Whether a result is this very object, or a dict, list or tuple that holds it."""
+    if result is value:
+        return True
+    items = result.values() if isinstance(result, dict) else result if isinstance(result, list | tuple) else ()
+    return any(_holds(item, value) for item in items)
 
 
-def _arguments_text(function: Callable, args: tuple, kwargs: dict) -> str:
+def _shares_memory(result: Any, value: Any) -> bool:
+    """Whether a tensor is, at least in part, the memory of a tensor in a result: a row of it, or it detached."""
+    if isinstance(result, Tensor) and isinstance(value, Tensor):
+        places = [
+            t.untyped_storage().data_ptr() if t.layout is torch.strided and not t.is_meta else 0
+            for t in (result, value)
+        ]
+        return places[0] == places[1] != 0
+    items = result.values() if isinstance(result, dict) else result if isinstance(result, list | tuple) else ()
+    return any(_shares_memory(item, value) for item in items)
+
+
+def _named_arguments(function: Callable, args: Any, kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The arguments of a call with their names; those that have none are told by their place."""
     names = _positional_names(function)[: len(args)]
-    named = [*zip(names + [""] * (len(args) - len(names)), args, strict=True), *kwargs.items()]
-    # The entries of one short tensor help to redo a case on paper; those of many hide the rest of the call.
-    few = sum(isinstance(value, Tensor) for _, value in named) < 2
-    return ", ".join((f"{name}=" if name else "") + describe(value, entries=few) for name, value in named)
+    names += [_ordinal(i, "argument") for i in range(len(names), len(args))]
+    return [*zip(names, args, strict=True), *kwargs.items()]
+
+
+def _arguments_text(named: list[tuple[str, Any]]) -> str:
+    """The arguments as one would write them, with the entries of short tensors where that does not take too long."""
+    floats = sum(isinstance(value, Tensor) and value.is_floating_point() for _, value in named)
+    whole = _written(named, entries=True)
+    return whole if floats < 2 or len(whole) <= MAX_TEXT else _written(named, entries=False)
+
+
+def _written(named: list[tuple[str, Any]], entries: bool) -> str:
+    texts = [(name, describe(value, entries)) for name, value in named]
+    return ", ".join(text if " " in name else f"{name}={text}" for name, text in texts)
+
+
+def _ordinal(place: int, noun: str) -> str:
+    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+    return f"the {words[place]} {noun}" if place < len(words) else f"{noun} number {place + 1}"
 
 
 def _positional_names(function: Callable) -> list[str]:
@@ -204,6 +356,16 @@ def expect_shape(actual: Any, shape: tuple[int, ...], note: str = "The result ha
         raise Mismatch(note, actual=actual, returned=f"shape {tuple(actual.shape)}", expected=f"shape {tuple(shape)}")
 
 
+@dataclass(frozen=True)
+class _Tolerance:
+    """How ``expect_close`` compares, and what it says of a difference."""
+
+    note: str
+    rtol: float | None
+    atol: float | None
+    dtype: bool
+
+
 def expect_close(
     actual: Any,
     expected: Any,
@@ -216,83 +378,108 @@ def expect_close(
     """Expect the same value: type, shape, then entries (tolerance by dtype unless given; NaN equals NaN).
 
     Args:
-        actual, expected: Tensors, numbers, strings, or lists, tuples and dicts of them.
+        actual, expected: Tensors, arrays, numbers, strings, or lists, tuples and dicts of them.
         note: What it means when they differ, for the learner.
         rtol, atol: Wider tolerances, where an exercise's arithmetic needs them.
         dtype: Whether a tensor's dtype must be the expected one too.
     """
-    if isinstance(expected, dict) and isinstance(actual, dict):
-        if list(sorted(actual, key=str)) != list(sorted(expected, key=str)):
-            raise Mismatch(
-                note or "The keys differ.",
-                actual=actual,
-                returned=describe(list(actual)),
-                expected=describe(list(expected)),
-            )
-        for key in expected:
-            expect_close(
-                actual[key],
-                expected[key],
-                note=note or f"The entry {key!r} differs.",
-                rtol=rtol,
-                atol=atol,
-                dtype=dtype,
-            )
-    elif isinstance(expected, tuple) and isinstance(actual, tuple) and len(actual) == len(expected):
-        for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
-            expect_close(
-                a, b, note=note or f"Part {i} of the returned tuple differs.", rtol=rtol, atol=atol, dtype=dtype
-            )
-    elif isinstance(expected, Tensor):
-        expect_shape(actual, tuple(expected.shape))
-        _expect_close_tensors(actual, expected, note, rtol, atol, dtype)
-    elif isinstance(expected, list) and isinstance(actual, list | tuple) and len(actual) == len(expected):
-        differing = [i for i, pair in enumerate(zip(actual, expected, strict=True)) if not same(*pair, rtol, atol)]
-        if differing:
-            first = differing[0]
-            raise Mismatch(
-                note or f"{len(differing)} of {len(expected)} entries differ.",
-                actual=actual,
-                returned=f"entry {first} = {describe(actual[first])}",
-                expected=f"entry {first} = {describe(expected[first])}",
-            )
-    elif not same(_plain(actual), expected, rtol, atol):
+    _compare(actual, expected, _Tolerance(note, rtol, atol, dtype))
+
+
+def _compare(actual: Any, expected: Any, how: _Tolerance) -> None:
+    if isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray | Tensor) and expected.dtype.kind in "biufc":
+        actual, expected = torch.as_tensor(actual), torch.as_tensor(expected)
+    if isinstance(expected, Tensor):
+        _compare_tensors(actual, expected, how)
+    elif isinstance(expected, Mapping):
+        _compare_dicts(actual, expected, how)
+    elif isinstance(expected, list | tuple):
+        _compare_sequences(actual, expected, how)
+    elif not same(plain(actual), plain(expected), how.rtol, how.atol):
+        returned, wanted = contrast(actual, expected)
+        raise Mismatch(how.note or DIFFERS, actual=actual, returned=returned, expected=wanted)
+
+
+def _compare_part(actual: Any, expected: Any, how: _Tolerance, part: str, note: str = "") -> None:
+    """Compare a part of a larger result; ``note`` is said where the check has none of its own."""
+    try:
+        _compare(actual, expected, replace(how, note=how.note or note))
+    except Mismatch as mismatch:
+        raise mismatch.inside(part) from None
+
+
+def _compare_dicts(actual: Any, expected: Mapping, how: _Tolerance) -> None:
+    _expect_kind(actual, expected, Mapping, "dict")
+    if sorted(actual, key=str) != sorted(expected, key=str):
+        returned, wanted = contrast(list(actual), list(expected))
+        raise Mismatch(how.note or "The keys differ.", actual=actual, returned=returned, expected=wanted)
+    for key in expected:
+        _compare_part(actual[key], expected[key], how, f"[{key!r}]", f"The entry {key!r} differs.")
+
+
+def _compare_sequences(actual: Any, expected: list | tuple, how: _Tolerance) -> None:
+    kind = "tuple" if isinstance(expected, tuple) else "list"
+    _expect_kind(actual, expected, list | tuple, kind)
+    if len(actual) != len(expected):
         raise Mismatch(
-            note or "The value differs.", actual=actual, returned=describe(actual), expected=describe(expected)
+            how.note or f"The result should have {len(expected)} entries, and has {len(actual)}.",
+            actual=actual,
+            returned=f"{len(actual)} entries: {describe(actual)}",
+            expected=f"{len(expected)} entries: {describe(expected)}",
+        )
+    if kind == "list":
+        _compare_entries(actual, expected, how)
+        return
+    parts = getattr(expected, "_fields", [_ordinal(i, "part") for i in range(len(expected))])
+    for part, a, b in zip(parts, actual, expected, strict=True):
+        _compare_part(a, b, how, part, f"{part[0].upper()}{part[1:]} of the returned tuple differs.")
+
+
+def _compare_entries(actual: Any, expected: list, how: _Tolerance) -> None:
+    """Compare two lists of one length; what is said is about the first entry that differs."""
+    mismatches = {}
+    for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
+        try:
+            _compare_part(a, b, how, f"entry {i}")
+        except Mismatch as mismatch:
+            mismatches[i] = mismatch
+    if mismatches:
+        first, mismatch = next(iter(mismatches.items()))
+        if not how.note:
+            more = "" if mismatch.note == DIFFERS else f" {mismatch.note}"
+            mismatch.note = f"{len(mismatches)} of {len(expected)} entries differ.{more}"
+        mismatch.actual = snapshot(actual)
+        mismatch.series = mismatch.series or (list(actual), first)
+        raise mismatch
+
+
+def _expect_kind(actual: Any, expected: Any, kind: Any, name: str) -> None:
+    if not isinstance(actual, kind):
+        raise Mismatch(
+            f"The result should be a {name}, not {_article(actual)}.",
+            actual=actual,
+            returned=describe(actual),
+            expected=describe(expected),
         )
 
 
-def _expect_close_tensors(
-    actual: Tensor, expected: Tensor, note: str, rtol: float | None, atol: float | None, dtype: bool
-) -> None:
-    if dtype and actual.dtype != expected.dtype:
-        raise Mismatch(
-            note or "The dtype should follow the inputs.",
-            actual=str(actual.dtype),
-            returned=str(actual.dtype),
-            expected=str(expected.dtype),
-        )
-    if actual.device != expected.device:
-        raise Mismatch(
-            "The result should be on the device of the inputs.",
-            actual=str(actual.device),
-            returned=str(actual.device),
-            expected=str(expected.device),
-        )
-    agree = close_entries(actual, expected, rtol, atol)
+def _compare_tensors(actual: Any, expected: Tensor, how: _Tolerance) -> None:
+    expect_shape(actual, tuple(expected.shape))
+    differing = ""
+    if how.dtype and actual.dtype != expected.dtype:
+        differing, note = "dtype", how.note or "The dtype should follow the inputs."
+    elif actual.device != expected.device:
+        differing, note = "device", "The result should be on the device of the inputs."
+    if differing:
+        returned, wanted = (str(getattr(t, differing)) for t in (actual, expected))
+        mismatch = Mismatch(note, actual=returned, returned=returned, expected=wanted)
+        mismatch.value = actual
+        raise mismatch
+    agree = close_entries(actual, expected, how.rtol, how.atol)
     if not bool(agree.all()):
         returned, wanted, summary = first_difference(actual, expected, agree)
-        raise Mismatch(
-            f"{note.rstrip('.')} ({summary})." if note else f"{summary[0].upper()}{summary[1:]}.",
-            actual=actual,
-            returned=returned,
-            expected=wanted,
-        )
-
-
-def _plain(value: Any) -> Any:
-    """A zero-dimensional tensor or numpy number counts as the number it holds."""
-    return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
+        note = f"{how.note.rstrip('.')} ({summary})." if how.note else f"{summary[0].upper()}{summary[1:]}."
+        raise Mismatch(note, actual=actual, returned=returned, expected=wanted)
 
 
 def expect_raises(error: type[Exception], answer: Callable, *args: Any, **kwargs: Any) -> None:
@@ -327,36 +514,49 @@ def expect_same_gradients(
     """
     expected_out = reference(*args, **kwargs).detach()
     weights = torch.randn(expected_out.shape, generator=rng, dtype=expected_out.dtype)
-    names = _positional_names(reference)
-    expected_gradients = _gradients(reference, args, kwargs, weights)
-    for position, actual in _gradients(answer, args, kwargs, weights).items():
-        expected = expected_gradients[position]
-        name = names[position] if position < len(names) else f"argument {position + 1}"
-        if expected is None:
-            continue
-        if actual is None:
-            raise Mismatch(
-                f"No gradient reaches {name}: something in your code cuts the graph "
-                "(`detach`, `.data`, `.item()`, `torch.no_grad` or a new tensor made from numbers).",
-                actual="cut graph",
+    wanted = _gradients(reference, args, kwargs, weights)[0]
+    found, inputs = _gradients(answer, args, kwargs, weights)
+    names = _names_of(inputs, reference)
+    cut = [names[i] for i, expected in wanted.items() if expected is not None and found[i] is None]
+    if cut:
+        raise Mismatch(
+            f"No gradient reaches {' or '.join(map(_quoted, cut))}: something in your code cuts the graph "
+            "(`detach`, `.data`, `.item()`, `torch.no_grad` or a new tensor made from numbers).",
+            actual=("cut graph", *cut),
+            returned=f"no gradient for {', '.join(cut)}",
+        )
+    for i, expected in wanted.items():
+        if expected is not None:
+            expect_close(
+                found[i], expected, note=f"The gradient for {_quoted(names[i])} differs.", rtol=rtol, atol=atol
             )
-        expect_close(actual, expected, note=f"The gradient for {name} differs.", rtol=rtol, atol=atol)
 
 
-def _gradients(function: Callable, args: tuple, kwargs: dict, weights: Tensor) -> dict[int, Tensor | None]:
-    """Gradient of the weighted sum of the output, by position of the floating-point tensor arguments."""
+def _gradients(
+    function: Callable, args: tuple, kwargs: dict, weights: Tensor
+) -> tuple[dict[int, Tensor | None], list[Any]]:
+    """Gradients of the weighted sum of the output, by position of the floating-point tensors; and the arguments."""
     args = [a.detach().clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args]
     out = function(*args, **kwargs)
     expect_shape(out, tuple(weights.shape))
     inputs = {i: a for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad}
     if not out.requires_grad:
-        return dict.fromkeys(inputs)
+        return dict.fromkeys(inputs), args
     try:
         found = torch.autograd.grad((out * weights).sum(), list(inputs.values()), allow_unused=True)
     except RuntimeError as error:  # the answer changed in place what autograd needs
         raise Mismatch(f"The result can't be differentiated: {error}", actual="no gradient") from error
-    return dict(zip(inputs, found, strict=True))
+    return dict(zip(inputs, found, strict=True)), args
+
+
+def _names_of(arguments: list[Any], function: Callable) -> list[str]:
+    """What the latest call of the answer named these arguments, also where a check's lambda stands between."""
+    named = _named_arguments(function, arguments, {})
+    return [next((n for n, v in Answer.latest if v is value), name) for name, value in named]
 
 
 def _article(value: Any) -> str:
-    return "None (is a `return` missing?)" if value is None else f"a {type(value).__name__}"
+    if value is None:
+        return "None (is a `return` missing?)"
+    name = type(value).__name__
+    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"

@@ -1,6 +1,8 @@
 """Words a report for its reader: plain text for shells and feedback files, HTML for the notebook."""
 
 import html
+import os
+import re
 import textwrap
 
 from utils.course.runner import Failure, Report
@@ -24,49 +26,75 @@ def headline(report: Report) -> str:
 
 def place(report: Report) -> str:
     points = report.exercise.points
-    return f"exercise {report.exercise.number} · {points} point{'s' if points != 1 else ''}"
+    return f"{report.exercise.label} · {points} point{'s' if points != 1 else ''}"
 
 
 def rows(report: Report) -> list[tuple[str, str]]:
     """Label and text of each line under the verdict, in the order in which a reader needs them."""
     if report.status == "passed":
         return [("you printed", report.output)] if report.output.strip() else []
-    name = report.exercise.name
-    next_step = f'hint("{name}")   ·   move on with the reference: {name} = reference("{name}")'
     if report.status == "not attempted":
-        return [("next", next_step)]
-    failure = next((f for f in report.failures if f.kind == "broken"), report.failures[0])
+        return [("next", _next_step(report))]
+    failure = report.shown
     found = [("check", failure.check), ("called with", _call_line(report, failure))]
     if report.status == "broken":
-        return [
-            *found,
-            ("error", failure.trace),
-            ("next", f"please report this, with seed {report.seed}; {name} is not at fault"),
-        ]
+        again = f"please report this, with seed {report.seed}; {report.exercise.name} is not at fault"
+        return [*found, ("error", failure.trace), ("next", again)]
     found += _what_happened(failure)
     if report.diagnosis:
-        lead = "" if report.whole_diagnosis else "For some of the checks that failed: "
-        found.append(("diagnosis", lead + report.diagnosis.sentence))
+        found.append(("diagnosis", report.diagnosis.sentence + _reach(report)))
     others = [f.check for f in report.failures if f is not failure]
     if others:
         rest = f"; and {len(others) - OTHERS_SHOWN} more" if len(others) > OTHERS_SHOWN else ""
         found.append(("also failed", "; ".join(others[:OTHERS_SHOWN]) + rest))
     if report.output.strip():
         found.append(("you printed", report.output))
-    return [*found, ("next", next_step)]
+    return [*found, ("next", _next_step(report))]
+
+
+def _next_step(report: Report) -> str:
+    """How to go on; who reads a graded report has handed in, and can't go on with the reference."""
+    name = report.exercise.name
+    step = f'hint("{name}")'
+    graded = "NBGRADER_EXECUTION" in os.environ
+    return step if graded else f'{step}   ·   move on with the reference: {name} = reference("{name}")'
+
+
+def _reach(report: Report) -> str:
+    """For a diagnosis that does not account for everything: what it is about."""
+    if report.whole_diagnosis:
+        return ""
+    explained, failed = len(report.explained), len(report.failures)
+    if explained == 1:
+        others = "the other one" if failed == 2 else f"the other {failed - 1}"
+        return f" (This explains the check shown here, and not {others} that failed.)"
+    return f" (This explains {explained} of the {failed} checks that failed, the one shown here among them.)"
 
 
 def _call_line(report: Report, failure: Failure) -> str:
-    return f"{failure.call.text}   (seed {report.seed})" if failure.call else f"not called yet   (seed {report.seed})"
+    if failure.call is None:
+        return f"not called yet   (seed {report.seed})"
+    which = "" if failure.sure else f"the last of {failure.place.n_calls} calls; "
+    return f"{failure.call.text}   ({which}seed {report.seed})"
 
 
 def _what_happened(failure: Failure) -> list[tuple[str, str]]:
     if failure.kind == "raised":
         wanted = [("expected", f"a {failure.expected}")] if failure.expected else []
-        return [("raised", failure.note), *wanted, ("where", failure.trace)]
+        return [("raised", failure.returned), *wanted, ("where", failure.trace)]
     if failure.kind == "overtime":
-        return [("stopped", f"Your code was {failure.note} and was interrupted. Is there a loop that never ends?")]
-    happened = [("returned", failure.returned), ("expected", failure.expected), ("because", failure.note)]
+        return [
+            (
+                "stopped",
+                f"Your code was {failure.note} and was interrupted. Is there a loop that never ends, or does it wait "
+                "for something?",
+            )
+        ]
+    happened = [
+        ("returned" if failure.is_result else "found", failure.returned),
+        ("expected", failure.expected),
+        ("because", failure.note),
+    ]
     return [(label, text) for label, text in happened if text]
 
 
@@ -92,6 +120,7 @@ _EDGE = {
 }
 
 
+_PROSE = ("check", "because", "diagnosis", "also failed", "stopped")
 _CELL = "text-align:left;vertical-align:top;line-height:1.4;background:none"  # JupyterLab stripes tables
 _LABEL_CELL = f"{_CELL};padding:1px 14px 1px 0;font-weight:600;white-space:nowrap"
 _TEXT_CELL = f"{_CELL};padding:1px 0;white-space:pre-wrap"
@@ -102,7 +131,7 @@ def as_html(report: Report) -> str:
     """The report as a card that inherits the page's text and background colours."""
     lines = "".join(
         f'<tr style="background:none"><th scope="row" style="{_LABEL_CELL}">{html.escape(label)}</th>'
-        f'<td style="{_TEXT_CELL};{_font(label)}">{html.escape(text.strip())}</td></tr>'
+        f'<td style="{_TEXT_CELL};{_font(label)}">{_marked_up(label, text.strip())}</td></tr>'
         for label, text in rows(report)
     )
     table = f'<table style="{_TABLE}">{lines}</table>' if lines else ""
@@ -115,5 +144,10 @@ def as_html(report: Report) -> str:
 
 
 def _font(label: str) -> str:
-    prose = label in ("check", "because", "diagnosis", "also failed", "stopped")
-    return "" if prose else "font-family:var(--jp-code-font-family, monospace)"
+    return "" if label in _PROSE else "font-family:var(--jp-code-font-family, monospace)"
+
+
+def _marked_up(label: str, text: str) -> str:
+    """The text as HTML: in prose, what stands between backticks is code."""
+    text = html.escape(text)
+    return re.sub(r"(`+)([^`]+)\1", r"<code>\2</code>", text) if label in _PROSE else text

@@ -9,7 +9,15 @@ from nbformat import NotebookNode
 
 from utils.course.build import BuildError
 from utils.course.cells import defined_names, only_defines, plain_python
-from utils.course.containment import OUTPUT_LIMIT, BoundedText, Overtime, capture_output, limited_time
+from utils.course.containment import (
+    OUTPUT_LIMIT,
+    BoundedText,
+    Interrupted,
+    Overtime,
+    capture_output,
+    limited_time,
+    noted_interrupts,
+)
 from utils.course.manifest import Exercise, Part, Question
 from utils.course.paths import release_path, solution_path, work_path
 from utils.course.runner import TIME_LIMIT
@@ -82,11 +90,13 @@ def _grade_id(cell: NotebookNode) -> str | None:
 def _run(source: str, namespace: dict[str, Any], filename: str) -> str | None:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)  # for tracebacks
     try:
-        with capture_output(BoundedText(OUTPUT_LIMIT)), limited_time(TIME_LIMIT):
+        with capture_output(BoundedText(OUTPUT_LIMIT)), noted_interrupts(), limited_time(TIME_LIMIT):
             exec(compile(source, filename, "exec"), namespace)
     except Overtime:
         return f"still running after {TIME_LIMIT:.0f} seconds"
-    except (Exception, SystemExit) as error:
+    except Interrupted:
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

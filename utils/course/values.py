@@ -1,7 +1,8 @@
 """How the machinery copies, compares and words the values that go in and out of exercises."""
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 MAX_ENTRIES = 8
+MAX_TEXT = 160
+DIGITS = (6, 9, 17)  # enough to read, to tell float32 values apart, and to tell float64 values apart
 
 
 def snapshot(value: Any) -> Any:
@@ -38,25 +41,56 @@ def tolerance(dtype: torch.dtype) -> tuple[float, float]:
 
 def same(a: Any, b: Any, rtol: float | None = None, atol: float | None = None) -> bool:
     """Whether two values are equal, numbers up to ``tolerance`` of the coarser dtype (NaN equals NaN)."""
-    if isinstance(a, np.ndarray | np.generic):
-        a = torch.as_tensor(np.asarray(a))
-    if isinstance(b, np.ndarray | np.generic):
-        b = torch.as_tensor(np.asarray(b))
+    a, b = _tensor(a), _tensor(b)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and bool(close_entries(a, b, rtol, atol).all())
+        return a.shape == b.shape and (_identical(a, b) or bool(close_entries(a, b, rtol, atol).all()))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(same(a[key], b[key], rtol, atol) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(same(x, y, rtol, atol) for x, y in zip(a, b, strict=True))
-    if _is_number(a) and _is_number(b):
-        close = math.isclose(a, b, rel_tol=1e-6 if rtol is None else rtol, abs_tol=1e-9 if atol is None else atol)
-        return close or (math.isnan(a) and math.isnan(b))
-    return type(a) is type(b) and bool(a == b)
+    if is_number(a) and is_number(b):
+        return _same_number(a, b, 1e-6 if rtol is None else rtol, 1e-9 if atol is None else atol)
+    if type(a) is not type(b):
+        return False
+    try:
+        return bool(a == b)
+    except Exception:  # an object of the learner's, or of a library, that can't be compared, equals nothing
+        return False
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    """Quickly, whether two tensors of one shape hold the same; where this can't tell, they are compared at leisure."""
+    plain_memory = a.layout == b.layout == torch.strided and not a.is_meta and a.device == b.device
+    return plain_memory and a.dtype == b.dtype and torch.equal(a, b)
+
+
+def _same_number(a: int | float, b: int | float, rtol: float, atol: float) -> bool:
+    try:
+        return math.isclose(a, b, rel_tol=rtol, abs_tol=atol) or (math.isnan(a) and math.isnan(b))
+    except OverflowError:  # an int too large for a float
+        return a == b
+
+
+def _tensor(value: Any) -> Any:
+    """A numpy array or number as a tensor, where it holds what tensors hold; all else as it is."""
+    if isinstance(value, np.ndarray | np.generic):
+        return torch.as_tensor(np.asarray(value)) if value.dtype.kind in "biufc" else value.tolist()
+    return value
+
+
+def plain(value: Any) -> Any:
+    """A zero-dimensional tensor or numpy number counts as the number it holds."""
+    is_scalar = isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0
+    return value.item() if is_scalar and not (isinstance(value, Tensor) and value.is_meta) else value
 
 
 def close_entries(a: Tensor, b: Tensor, rtol: float | None = None, atol: float | None = None) -> Tensor:
-    """Boolean tensor: where two tensors of one shape agree."""
+    """Boolean tensor: where two tensors of one shape agree. On the device ``meta`` there are no values to compare."""
+    if a.is_meta or b.is_meta:
+        return torch.full(a.shape, a.device == b.device and a.dtype == b.dtype)
     a, b = a.detach().cpu(), b.detach().cpu()
+    if rtol is None and atol is None and tolerance(a.dtype) == tolerance(b.dtype) == (0.0, 0.0):
+        return a == b
     default = max(tolerance(a.dtype), tolerance(b.dtype))
     wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
     return torch.isclose(
@@ -68,20 +102,38 @@ def close_entries(a: Tensor, b: Tensor, rtol: float | None = None, atol: float |
     )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def text_of(value: Any, to_text: Callable[[Any], str] = repr, limit: int = MAX_TEXT) -> str:
+    """``repr`` (or ``str``) of a value that may be the learner's, cut at ``limit``; one that fails breaks nothing."""
+    try:
+        text = to_text(value)
+    except (Exception, SystemExit) as error:
+        if isinstance(value, int):
+            return f"a number of more than {sys.get_int_max_str_digits()} digits"
+        return f"a {type(value).__name__} that can't be printed ({type(error).__name__})"
+    return text if len(text) <= limit else f"{text[: limit - 10]} … ({type(value).__name__}, {len(text)} characters)"
+
+
 def describe(value: Any, entries: bool = True) -> str:
-    """A short text for a value: small ones whole (tensors only with ``entries``), large ones by type and shape."""
+    """A short text for a value: small ones whole, large ones by type and shape.
+
+    Args:
+        value: Anything, also something that can't be printed.
+        entries: Whether the entries of short floating-point tensors are of interest; those of others always are, as
+            they are positions, tokens or masks.
+    """
+    try:
+        return _describe(value, entries)
+    except (Exception, SystemExit) as error:
+        return f"a {type(value).__name__} that can't be described ({type(error).__name__})"
+
+
+def _describe(value: Any, entries: bool) -> str:
     if isinstance(value, Tensor):
-        if entries and value.numel() <= MAX_ENTRIES and value.dim() <= 1:
-            return f"{_row(value)} ({_kind(value)})"
-        return (
-            f"{_kind(value)} tensor of shape {tuple(value.shape)}"
-            if entries
-            else f"{_kind(value)} {tuple(value.shape)}"
-        )
+        return _describe_tensor(value, entries)
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
     if isinstance(value, torch.Generator):
@@ -89,57 +141,79 @@ def describe(value: Any, entries: bool = True) -> str:
     if isinstance(value, torch.nn.Module):
         return f"a {type(value).__name__} module"
     if callable(value):
-        return getattr(value, "__name__", type(value).__name__)
-    if _holds_tensor(value):  # their repr would be long to make and to read
+        return str(getattr(value, "__name__", type(value).__name__))
+    if _needs_words(value):
         return _container(value)
-    text = repr(value)
-    return text if len(text) <= 160 else f"{text[:150]} … ({type(value).__name__}, {len(text)} characters)"
+    return text_of(value)
 
 
-def _holds_tensor(value: Any) -> bool:
+def _describe_tensor(value: Tensor, entries: bool) -> str:
+    kind = str(value.dtype).removeprefix("torch.")
+    where = "" if value.device.type == "cpu" else f" on {value.device}"
+    whole = not value.is_floating_point()
+    short = value.numel() <= MAX_ENTRIES and value.dim() <= (2 if whole else 1) and not value.is_meta
+    if short and (entries or whole or not value.dim()):
+        return f"{_numbers(value.tolist())} ({kind}{where})"
+    return f"{kind} tensor of shape {tuple(value.shape)}{where}" if entries else f"{kind} {tuple(value.shape)}{where}"
+
+
+def _needs_words(value: Any) -> bool:
+    """Whether a dict, list or tuple holds something whose ``repr`` would be long to make and to read."""
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return any(isinstance(item, Tensor | np.ndarray) or _holds_tensor(item) for item in items)
+    return any(isinstance(item, Tensor | np.ndarray) or callable(item) or _needs_words(item) for item in items)
 
 
 def _container(value: Any) -> str:
     """The first two entries of a dict, list or tuple, and how many there are."""
     if isinstance(value, Mapping):
-        parts, marks = [f"{key!r}: {describe(item)}" for key, item in list(value.items())[:2]], "{}"
+        parts, marks = [f"{text_of(key)}: {describe(item)}" for key, item in list(value.items())[:2]], "{}"
     else:
         parts, marks = [describe(item) for item in value[:2]], "()" if isinstance(value, tuple) else "[]"
     more = [f"… {len(value)} entries"] if len(value) > 2 else []
     return f"{marks[0]}{', '.join(parts + more)}{marks[1]}"
 
 
-def _kind(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool | int | complex):
+def _numbers(value: Any, digits: int = DIGITS[0]) -> str:
+    """Nested lists of numbers as text."""
+    if isinstance(value, list):
+        return f"[{', '.join(_numbers(item, digits) for item in value)}]"
+    if isinstance(value, bool | int):
         return str(value)
-    return f"{value:.6g}"
+    return f"{value:.{digits}g}"
 
 
-def _row(value: Tensor) -> str:
-    return "[" + ", ".join(_number(entry) for entry in value.detach().cpu().flatten().tolist()) + "]"
+def contrast(actual: Any, expected: Any) -> tuple[str, str]:
+    """Texts for two values that differ, which differ as well."""
+    actual, expected = plain(actual), plain(expected)
+    texts = tuple(describe(value) for value in (actual, expected))
+    if isinstance(actual, str) and isinstance(expected, str) and max(len(actual), len(expected)) > MAX_TEXT:
+        both = zip(actual, expected, strict=False)
+        first = next((i for i, (a, b) in enumerate(both) if a != b), min(len(actual), len(expected)))
+        start = max(0, first - 20)
+        texts = tuple(f"from character {start}: {value[start : start + 80]!r}" for value in (actual, expected))
+    if texts[0] == texts[1]:
+        texts = tuple(f"{describe(value)} ({type(value).__qualname__})" for value in (actual, expected))
+    return texts if texts[0] != texts[1] else (f"{texts[0]}, another one that reads the same", texts[1])
 
 
 def first_difference(actual: Tensor, expected: Tensor, agree: Tensor) -> tuple[str, str, str]:
-    """The row that holds the first differing entry, from both tensors, and a phrase on how much differs."""
+    """The row that holds the first differing entry, from both tensors, and a phrase on how much differs.
+
+    With as many digits as it takes for the two rows to differ.
+    """
     if not actual.dim():
-        rows = [_number(actual.item()), _number(expected.item())]
+        label, rows = "", (actual.item(), expected.item())
     else:
         *row, column = (int(i) for i in (~agree).nonzero()[0])
         start = max(0, column - MAX_ENTRIES + 2)
         label = f"row {row[0] if len(row) == 1 else row} " if row else ""
         if actual.shape[-1] > MAX_ENTRIES:
             label += f"from entry {start} "
-        rows = [
-            f"{label}{'= ' if label else ''}{_row(t[tuple(row)][start : start + MAX_ENTRIES])}"
-            for t in (actual, expected)
-        ]
+        label += "= " if label else ""
+        rows = tuple(t.detach()[tuple(row)][start : start + MAX_ENTRIES].tolist() for t in (actual, expected))
+    texts = [[_numbers(row, digits) for row in rows] for digits in DIGITS]
+    returned, wanted = next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
     gap = (actual.detach().cpu().to(torch.complex128) - expected.detach().cpu().to(torch.complex128)).abs()
     gap = gap[torch.isfinite(gap)]
     largest = f", the largest difference is {gap.max():.3g}" if gap.numel() and gap.max() > 0 else ""
-    return rows[0], rows[1], f"{int((~agree).sum())} of {agree.numel()} entries differ{largest}"
+    return f"{label}{returned}", f"{label}{wanted}", f"{int((~agree).sum())} of {agree.numel()} entries differ{largest}"
