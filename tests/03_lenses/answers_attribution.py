@@ -1,46 +1,67 @@
 """Wrong answers for direct logit attribution, each with its sentence, and right ones."""
 
+from types import SimpleNamespace
+
 import torch
+import torch.nn.functional as F
 from einops import einsum
 
 from utils.course.catalogue import right, wrong
 from utils.lenses.attribution import direct_logit_attribution
+from utils.lenses.stream import residual_components
 
 # direct_logit_attribution
 
 
-def refuse(components, answers, foils):
+def refuse(model, components, answers, foils):
     if not components:
         raise ValueError("components is empty")
     batch = len(next(iter(components.values())))
     if len(answers) != batch or len(foils) != batch:
         raise ValueError("answers and foils need one id for each text")
+    refuse_strangers(model, answers, foils)
+
+
+def refuse_strangers(model, answers, foils):
+    ids = torch.cat([answers, foils])
+    if ids.min() < 0 or ids.max() >= model.unembed.W_U.shape[1]:
+        raise ValueError("no such token")
+
+
+def keeps_means(norm):
+    return "RMS" in type(norm).__name__
 
 
 @torch.no_grad()
-def attribute(model, components, answers, foils, *, centre=True, gain=True, scale_of="total", sign=1, constant="both"):
-    """The attribution, with one thing or another done differently."""
-    refuse(components, answers, foils)
+def attribute(model, components, answers, foils, *, centre=None, gain=True, scale_of="total", sign=1, constant="both"):
+    """The attribution, with one thing or another done differently; ``centre`` says for all norms what some do."""
+    refuse(model, components, answers, foils)
     total, norm = sum(components.values()), model.ln_final
     w = getattr(norm, "w", torch.ones_like(total[0])) if gain else 1.0
     b = getattr(norm, "b", torch.zeros_like(total[0]))
     direction = sign * (model.unembed.W_U[:, answers] - model.unembed.W_U[:, foils]).T
+    centres = not keeps_means(norm)
+
+    def variance(x, n=None):
+        centred = x - x.mean(-1, keepdim=True) if centres else x
+        return centred.square().sum(-1, keepdim=True) / (n or x.shape[-1])
 
     def divisor(x):
-        if scale_of == "none":
-            return 1.0
-        if scale_of == "length":
-            return total.norm(dim=-1, keepdim=True)
-        if scale_of == "bessel":
-            return (total.var(-1, keepdim=True) + norm.eps).sqrt()
-        if scale_of == "no eps":
-            return total.std(-1, unbiased=False, keepdim=True)
-        x = total if scale_of == "total" else x
-        return (x.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+        n = x.shape[-1]
+        ways = {
+            "none": lambda: 1.0,
+            "length": lambda: total.norm(dim=-1, keepdim=True),
+            "bessel": lambda: (variance(total, n - 1) + norm.eps).sqrt(),
+            "no eps": lambda: variance(total).sqrt(),
+            "own eps": lambda: (variance(total) + 1e-5).sqrt(),
+            "total": lambda: (variance(total) + norm.eps).sqrt(),
+            "own": lambda: (variance(x) + norm.eps).sqrt(),
+        }
+        return ways[scale_of]()
 
     found = {}
     for name, value in components.items():
-        moved = value - value.mean(-1, keepdim=True) if centre else value
+        moved = value - value.mean(-1, keepdim=True) if (centres if centre is None else centre) else value
         found[name] = (moved / divisor(value) * w * direction).sum(-1)
     parts = {"norm": direction @ b, "unembed": sign * (model.unembed.b_U[answers] - model.unembed.b_U[foils])}
     found["constant"] = sum(parts.values()) if constant == "both" else parts.get(constant, 0 * parts["norm"])
@@ -73,7 +94,7 @@ def each_normed_by_itself(model, components, answers, foils):
     "every component instead of once, under 'constant'.",
 )
 def each_through_the_norm(model, components, answers, foils):
-    refuse(components, answers, foils)
+    refuse(model, components, answers, foils)
     direction = (model.unembed.W_U[:, answers] - model.unembed.W_U[:, foils]).T
     return {name: (model.ln_final(value) * direction).sum(-1).detach() for name, value in components.items()}
 
@@ -155,10 +176,77 @@ def eps_forgotten(model, components, answers, foils):
     "the unembedding. The docstring says what stands for them then.",
 )
 def needs_a_gain(model, components, answers, foils):
-    refuse(components, answers, foils)
+    refuse(model, components, answers, foils)
     if not hasattr(model.ln_final, "w"):
         raise AttributeError("'FoldedNorm' object has no attribute 'w'")
     return attribute(model, components, answers, foils)
+
+
+@wrong(
+    "direct_logit_attribution",
+    "You added an `eps` of 1e-5 to the variance. That is this model's own number, and others have others: it is an "
+    "attribute of the norm.",
+)
+def eps_of_ones_own(model, components, answers, foils):
+    return attribute(model, components, answers, foils, scale_of="own eps")
+
+
+@wrong(
+    "direct_logit_attribution",
+    "You took the mean away for an RMS norm as well, which keeps it: your shares do not sum to the logit difference of "
+    "such a model. The docstring says how to tell the two norms apart.",
+)
+def every_norm_a_layer_norm(model, components, answers, foils):
+    if not keeps_means(model.ln_final):
+        return attribute(model, components, answers, foils)
+    refuse(model, components, answers, foils)
+    centred = {name: value - value.mean(-1, keepdim=True) for name, value in components.items()}
+    return attribute(model, centred, answers, foils)
+
+
+@wrong(
+    "direct_logit_attribution",
+    "Your shares carry a graph. They are numbers to look at: run without one, or detach them.",
+)
+def graph_left(model, components, answers, foils):
+    found = attribute(model, components, answers, foils)
+    anchor = sum(value.sum() for value in components.values()) + model.unembed.b_U.sum()
+    return {name: value + 0 * anchor for name, value in found.items()}
+
+
+@wrong(
+    "direct_logit_attribution",
+    "Ids that are no token's go through: -1 counts from the end in Python and means the last token, silently. The "
+    "docstring names the error to raise.",
+)
+def negative_ids_pass(model, components, answers, foils):
+    size = model.unembed.W_U.shape[1]
+    return attribute(model, components, answers % size, foils % size)
+
+
+@wrong(
+    "direct_logit_attribution",
+    "You counted the norm's bias in every component. It is added once, after the division, whatever the components "
+    "are: it belongs into 'constant'.",
+)
+def norms_bias_in_every_component(model, components, answers, foils):
+    found = attribute(model, components, answers, foils)
+    bias = (found["constant"] - attribute(model, components, answers, foils, constant="unembed")["constant"]).detach()
+    return {name: value if name == "constant" else value + bias for name, value in found.items()}
+
+
+@wrong(
+    "direct_logit_attribution",
+    "You attributed the answer's logit alone. What raises answer and foil alike has decided nothing between them: the "
+    "direction that reads the difference is W_U[:, answer] - W_U[:, foil].",
+)
+@torch.no_grad()
+def answer_alone(model, components, answers, foils):
+    refuse(model, components, answers, foils)
+    W_U, b_U = model.unembed.W_U, model.unembed.b_U
+    silent = SimpleNamespace(W_U=F.pad(W_U, (0, 1)), b_U=F.pad(b_U, (0, 1)))  # a foil that nothing speaks for
+    model = SimpleNamespace(ln_final=model.ln_final, unembed=silent)
+    return attribute(model, components, answers, torch.full_like(foils, len(b_U)))
 
 
 @right("direct_logit_attribution")
@@ -174,12 +262,12 @@ def constant_as_what_is_left(model, components, answers, foils):
 @right("direct_logit_attribution")
 @torch.no_grad()
 def all_at_once(model, components, answers, foils):
-    refuse(components, answers, foils)
+    refuse(model, components, answers, foils)
     stacked, norm = torch.stack(list(components.values())), model.ln_final
-    total = stacked.sum(0)
-    scale = (total.var(-1, unbiased=False) + norm.eps).sqrt()
     W = model.unembed.W_U * norm.w[:, None] if hasattr(norm, "w") else model.unembed.W_U
-    W = W - W.mean(0)
+    if norm(torch.ones(len(W))).allclose(getattr(norm, "b", torch.zeros(())), atol=1e-4):
+        stacked, W = stacked - stacked.mean(-1, keepdim=True), W - W.mean(0)
+    scale = (stacked.sum(0).square().mean(-1) + norm.eps).sqrt()
     logits = stacked @ W / scale[:, None]
     rows = torch.arange(len(answers))
     found = dict(zip(components, logits[:, rows, answers] - logits[:, rows, foils], strict=True))
@@ -190,21 +278,55 @@ def all_at_once(model, components, answers, foils):
 # head_logit_attribution_by_position
 
 
-def refuse_head(model, layer, head):
+def refuse_head(model, tokens, layer, head, positions):
+    refuse_no_sum(model, tokens)
+    refuse_positions(tokens, positions)
     if not (0 <= layer < len(model.blocks) and 0 <= head < model.blocks[0].attn.W_O.shape[0]):
         raise ValueError("no such head")
 
 
+def refuse_no_sum(model, tokens):
+    residual_components(model, tokens)
+
+
+def refuse_positions(tokens, positions):
+    if positions.shape != tokens.shape[:1] or positions.min() < 0 or positions.max() >= tokens.shape[1]:
+        raise ValueError("no such position")
+
+
+def values_of(cache, model, layer, head):
+    """Head number ``head``'s values [batch, key, d_head], which it may share with others."""
+    values = cache[f"blocks.{layer}.attn.hook_v"]
+    return values[:, :, head * values.shape[2] // len(model.blocks[layer].attn.W_O)]
+
+
 @torch.no_grad()
-def by_position(model, tokens, layer, head, positions, answers, foils, *, pattern=None, value_bias=True, where=None):
+def by_position(
+    model,
+    tokens,
+    layer,
+    head,
+    positions,
+    answers,
+    foils,
+    *,
+    pattern=None,
+    value_bias=True,
+    where=None,
+    values_of=values_of,
+    refuse=refuse_head,
+    output_bias=False,
+    matrix=None,
+):
     """The attribution by position, with one thing or another done differently."""
-    refuse_head(model, layer, head)
+    refuse(model, tokens, layer, head, positions)
     _, cache = model.run_with_cache(tokens, return_type=None)
     attn, rows = model.blocks[layer].attn, torch.arange(len(tokens))
     weights = cache[f"blocks.{layer}.attn.hook_pattern"][:, head]
     weights = pattern(weights, rows, positions) if pattern else weights[rows, positions]
-    values = cache[f"blocks.{layer}.attn.hook_v"][:, :, head] - (0 if value_bias else attn.b_V[head])
-    moved = einsum(weights, values, attn.W_O[head], "b k, b k h, h m -> k b m")
+    values = values_of(cache, model, layer, head) - (0 if value_bias else attn.b_V[head])
+    moved = einsum(weights, values, attn.W_O[head if matrix is None else matrix], "b k, b k h, h m -> k b m")
+    moved = moved + attn.b_O if output_bias else moved
     final = cache[f"blocks.{len(model.blocks) - 1}.hook_resid_post"][rows, positions if where is None else where]
     parts = {str(k): v for k, v in enumerate(moved)} | {"rest": final - moved.sum(0)}
     found = direct_logit_attribution(model, parts, answers, foils)
@@ -284,28 +406,106 @@ def negative_heads_pass(model, tokens, layer, head, positions, answers, foils):
     return by_position(model, tokens, layer, head, positions, answers, foils)
 
 
+@wrong(
+    "head_logit_attribution_by_position",
+    "Positions that the texts do not have go through, or fail with an error of PyTorch's: -1 counts from the end in "
+    "Python, and one position for several texts is broadcast. The docstring names the error to raise.",
+)
+def any_position_passes(model, tokens, layer, head, positions, answers, foils):
+    def refuse(model, tokens, layer, head, positions):
+        refuse_head(model, tokens, layer, head, torch.zeros(len(tokens), dtype=torch.long))
+
+    return by_position(model, tokens, layer, head, positions, answers, foils, refuse=refuse)
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "You look values up by the head's number. Where several heads share their values there are fewer of them than "
+    "heads, and the docstring says which one a head reads.",
+)
+def values_by_the_heads_number(model, tokens, layer, head, positions, answers, foils):
+    def by_number(cache, model, layer, head):
+        return cache[f"blocks.{layer}.attn.hook_v"][:, :, head]
+
+    return by_position(model, tokens, layer, head, positions, answers, foils, values_of=by_number)
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "Heads that share their values are neighbours: of four heads with two values the first two share the first. You "
+    "deal the values out in turn (`head % n`).",
+)
+def values_dealt_out_in_turn(model, tokens, layer, head, positions, answers, foils):
+    def in_turn(cache, model, layer, head):
+        values = cache[f"blocks.{layer}.attn.hook_v"]
+        return values[:, :, head % values.shape[2]]
+
+    return by_position(model, tokens, layer, head, positions, answers, foils, values_of=in_turn)
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "A model with a norm behind its attention goes through. What a head writes is not what is added to the stream "
+    "there, and your rows sum to nothing that the model does; `residual_components` refuses it, and so should you.",
+)
+def any_model_passes(model, tokens, layer, head, positions, answers, foils):
+    def refuse(model, tokens, layer, head, positions):
+        refuse_positions(tokens, positions)
+        if not (0 <= layer < len(model.blocks) and 0 <= head < model.blocks[0].attn.W_O.shape[0]):
+            raise ValueError("no such head")
+
+    return by_position(model, tokens, layer, head, positions, answers, foils, refuse=refuse)
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "Your result carries a graph. It is something to look at: run the model without one, and detach what you made of "
+    "parameters.",
+)
+def sources_on_a_graph(model, tokens, layer, head, positions, answers, foils):
+    return by_position(model, tokens, layer, head, positions, answers, foils) + 0 * model.unembed.b_U.sum()
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "You added the layer's output bias to what each position hands over. It belongs to no head and to no position.",
+)
+def output_bias_at_every_position(model, tokens, layer, head, positions, answers, foils):
+    return by_position(model, tokens, layer, head, positions, answers, foils, output_bias=True)
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "Every head of yours writes through head 0's matrix. W_O has a first dimension for the head.",
+)
+def first_heads_matrix(model, tokens, layer, head, positions, answers, foils):
+    return by_position(model, tokens, layer, head, positions, answers, foils, matrix=0)
+
+
 @right("head_logit_attribution_by_position")
 @torch.no_grad()
 def with_the_cached_scale(model, tokens, layer, head, positions, answers, foils):
-    refuse_head(model, layer, head)
+    refuse_head(model, tokens, layer, head, positions)
     _, cache = model.run_with_cache(tokens, return_type=None)
     rows, norm = torch.arange(len(tokens)), model.ln_final
     direction = (model.W_U[:, answers] - model.W_U[:, foils]).T * norm.w
-    direction = (direction - direction.mean(-1, keepdim=True)) / cache["ln_final.hook_scale"][rows, positions]
-    back = direction @ model.W_O[layer, head].T
-    weights = cache["pattern", layer][rows, head, positions]
-    return weights * einsum(cache["v", layer][:, :, head], back, "b k h, b h -> b k")
+    if model.cfg.normalization_type == "LN":
+        direction = direction - direction.mean(-1, keepdim=True)
+    back = direction / cache["ln_final.hook_scale"][rows, positions] @ model.W_O[layer, head].T
+    weights, values = cache["pattern", layer][rows, head, positions], cache["v", layer]
+    values = values.repeat_interleave(model.cfg.n_heads // values.shape[2], dim=2)[:, :, head]
+    return weights * einsum(values, back, "b k h, b h -> b k")
 
 
 @right("head_logit_attribution_by_position")
 @torch.no_grad()
 def text_by_text_and_key_by_key(model, tokens, layer, head, positions, answers, foils):
-    refuse_head(model, layer, head)
+    refuse_head(model, tokens, layer, head, positions)
     found = torch.zeros(tokens.shape)
     for row, end in enumerate(positions.tolist()):
         _, cache = model.run_with_cache(tokens[row : row + 1], return_type=None)
         final = cache[f"blocks.{len(model.blocks) - 1}.hook_resid_post"][0, end]
-        pattern, values = cache["pattern", layer][0, head, end], cache["v", layer][0, :, head]
+        pattern, values = cache["pattern", layer][0, head, end], values_of(cache, model, layer, head)[0]
         for key in range(end + 1):
             moved = pattern[key] * values[key] @ model.W_O[layer, head]
             parts = {"key": moved[None], "rest": (final - moved)[None]}

@@ -1,6 +1,7 @@
 """Wrong answers for influential directions, each with its sentence, and right ones."""
 
 import torch
+import torch.nn.functional as F
 
 from utils.course.catalogue import right, wrong
 from utils.lenses.directions import direction_influence
@@ -109,6 +110,40 @@ def graph_cut(read, resid, directions):
     return influence(read, resid, directions).detach()
 
 
+@wrong(
+    "direction_influence",
+    "You replaced a coordinate by its mean over its own text. The mean over all of `resid` is asked for: otherwise "
+    "what differs from text to text goes on varying.",
+)
+def mean_of_each_text(read, resid, directions):
+    refuse_zero(directions)
+    before, found = read(resid), []
+    for d in directions / directions.norm(dim=-1, keepdim=True):
+        along = resid @ d
+        mean = along.mean(-1, keepdim=True) if along.ndim > 1 else along.mean()
+        found.append(lens_kl(read(resid - (along - mean).unsqueeze(-1) * d), before).mean())
+    return torch.stack(found)
+
+
+@wrong(
+    "direction_influence",
+    "You made the directions' length one with `F.normalize`, which never divides by less than 1e-12. A shorter "
+    "direction keeps some of its shortness, and its influence falls with it.",
+)
+def length_with_a_floor(read, resid, directions):
+    refuse_zero(directions)
+    return influence(read, resid, F.normalize(directions, dim=-1), unit=False)
+
+
+@wrong(
+    "direction_influence",
+    "A direction of length zero goes through. It has no direction, and the docstring names the error to raise.",
+)
+def zero_goes_through(read, resid, directions):
+    nowhere = (directions == 0).all(-1, keepdim=True)
+    return influence(read, resid, torch.where(nowhere, torch.ones_like(directions), directions))
+
+
 @right("direction_influence")
 def with_a_projection_matrix(read, resid, directions):
     refuse_zero(directions)
@@ -142,7 +177,7 @@ def refuse_number(n_directions, resid):
         raise ValueError("n_directions must be between 1 and d_model")
 
 
-def climb(read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlier=True, unit=True):
+def climb(read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlier=True, graph=False):
     """Gradient ascent, with one thing or another done differently; ``earlier`` may be "last" for the last one alone."""
     refuse_number(n_directions, resid)
     basis = resid.new_zeros(0, resid.shape[-1])
@@ -160,8 +195,8 @@ def climb(read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlie
             [v.grad] = torch.autograd.grad(loss, [v])
             optimizer.step()
         found = project(project(v.detach()))
-        basis = torch.cat([basis, (found / found.norm() if unit else found)[None]])
-    return basis
+        basis = torch.cat([basis, (found / found.norm())[None]])
+    return basis.requires_grad_() if graph else basis
 
 
 @wrong(
@@ -247,6 +282,74 @@ def any_number(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
     return climb(read, resid, n, n_steps, lr, generator)
 
 
+@wrong(
+    "causal_basis",
+    "You take a number of steps of your own. How many there are for each direction is `n_steps`'s to say: who asks for "
+    "few wants a quick look, and who asks for many has a reason.",
+)
+def steps_of_ones_own(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, 60, lr, generator)
+
+
+@wrong(
+    "causal_basis",
+    "You divided `n_steps` among the directions. Each direction gets that many.",
+)
+def steps_divided(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, -(-n_steps // n_directions), lr, generator)
+
+
+@wrong(
+    "causal_basis",
+    "Your learning rate is always the same, whatever `lr` is.",
+)
+def learning_rate_of_ones_own(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, 0.3, generator)
+
+
+@wrong(
+    "causal_basis",
+    "You look for all directions at once, and make the sum of their influences large. The sum hardly changes when they "
+    "turn among themselves, so that none of them is the best by itself. One after the other is asked for.",
+)
+def all_at_once(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    refuse_number(n_directions, resid)
+    vectors = torch.randn(resid.shape[-1], n_directions, generator=generator, dtype=resid.dtype).requires_grad_()
+    optimizer = torch.optim.Adam([vectors], lr=lr)
+    for _ in range(n_steps):
+        loss = -direction_influence(read, resid, torch.linalg.qr(vectors).Q.T).sum()
+        [vectors.grad] = torch.autograd.grad(loss, [vectors])
+        optimizer.step()
+    found = torch.linalg.qr(vectors.detach()).Q.T
+    with torch.no_grad():
+        return found[direction_influence(read, resid, found).argsort(descending=True)]
+
+
+@wrong(
+    "causal_basis",
+    "Your directions still carry a graph. They are a result, and nobody differentiates the search: detach them.",
+)
+def graph_left(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, graph=True)
+
+
+@wrong(
+    "causal_basis",
+    "Your directions are columns. One direction a row is asked for: [n_directions, d_model].",
+)
+def as_columns(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator).T
+
+
+@wrong(
+    "causal_basis",
+    "You changed the stream's shape before you gave it to the reader, which may look along the positions of a text: it "
+    "has to get the stream as it came.",
+)
+def torn_apart(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid.reshape(-1, resid.shape[-1]), n_directions, n_steps, lr, generator)
+
+
 @right("causal_basis")
 def in_coordinates_of_what_is_left(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
     refuse_number(n_directions, resid)
@@ -264,15 +367,20 @@ def in_coordinates_of_what_is_left(read, resid, n_directions, *, n_steps=100, lr
 
 
 @right("causal_basis")
-def by_steps_of_falling_length_on_the_sphere(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+def back_on_the_sphere_after_each_step(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
     refuse_number(n_directions, resid)
     basis = torch.empty(resid.shape[-1], 0, dtype=resid.dtype)
     for _ in range(n_directions):
         v = torch.randn(resid.shape[-1], generator=generator, dtype=resid.dtype)
-        for step in range(n_steps):
-            v = (v - basis @ (basis.T @ v)).requires_grad_()
-            [slope] = torch.autograd.grad(direction_influence(read, resid, v[None])[0], [v])
-            slope = slope - basis @ (basis.T @ slope)
-            v = v.detach() / v.detach().norm() + (1 - step / n_steps) * slope / slope.norm()
-        basis = torch.linalg.qr(torch.cat([basis, v[:, None]], 1)).Q
+        v = torch.linalg.qr(torch.cat([basis, v[:, None]], 1)).Q[:, -1].clone().requires_grad_()
+        optimizer = torch.optim.Adam([v], lr=lr, maximize=True)
+        for _ in range(n_steps):
+            optimizer.zero_grad()
+            direction_influence(read, resid, v[None]).sum().backward()
+            v.grad -= basis @ (basis.T @ v.grad)
+            optimizer.step()
+            with torch.no_grad():
+                v -= basis @ (basis.T @ v)
+                v /= v.norm()
+        basis = torch.linalg.qr(torch.cat([basis, v.detach()[:, None]], 1)).Q
     return basis.T

@@ -67,6 +67,15 @@ def bad_ids_bent(logits, target):
 
 @wrong(
     "lens_rank",
+    "You do not look at the ids. One outside the vocabulary fails with an error of PyTorch's own, deep in `gather`; "
+    "the docstring names the error to raise.",
+)
+def ids_not_looked_at(logits, target):
+    return (logits > logits.gather(-1, target.expand(logits.shape[:-1]).unsqueeze(-1))).sum(-1)
+
+
+@wrong(
+    "lens_rank",
     "You divided by the size of the vocabulary. A rank is a count: whether the answer is the second of 666 or "
     "of 50,257 tokens, its rank is 1.",
 )
@@ -82,6 +91,33 @@ def share_of_the_vocabulary(logits, target):
 def counted_in_probabilities(logits, target):
     p = logits.softmax(-1)
     return (p > target_logits(p, target)).sum(-1)
+
+
+@wrong(
+    "lens_rank",
+    "You count the tokens that are at least as high as the target and take one off, for the target itself. Those that "
+    "tie with it are still counted: a token of the same logit is not above it.",
+)
+def ties_counted_as_above(logits, target):
+    return (logits >= target_logits(logits, target)).sum(-1) - 1
+
+
+@wrong(
+    "lens_rank",
+    "Your targets need as many dimensions as the logits have before the tokens. One target for each prompt has to "
+    "serve all sites: its shape broadcasts, as the docstring says.",
+)
+def one_target_for_each_distribution_only(logits, target):
+    target_logits(logits, target)
+    return (logits > logits.gather(-1, target.unsqueeze(-1))).sum(-1)
+
+
+@wrong(
+    "lens_rank",
+    "You return ranks as floating-point numbers. A rank is a count, and an integer.",
+)
+def as_floats(logits, target):
+    return (logits > target_logits(logits, target)).double().sum(-1)
 
 
 @right("lens_rank")
@@ -103,12 +139,16 @@ def in_a_loop(logits, target):
 # lens_entropy
 
 
+def widened(logits):
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
 @wrong(
     "lens_entropy",
     "Your entropy is in bits. The chapter measures in nats, like the loss: which logarithm is that?",
 )
 def in_bits(logits):
-    return torch.special.entr(logits.softmax(-1)).sum(-1) / math.log(2)
+    return torch.special.entr(widened(logits).softmax(-1)).sum(-1) / math.log(2)
 
 
 @wrong(
@@ -117,7 +157,7 @@ def in_bits(logits):
     "the sum?",
 )
 def sign_forgotten(logits):
-    return -torch.special.entr(logits.softmax(-1)).sum(-1)
+    return -torch.special.entr(widened(logits).softmax(-1)).sum(-1)
 
 
 @wrong(
@@ -126,7 +166,7 @@ def sign_forgotten(logits):
     "a way that stays finite, and let impossible tokens contribute nothing.",
 )
 def logarithm_of_zero(logits):
-    p = logits.softmax(-1)
+    p = widened(logits).softmax(-1)
     return -(p * p.log()).sum(-1)
 
 
@@ -136,7 +176,7 @@ def logarithm_of_zero(logits):
     "product undefined. The docstring says what such a token contributes.",
 )
 def forbidden_token_not_handled(logits):
-    log_p = logits.log_softmax(-1)
+    log_p = widened(logits).log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 
@@ -146,7 +186,7 @@ def forbidden_token_not_handled(logits):
     "value by a little; it also makes certainty slightly less than certain.",
 )
 def small_number_added(logits):
-    p = logits.softmax(-1)
+    p = widened(logits).softmax(-1)
     return -(p * (p + 1e-6).log()).sum(-1)
 
 
@@ -156,7 +196,7 @@ def small_number_added(logits):
 )
 def normalised(logits):
     size = logits.shape[-1]
-    return torch.special.entr(logits.softmax(-1)).sum(-1) / (math.log(size) if size > 1 else 1.0)
+    return torch.special.entr(widened(logits).softmax(-1)).sum(-1) / (math.log(size) if size > 1 else 1.0)
 
 
 @wrong(
@@ -164,16 +204,89 @@ def normalised(logits):
     "You averaged over the vocabulary where the formula sums: the value shrinks with the number of tokens.",
 )
 def mean_over_tokens(logits):
-    return torch.special.entr(logits.softmax(-1)).mean(-1)
+    return torch.special.entr(widened(logits).softmax(-1)).mean(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "You cut logits off from below, at -100 or so, to keep infinities out. A softmax sees differences: for a "
+    "distribution that lies below your limit altogether, you make all tokens alike.",
+)
+def cut_off_from_below(logits):
+    log_p = widened(logits).clamp(min=-100.0).log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "You subtracted one maximum for all distributions before the exponentials. A distribution that lies far below it "
+    "then has exponentials of 0 only: each has to be shifted by its own maximum.",
+)
+def one_maximum_for_all(logits):
+    logits = widened(logits)
+    e = (logits - logits.max()).exp()
+    return torch.special.entr(e / e.sum(-1, keepdim=True)).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "You keep probabilities from falling below a small number before you take the logarithm. Tokens below it then get "
+    "the wrong logarithm, and where there are many of them, that adds up.",
+)
+def probabilities_with_a_floor(logits):
+    p = widened(logits).softmax(-1)
+    return -(p * p.clamp(min=1e-9).log()).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "Your softmax runs along the first dimension, and so over sites or prompts. Probabilities are to sum to 1 over the "
+    "tokens, which stand last.",
+)
+def softmax_along_the_first_dimension(logits):
+    return torch.special.entr(widened(logits).softmax(0)).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "You computed in half precision what came in half precision. A log-probability of -8 has an error of a few "
+    "hundredths there; the docstring says what to make of such logits first.",
+)
+def computed_in_half_precision(logits):
+    return torch.special.entr(logits.softmax(-1)).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "No gradient reaches the logits: your result is cut off from them.",
+)
+def entropy_without_a_graph(logits):
+    return torch.special.entr(widened(logits.detach()).softmax(-1)).sum(-1)
+
+
+@wrong(
+    "lens_entropy",
+    "Your result is always float32. It should have the dtype of the logits, so that whoever computes in float64 keeps "
+    "the digits.",
+)
+def always_single_precision(logits):
+    return torch.special.entr(logits.double().softmax(-1)).sum(-1).float()
 
 
 @right("lens_entropy")
 def with_entr(logits):
-    return torch.special.entr(logits.softmax(-1)).sum(-1)
+    return torch.special.entr(widened(logits).softmax(-1)).sum(-1)
+
+
+@right("lens_entropy")
+def with_torchs_categorical(logits):
+    return Categorical(logits=widened(logits)).entropy()
 
 
 @right("lens_entropy")
 def with_logsumexp(logits):
+    logits = widened(logits)
+    logits = logits - logits.amax(-1, keepdim=True)
     p = logits.softmax(-1)
     return logits.logsumexp(-1) - torch.where(p > 0, p * logits, 0.0).sum(-1)
 
@@ -181,9 +294,11 @@ def with_logsumexp(logits):
 # lens_kl
 
 
-def refuse_different_sizes(logits, final_logits):
+def same_size(logits, final_logits):
+    """Both widened; two vocabularies of different size are refused."""
     if logits.shape[-1] != final_logits.shape[-1]:
         raise ValueError("two vocabularies")
+    return widened(logits), widened(final_logits)
 
 
 @wrong(
@@ -192,7 +307,7 @@ def refuse_different_sizes(logits, final_logits):
     "distribution, which is the one that the lens should predict.",
 )
 def other_direction(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
     return (log_q.exp() * (log_q - log_p)).sum(-1)
 
@@ -203,7 +318,7 @@ def other_direction(logits, final_logits):
     "would not reach 0.",
 )
 def cross_entropy(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     return -(final_logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
@@ -212,7 +327,7 @@ def cross_entropy(logits, final_logits):
     "The sign is turned round: a divergence is never negative.",
 )
 def sign_turned(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
     return (log_p.exp() * (log_q - log_p)).sum(-1)
 
@@ -223,7 +338,7 @@ def sign_turned(logits, final_logits):
     "result does not: use log-probabilities.",
 )
 def raw_logits(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     return (final_logits.softmax(-1) * (final_logits - logits)).sum(-1)
 
 
@@ -233,7 +348,7 @@ def raw_logits(logits, final_logits):
     "becomes NaN or infinite. `log_softmax` goes there directly.",
 )
 def logarithms_of_probabilities(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     p, q = final_logits.softmax(-1), logits.softmax(-1)
     return (p * (p.log() - q.log())).sum(-1)
 
@@ -244,7 +359,7 @@ def logarithms_of_probabilities(logits, final_logits):
     "torch.distributions sets it so). The logits are finite, and so is the answer: stay with log-probabilities.",
 )
 def infinite_where_a_probability_rounds_to_zero(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     final, lens = Categorical(logits=final_logits), Categorical(logits=logits)
     return kl_divergence(final, lens)
 
@@ -255,7 +370,7 @@ def infinite_where_a_probability_rounds_to_zero(logits, final_logits):
     "the lens predicts what the model says.",
 )
 def symmetrised(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
@@ -265,14 +380,78 @@ def symmetrised(logits, final_logits):
     "You averaged over the vocabulary where the formula sums (the default of `F.kl_div` does the like).",
 )
 def averaged_over_tokens(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).mean(-1)
 
 
+@wrong(
+    "lens_kl",
+    "A lens with one token beside a model with many goes through: it is broadcast. Two vocabularies of different size "
+    "are a mistake of the caller's, and the docstring names the error to raise.",
+)
+def sizes_not_compared(logits, final_logits):
+    log_p, log_q = widened(final_logits).log_softmax(-1), widened(logits).log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You added a small number to the probabilities before the logarithm. It keeps infinities away and sets a limit of "
+    "its own: a token that the lens holds for nearly impossible costs more than that.",
+)
+def a_small_number_added(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    p, q = final_logits.softmax(-1), logits.softmax(-1)
+    return (p * ((p + 1e-12).log() - (q + 1e-12).log())).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You computed in half precision what came in half precision. Log-probabilities have errors of a few hundredths "
+    "there, and a small divergence is the difference of two of them; the docstring says what to do first.",
+)
+def computed_in_half_precision_too(logits, final_logits):
+    same_size(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "No gradient reaches the final logits. The docstring promises them to both.",
+)
+def final_distribution_detached(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits.detach())
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You averaged over the distributions as well, and return one number. One for each is asked for: site by site, "
+    "prompt by prompt.",
+)
+def averaged_over_distributions(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+@wrong(
+    "lens_kl",
+    "Your softmax runs along the first dimension, and so over sites or prompts. Probabilities are to sum to 1 over the "
+    "tokens, which stand last.",
+)
+def over_the_wrong_dimension(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(0), logits.log_softmax(0)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
 @right("lens_kl")
 def with_torchs_kl_div(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     shape = torch.broadcast_shapes(logits.shape, final_logits.shape)
     log_p = final_logits.log_softmax(-1).expand(shape)
     return F.kl_div(logits.log_softmax(-1), log_p, reduction="none", log_target=True).sum(-1)
@@ -280,7 +459,7 @@ def with_torchs_kl_div(logits, final_logits):
 
 @right("lens_kl")
 def cross_entropy_minus_entropy(logits, final_logits):
-    refuse_different_sizes(logits, final_logits)
+    logits, final_logits = same_size(logits, final_logits)
     p = final_logits.softmax(-1)
     cross = -(p * logits.log_softmax(-1)).sum(-1)
     return cross + (p * final_logits.log_softmax(-1)).sum(-1)

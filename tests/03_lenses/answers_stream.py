@@ -4,6 +4,7 @@ import torch
 from einops import einsum
 
 from utils.course.catalogue import right, wrong
+from utils.lenses.stream import residual_components
 
 
 def refuse_bad_tokens(tokens):
@@ -123,6 +124,73 @@ def graph_kept(model, tokens):
     return torch.stack(found)
 
 
+@wrong(
+    "residual_stack",
+    "All your hooks file what they see under the last name of the loop: a function that is made in a loop looks the "
+    "loop's variable up when it is *called*, and by then the loop is over. Bind the name when you make the hook.",
+)
+def names_bound_too_late(model, tokens):
+    refuse_bad_tokens(tokens)
+    found, handles, names = {}, [], ["blocks.0.hook_resid_pre", *posts(model)]
+    try:
+        for name in names:
+            handles.append(
+                model.get_submodule(name).register_forward_hook(
+                    lambda m, i, o: found.__setitem__(name, o.detach())  # noqa: B023
+                )
+            )
+        with torch.no_grad():
+            model(tokens)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack([found[name] for name in names])
+
+
+@wrong(
+    "residual_stack",
+    "You stacked the sites along another dimension than the first. Sites come first, so that `stack[-1]` is the last "
+    "one for all texts.",
+)
+def sites_in_second_place(model, tokens):
+    return recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)]).transpose(0, 1)
+
+
+@wrong(
+    "residual_stack",
+    "You put the model into evaluation mode and left it there. Whoever was training it goes on without dropout, and "
+    "doesn't know.",
+)
+def left_in_evaluation_mode(model, tokens):
+    stack = recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)])
+    model.eval()
+    return stack
+
+
+@wrong(
+    "residual_stack",
+    "You switched off the gradients of the model's weights, and left them off. `torch.no_grad()` around the run does "
+    "what you want and nothing to the model.",
+)
+def weights_frozen(model, tokens):
+    model.requires_grad_(False)
+    return recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)])
+
+
+@wrong(
+    "residual_stack",
+    "A single text without a batch dimension goes through. The docstring names the error to raise.",
+)
+def one_text_goes_through(model, tokens):
+    return recorded(model, torch.atleast_2d(tokens), ["blocks.0.hook_resid_pre", *posts(model)])
+
+
+@right("residual_stack")
+def streams_into_blocks_and_the_last_one_out(model, tokens):
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(len(model.blocks))]
+    return recorded(model, tokens, [*names, posts(model)[-1]])
+
+
 @right("residual_stack")
 def with_the_librarys_cache(model, tokens):
     return recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)])
@@ -147,11 +215,12 @@ def cache_of(model, tokens):
 
 
 @torch.no_grad()
-def components(model, tokens, head_output=None, bias=None, positions=True, mlp="hook_mlp_out"):
-    """The components, with one thing or another done differently."""
+def components(model, tokens, head_output=None, bias=None, positions="added", mlp="hook_mlp_out", refuse=True):
+    """The components, with one thing or another done differently; a model without a sum is refused all the same."""
     cache = cache_of(model, tokens)
     parts = {"embed": cache["hook_embed"]}
-    if positions:
+    ask = {"always": True, "never": False, "recorded": "hook_pos_embed" in cache}
+    if ask.get(positions, model.cfg.positional_embedding_type == "standard"):
         parts["pos_embed"] = cache["hook_pos_embed"]
     for layer, block in enumerate(model.blocks):
         z, attn = cache[f"blocks.{layer}.attn.hook_z"], block.attn
@@ -162,6 +231,8 @@ def components(model, tokens, head_output=None, bias=None, positions=True, mlp="
             parts[f"b_O {layer}"] = attn.b_O.expand_as(parts["embed"]).clone()
         if not model.cfg.attn_only:
             parts[f"mlp {layer}"] = cache[f"blocks.{layer}.{mlp}"]
+    if refuse:
+        residual_components(model, tokens)
     return parts
 
 
@@ -217,7 +288,7 @@ def first_heads_matrix_for_all(model, tokens):
     "The position embeddings are missing. They enter the stream beside the token embeddings, as a part of their own.",
 )
 def position_embedding_forgotten(model, tokens):
-    return components(model, tokens, positions=False)
+    return components(model, tokens, positions="never")
 
 
 @wrong(
@@ -251,31 +322,117 @@ def zeros_for_mlps_that_are_not_there(model, tokens):
     return parts
 
 
+@wrong(
+    "residual_components",
+    "Your function asks every model for position embeddings, and fails where there are none. Rotary positions, for "
+    "example, turn queries and keys and add nothing to the stream; the docstring says how to tell.",
+)
+def every_model_adds_positions(model, tokens):
+    return components(model, tokens, positions="always")
+
+
+@wrong(
+    "residual_components",
+    "You take position embeddings for a part wherever the model has some. Having them is not adding them: some models "
+    "hand them to queries and keys alone, and then they are no part of the stream.",
+)
+def positions_wherever_there_are_some(model, tokens):
+    return components(model, tokens, positions="recorded")
+
+
+@wrong(
+    "residual_components",
+    "You return parts also where they do not sum to the stream, so that whoever adds them up gets a wrong sum without "
+    "a word. Compare with the stream behind the last block; the docstring says how close it has to be.",
+)
+def wrong_sums_go_through(model, tokens):
+    return components(model, tokens, refuse=False)
+
+
+@wrong(
+    "residual_components",
+    "Your parts carry the graph of the forward pass. Run the model without one, and detach what you made of "
+    "parameters.",
+)
+def parts_on_a_graph(model, tokens):
+    residual_components(model, tokens)
+    cache = cache_of(model, tokens)
+    parts = components(model, tokens)
+    for layer, block in enumerate(model.blocks):
+        z = cache[f"blocks.{layer}.attn.hook_z"]
+        parts |= {f"head {layer}.{h}": z[:, :, h] @ block.attn.W_O[h] for h in range(z.shape[2])}
+        parts[f"b_O {layer}"] = block.attn.b_O.expand_as(parts["embed"])
+    return parts
+
+
+@wrong(
+    "residual_components",
+    "Your output biases are vectors [d_model]. Every part is [batch, pos, d_model], so that one can pick a position "
+    "from all of them alike.",
+)
+def bias_as_one_vector(model, tokens):
+    parts = components(model, tokens)
+    return parts | {f"b_O {layer}": block.attn.b_O.detach() for layer, block in enumerate(model.blocks)}
+
+
+@wrong(
+    "residual_components",
+    "You switched the library's `use_attn_result` on, and left it on: from now on every run of this model computes and "
+    "keeps all heads' results.",
+)
+def option_left_on(model, tokens):
+    parts = components(model, tokens)
+    model.set_use_attn_result(True)
+    return parts
+
+
+@wrong(
+    "residual_components",
+    "Your parts are sorted by kind. The order that is asked for is the one in which they are added: layer by layer, "
+    "heads, output bias, MLP.",
+)
+def sorted_by_kind(model, tokens):
+    parts = components(model, tokens)
+    kinds = ("embed", "pos_embed", "head", "b_O", "mlp")
+    return {name: parts[name] for kind in kinds for name in parts if name.split()[0] == kind}
+
+
+@wrong(
+    "residual_components",
+    "A single text without a batch dimension goes through. The docstring names the error to raise.",
+)
+def one_text_taken_apart(model, tokens):
+    return components(model, torch.atleast_2d(tokens))
+
+
 @right("residual_components")
 @torch.no_grad()
 def with_one_einsum_per_layer(model, tokens):
     cache = cache_of(model, tokens)
-    parts = {"embed": model.W_E[tokens], "pos_embed": model.W_pos[: tokens.shape[1]].repeat(len(tokens), 1, 1)}
+    parts = {"embed": cache["embed"]}
+    if model.cfg.positional_embedding_type == "standard":
+        parts["pos_embed"] = model.W_pos[: tokens.shape[1]].repeat(len(tokens), 1, 1)
     for layer, block in enumerate(model.blocks):
         written = einsum(cache[f"blocks.{layer}.attn.hook_z"], block.attn.W_O, "b p h d, h d m -> h b p m")
         parts |= {f"head {layer}.{head}": value for head, value in enumerate(written)}
-        rest = cache[f"blocks.{layer}.hook_attn_out"] - written.sum(0)
-        parts[f"b_O {layer}"] = rest
+        parts[f"b_O {layer}"] = cache[f"blocks.{layer}.hook_attn_out"] - written.sum(0)
         if not model.cfg.attn_only:
             parts[f"mlp {layer}"] = cache["mlp_out", layer]
+    final, whole = cache["resid_post", len(model.blocks) - 1], torch.stack(list(parts.values()))
+    if ((whole.sum(0) - final).norm(dim=-1) > 0.01 * whole.norm(dim=-1).sum(0)).any():
+        raise ValueError("no sum of parts")
     return parts
 
 
 @right("residual_components")
 def with_recordings_of_its_own(model, tokens):
     refuse_bad_tokens(tokens)
-    names = ["hook_embed", "hook_pos_embed"]
-    for layer in range(len(model.blocks)):
-        names += [f"blocks.{layer}.attn.hook_z"] + [f"blocks.{layer}.hook_mlp_out"] * (not model.cfg.attn_only)
     kept = {}
-    hooks = [(name, lambda value, hook: kept.__setitem__(hook.name, value.detach())) for name in names]
-    model.run_with_hooks(tokens, fwd_hooks=hooks, return_type=None)
-    parts = {"embed": kept["hook_embed"], "pos_embed": kept["hook_pos_embed"]}
+    with model.hooks([(lambda name: True, lambda value, hook: kept.__setitem__(hook.name, value.detach()))]):
+        model(tokens)
+    parts = {"embed": kept["hook_embed"]}
+    if model.cfg.positional_embedding_type == "standard":
+        parts["pos_embed"] = kept["hook_pos_embed"]
     for layer, block in enumerate(model.blocks):
         z, attn = kept[f"blocks.{layer}.attn.hook_z"], block.attn
         for head, matrix in enumerate(attn.W_O.detach()):
@@ -283,6 +440,9 @@ def with_recordings_of_its_own(model, tokens):
         parts[f"b_O {layer}"] = torch.zeros_like(parts["embed"]) + attn.b_O.detach()
         if not model.cfg.attn_only:
             parts[f"mlp {layer}"] = kept[f"blocks.{layer}.hook_mlp_out"]
+    longest = sum(value.norm(dim=-1) for value in parts.values())
+    if not ((sum(parts.values()) - kept[posts(model)[-1]]).norm(dim=-1) <= longest / 100).all():
+        raise ValueError("the parts do not sum to the stream")
     return parts
 
 
@@ -312,9 +472,9 @@ def norm_forgotten(model, resid):
 )
 def gain_and_bias_forgotten(model, resid):
     refuse_bad_width(model, resid)
-    centred = resid - resid.mean(-1, keepdim=True)
-    scale = (centred.square().mean(-1, keepdim=True) + model.ln_final.eps).sqrt()
-    return centred / scale @ model.unembed.W_U + model.unembed.b_U
+    norm = model.ln_final
+    gain, bias = getattr(norm, "w", 1.0), getattr(norm, "b", 0.0)
+    return (norm(resid) - bias) / gain @ model.unembed.W_U + model.unembed.b_U
 
 
 @wrong(
@@ -368,12 +528,87 @@ def graph_cut(model, resid):
         return model.ln_final(resid) @ model.unembed.W_U + model.unembed.b_U
 
 
-@right("logit_lens")
-def written_out(model, resid):
+def normed_by_hand(model, resid, *, correction=0, eps=None, over=-1, centre=True):
+    """The final norm written out, for a norm of any kind, with one thing or another done differently."""
+    norm = model.ln_final
+    eps = norm.eps if eps is None else eps
+    if "RMS" not in type(norm).__name__ and centre:
+        resid = resid - (resid.mean(-1, keepdim=True) if over == -1 else resid.mean())
+    n = resid.shape[-1] - correction
+    square = resid.square().sum(-1, keepdim=True) / n if over == -1 else resid.square().mean()
+    x = resid / (square + eps).sqrt()
+    return x * getattr(norm, "w", 1.0) + getattr(norm, "b", 0.0)
+
+
+def unembedded(model, normed):
+    return normed @ model.unembed.W_U + model.unembed.b_U
+
+
+@wrong(
+    "logit_lens",
+    "You divided by a standard deviation with n - 1 in it (torch's default). The model's norm divides the sum of "
+    "squares by n; calling the norm saves you from having to know.",
+)
+def bessels_correction(model, resid):
+    refuse_bad_width(model, resid)
+    return unembedded(model, normed_by_hand(model, resid, correction=1))
+
+
+@wrong(
+    "logit_lens",
+    "You wrote the norm out with an `eps` of 1e-5. That is this model's own number, and other models have others: "
+    "on short vectors it decides.",
+)
+def eps_of_ones_own(model, resid):
+    refuse_bad_width(model, resid)
+    return unembedded(model, normed_by_hand(model, resid, eps=1e-5))
+
+
+@wrong(
+    "logit_lens",
+    "You wrote a layer norm out, and not every model ends in one: an RMS norm takes no mean away. The model has its "
+    "norm as a module, which can be called.",
+)
+def always_a_layer_norm(model, resid):
     refuse_bad_width(model, resid)
     centred = resid - resid.mean(-1, keepdim=True)
     normed = centred / (centred.square().mean(-1, keepdim=True) + model.ln_final.eps).sqrt()
-    return (normed * model.ln_final.w + model.ln_final.b) @ model.W_U + model.b_U
+    return unembedded(model, normed * getattr(model.ln_final, "w", 1.0) + getattr(model.ln_final, "b", 0.0))
+
+
+@wrong(
+    "logit_lens",
+    "You normed with one mean and one standard deviation for everything you were given. Each vector of the stream is "
+    "normed by itself, whatever stands beside it.",
+)
+def one_norm_for_all_vectors(model, resid):
+    refuse_bad_width(model, resid)
+    return unembedded(model, normed_by_hand(model, resid, over="everything"))
+
+
+@wrong(
+    "logit_lens",
+    "You returned log-probabilities. They differ from the logits by one number for each vector; logits are asked for.",
+)
+def log_probabilities(model, resid):
+    refuse_bad_width(model, resid)
+    return unembedded(model, model.ln_final(resid)).log_softmax(-1)
+
+
+@wrong(
+    "logit_lens",
+    "You do not look at the width of the stream. One number for each vector goes through, as the norm's gains make "
+    "d_model of it, and other widths fail with an error of PyTorch's. The docstring names the one to raise.",
+)
+def width_not_checked(model, resid):
+    return unembedded(model, model.ln_final(resid))
+
+
+@right("logit_lens")
+def with_a_linear_layer(model, resid):
+    if resid.size(-1) != len(model.W_U):
+        raise ValueError("resid must be d_model wide")
+    return torch.nn.functional.linear(model.ln_final(resid), model.W_U.T, model.b_U)
 
 
 @right("logit_lens")

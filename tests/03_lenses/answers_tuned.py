@@ -144,6 +144,29 @@ class NotParameters(nn.Module):
         return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e") + self.bias(stack)
 
 
+@wrong(
+    "TunedLens",
+    "You add b as it stands, [n_sites, d_model], to a stack with dimensions in between: it meets the last two of them "
+    "and not the sites. Give it as many dimensions of size one in the middle as the stack has there.",
+)
+class BiasAsItStands(Translators):
+    def forward(self, stack):
+        self.refuse(stack)
+        return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e") + self.b
+
+
+@wrong(
+    "TunedLens",
+    "No gradient goes back to the stack: you cut it off (`detach`, `.data`, `no_grad`). The lens is a part of a "
+    "larger calculation like any other module.",
+)
+class StackCutOff(Translators):
+    def forward(self, stack):
+        self.refuse(stack)
+        stack = stack.detach()
+        return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e") + self.bias(stack)
+
+
 @right("TunedLens")
 class SiteBySite(Translators):
     def forward(self, stack):
@@ -162,9 +185,15 @@ class FlattenedAndBatched(Translators):
 # train_tuned_lens
 
 
-def refuse_wrong_lens(lens, stack):
+def refuse_wrong_lens(lens, model, stack):
     if len(lens.A) != len(stack) - 1:
         raise ValueError("one translator for each site but the last")
+    refuse_half_precision(lens, model, stack)
+
+
+def refuse_half_precision(lens, model, stack):
+    if {lens.A.dtype, model.unembed.W_U.dtype, stack.dtype} & {torch.float16, torch.bfloat16}:
+        raise ValueError("not in half precision")
 
 
 def train(
@@ -181,10 +210,15 @@ def train(
     draw=None,
     adam=torch.optim.Adam,
     fresh=True,
+    order=lambda stack: stack.flatten(1, 2),
+    refuse=refuse_wrong_lens,
+    clear=True,
 ):
     """The training loop, with one thing or another done differently."""
-    refuse_wrong_lens(lens, stack)
-    rows, losses = stack.detach().flatten(1, 2), []
+    refuse(lens, model, stack)
+    rows, losses = order(stack.detach()), []
+    if clear:
+        lens.zero_grad()
     optimizer = adam(lens.parameters(), lr=lr)
     for step in range(n_steps):
         drawn = (draw or torch.randint)(rows.shape[1], (n_rows,), generator=generator)
@@ -266,6 +300,17 @@ def gradients_left_in_the_model(lens, model, stack, *, n_steps, n_rows, lr, gene
 
 @wrong(
     "train_tuned_lens",
+    "You cleared the model's gradients, yours and those that were there before. The latter belong to somebody who is "
+    "training the model; ask for the gradients of the lens alone, and there is nothing to clear.",
+)
+def gradients_of_the_model_cleared(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    losses = train(lens, model, stack, n_steps, n_rows, lr, generator)
+    model.zero_grad()
+    return losses
+
+
+@wrong(
+    "train_tuned_lens",
     "You switched the model's gradients off and left them off. Whoever trains the model next finds that nothing "
     "learns.",
 )
@@ -276,12 +321,144 @@ def gradients_of_the_model_switched_off(lens, model, stack, *, n_steps, n_rows, 
 
 @wrong(
     "train_tuned_lens",
+    "You switched the model's gradients off and afterwards on again, for all of its weights. Some had been frozen, and "
+    "are not any more: keep what was, or leave `requires_grad` alone.",
+)
+def all_weights_thawed(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    model.requires_grad_(False)
+    losses = train(lens, model, stack, n_steps, n_rows, lr, generator)
+    model.requires_grad_(True)
+    return losses
+
+
+@wrong(
+    "train_tuned_lens",
+    "A gradient that was in the lens before you began goes into your first step. Clear the lens's gradients before the "
+    "first one, too.",
+)
+def first_step_with_an_old_gradient(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    refuse_wrong_lens(lens, model, stack)
+    rows, losses = stack.detach().flatten(1, 2), []
+    optimizer = torch.optim.Adam(lens.parameters(), lr=lr)
+    for step in range(n_steps):
+        drawn = torch.randint(rows.shape[1], (n_rows,), generator=generator)
+        loss = lens_kl(logit_lens(model, lens(rows[:-1, drawn])), logit_lens(model, rows[-1, drawn]).detach()).mean(-1)
+        losses.append(loss.detach())
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / n_steps)
+        loss.sum().backward(inputs=[lens.A, lens.b])
+        optimizer.step()
+        optimizer.zero_grad()
+    return torch.stack(losses)
+
+
+@wrong(
+    "train_tuned_lens",
+    "Your learning rate is one step ahead: step 0 is to have `lr` itself, and the last one lr / n_steps, where yours "
+    "has 0 and does nothing. (A scheduler that is called before the optimiser's step does that, too.)",
+)
+def schedule_one_step_ahead(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, rate=lambda step: lr * (1 - (step + 1) / n_steps))
+
+
+@wrong(
+    "train_tuned_lens",
+    "Your learning rate reaches 0 in the last step, as you divide by n_steps - 1. The docstring divides by n_steps.",
+)
+def schedule_down_to_zero(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(
+        lens, model, stack, n_steps, n_rows, lr, generator, rate=lambda step: lr * (1 - step / max(1, n_steps - 1))
+    )
+
+
+@wrong(
+    "train_tuned_lens",
+    "You report the loss behind each step, and the one before it is asked for: then the first row is the logit lens's.",
+)
+def losses_behind_the_step(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    refuse_wrong_lens(lens, model, stack)
+    rows, losses = stack.detach().flatten(1, 2), []
+    optimizer = torch.optim.Adam(lens.parameters(), lr=lr)
+    lens.zero_grad()
+    for step in range(n_steps):
+        drawn = torch.randint(rows.shape[1], (n_rows,), generator=generator)
+        final = logit_lens(model, rows[-1, drawn]).detach()
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / n_steps)
+        loss = lens_kl(logit_lens(model, lens(rows[:-1, drawn])), final).mean(-1)
+        lens.A.grad, lens.b.grad = torch.autograd.grad(loss.sum(), [lens.A, lens.b])
+        optimizer.step()
+        losses.append(lens_kl(logit_lens(model, lens(rows[:-1, drawn])), final).mean(-1).detach())
+        optimizer.zero_grad()
+    return torch.stack(losses)
+
+
+@wrong(
+    "train_tuned_lens",
+    "Your steps are those of plain gradient descent. Adam divides each entry's step by the size of its gradients, and "
+    "is asked for.",
+)
+def plain_gradient_descent(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, adam=torch.optim.SGD)
+
+
+@wrong(
+    "train_tuned_lens",
+    "Your list of rows runs over the texts first, and over the positions within: text after text is asked for, so that "
+    "row number i is position i % pos of text i // pos.",
+)
+def position_after_position(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(
+        lens, model, stack, n_steps, n_rows, lr, generator, order=lambda stack: stack.transpose(1, 2).flatten(1, 2)
+    )
+
+
+@wrong(
+    "train_tuned_lens",
+    "A lens with too few or too many translators goes through: you train as many sites as there are of both. The "
+    "docstring names the error to raise.",
+)
+def any_number_of_translators(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    refuse_half_precision(lens, model, stack)
+    n = min(len(lens.A), len(stack) - 1)
+    if len(lens.A) == len(stack) - 1:
+        return train(lens, model, stack, n_steps, n_rows, lr, generator)
+    few = Translators(n, stack.shape[-1]).to(stack)
+    few.forward = lambda stack: stack + stack @ few.A + few.b[:, None]
+    return train(few, model, torch.cat([stack[:n], stack[-1:]]), n_steps, n_rows, lr, generator)
+
+
+@wrong(
+    "train_tuned_lens",
+    "Half precision goes through, or fails with an error of PyTorch's. Adam's squares of small gradients round to 0 "
+    "there, and the lens ends in NaN; the docstring names the error to raise.",
+)
+def in_any_precision(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    def refuse(lens, model, stack):
+        if len(lens.A) != len(stack) - 1:
+            raise ValueError("one translator for each site but the last")
+
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, refuse=refuse)
+
+
+@wrong(
+    "train_tuned_lens",
     "Your rows do not come from the generator that you were given, so that nobody can repeat the training. The "
     "docstring says how they are drawn.",
 )
 def rows_from_elsewhere(lens, model, stack, *, n_steps, n_rows, lr, generator):
     own = torch.Generator().manual_seed(987654321)
     return train(lens, model, stack, n_steps, n_rows, lr, own)
+
+
+@wrong(
+    "train_tuned_lens",
+    "You draw rows without putting any back (`randperm`). The docstring gives the line that draws them, with which a "
+    "row may come twice, and with which others get the rows that you get.",
+)
+def rows_without_replacement(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    def draw(n, size, generator):
+        return torch.randperm(n, generator=generator)[: size[0]]
+
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, draw=draw)
 
 
 @wrong(
@@ -314,9 +491,9 @@ def no_step_taken(lens, model, stack, *, n_steps, n_rows, lr, generator):
 
 @right("train_tuned_lens")
 def with_a_scheduler(lens, model, stack, *, n_steps, n_rows, lr, generator):
-    refuse_wrong_lens(lens, stack)
+    refuse_wrong_lens(lens, model, stack)
     rows, losses = stack.detach().reshape(len(stack), -1, stack.shape[-1]), []
-    optimizer = torch.optim.Adam([lens.A, lens.b], lr=lr)
+    optimizer = torch.optim.Adam(lens.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / n_steps)
     final = logit_lens(model, rows[-1]).detach()
     for _ in range(n_steps):
@@ -331,7 +508,7 @@ def with_a_scheduler(lens, model, stack, *, n_steps, n_rows, lr, generator):
 
 @right("train_tuned_lens")
 def with_backward_on_the_lens_alone(lens, model, stack, *, n_steps, n_rows, lr, generator):
-    refuse_wrong_lens(lens, stack)
+    refuse_wrong_lens(lens, model, stack)
     rows, losses = stack.detach().flatten(1, 2), torch.zeros(n_steps, len(lens.A))
     optimizer = torch.optim.Adam(lens.parameters(), lr=lr)
     for step in range(n_steps):

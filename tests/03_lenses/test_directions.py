@@ -35,6 +35,23 @@ def white_stream(rng, n, d_model):
     return raw @ torch.linalg.inv(torch.linalg.cholesky(raw.T @ raw / n)).T
 
 
+class Counted:
+    """A reader that counts how often it is asked, and keeps the streams for which a gradient is wanted."""
+
+    def __init__(self, read):
+        self.read, self.total, self.with_graph = read, 0, []
+
+    def __call__(self, resid):
+        self.total += 1
+        if resid.requires_grad:
+            self.with_graph.append(resid.detach())
+        return self.read(resid)
+
+    def tried(self, resid):
+        """The directions that were taken out of ``resid``, one after the other."""
+        return [torch.linalg.svd(resid - changed).Vh[0] for changed in self.with_graph]
+
+
 class TestDirectionInfluence:
     exercise = "direction_influence"
 
@@ -66,7 +83,7 @@ class TestDirectionInfluence:
         read, resid = random_reader(rng, 5, 7), stream(rng, 9, 5)
         direction = torch.randn(1, 5, generator=rng, dtype=torch.float64)
         found = answer(read, resid, direction)
-        for factor in (-1.0, 0.01, 30.0):
+        for factor in (-1.0, 1e-14, 0.01, 30.0):
             expect_close(answer(read, resid, factor * direction), found, note=f"{factor:g} times the direction differs")
 
     def test_unread(self, answer, rng):
@@ -125,19 +142,20 @@ class TestCausalBasis:
             expect_close(basis @ basis.T, torch.eye(n, dtype=torch.float64), note="They are not orthonormal", atol=1e-6)
 
     def test_finds_what_is_read(self, answer, rng):
-        "the directions that a reader was given, the most influential first"
-        read, planted = planted_reader(rng)
-        basis = answer(read, white_stream(rng, 100, 12), 2, **self.settings(rng))
-        expect_shape(basis, (2, 12))
-        # The divergence is not quite quadratic and the steps are few, so that cosines lie between 0.94 and 1. A random
-        # direction has one above 0.85 in one case of two thousand: a leftover of the first search does not pass.
-        cosines = (basis * planted[:2]).sum(-1).abs()
-        expect(
-            (cosines > 0.85).all(),
-            "The first directions are not those that the reader depends on.",
-            actual=cosines,
-            expected="cosines above 0.85 with the directions that are read",
-        )
+        "the directions that a reader was given, the most influential first, from several starts"
+        for _ in range(2):
+            read, planted = planted_reader(rng, strengths=(3.0, 1.5, 0.75))
+            basis = answer(read, white_stream(rng, 100, 12), 3, **self.settings(rng))
+            expect_shape(basis, (3, 12))
+            # The divergence is not quite quadratic and the steps are few, so that cosines lie between 0.93 and 1. A
+            # random direction has one above 0.85 in one case of two thousand.
+            cosines = (basis * planted).sum(-1).abs()
+            expect(
+                (cosines > 0.85).all(),
+                "The first directions are not those that the reader depends on.",
+                actual=cosines,
+                expected="cosines above 0.85 with the directions that are read",
+            )
 
     def test_as_influential(self, answer, rng):
         "influence close to that of the directions which were planted"
@@ -151,6 +169,61 @@ class TestCausalBasis:
             "Your directions have less influence than directions that the reader was made of.",
             actual=found,
             expected=f"at least 0.6 times {[round(v, 4) for v in wanted.tolist()]}",
+        )
+
+    def test_number_of_steps(self, answer, rng):
+        "as many steps for each direction as were asked for"
+        resid = stream(rng, 12, 5)
+        for n, n_steps in ((1, 7), (3, 4)):
+            read = Counted(random_reader(rng, 5, 7))
+            expect_shape(answer(read, resid, n, **self.settings(rng, n_steps=n_steps)), (n, 5))
+            expect(
+                read.total >= n * n_steps,
+                f"For {n} direction(s) and n_steps={n_steps} the reader was asked {read.total} times: you take fewer "
+                "steps than that.",
+                actual="fewer",
+            )
+            # A last look at what was found is anybody's right.
+            expect(
+                len(read.with_graph) <= n * (n_steps + 2),
+                f"For {n} direction(s) and n_steps={n_steps} the reader gave {len(read.with_graph)} gradients: "
+                "you take more steps than that.",
+                actual="more",
+            )
+
+    def test_one_after_the_other(self, answer, rng):
+        "the search for the first direction is done before the next one begins"
+        read, resid = Counted(random_reader(rng, 8, 7)), stream(rng, 20, 8)
+        answer(read, resid, 3, n_steps=4, lr=1e-3, generator=torch.Generator().manual_seed(1))
+        tried = read.tried(resid)[:4]
+        alike = [float((a @ b).abs()) for a, b in zip(tried, tried[1:], strict=False)]
+        expect(
+            all(cosine > 0.9 for cosine in alike),
+            "In four short steps one direction hardly turns, and your first four are at large angles: you look for "
+            "several at once.",
+            actual="several at once",
+            returned=f"cosines {[round(cosine, 2) for cosine in alike]}",
+            expected="cosines above 0.9 from each step to the next",
+        )
+
+    def test_learning_rate(self, answer, rng):
+        "steps as long as the learning rate says"
+        read, resid = random_reader(rng, 8, 7), stream(rng, 12, 8)
+        near, nearer, far = (
+            answer(read, resid, 2, n_steps=3, lr=lr, generator=torch.Generator().manual_seed(1))
+            for lr in (1e-4, 1e-6, 0.5)
+        )
+        for basis in (near, nearer, far):
+            expect_shape(basis, (2, 8))
+        expect(
+            (near - nearer).abs().max() < 0.01,
+            "With learning rates of nearly nothing, the directions should stay at their starts.",
+            actual="moved",
+        )
+        expect(
+            (near - far).abs().max() > 0.05,
+            "A learning rate of 0.5 and one of 0.0001 should lead to different directions.",
+            actual="the same",
         )
 
     def test_stream_of_texts(self, answer, rng):
@@ -177,6 +250,21 @@ class TestCausalBasis:
             (other - same).abs().max() > 0.01,
             "With other starts and one short step, the directions should be others.",
             actual=other - same,
+        )
+
+    def test_reader_of_texts(self, answer, rng):
+        "a reader that looks along the positions of a text gets the stream in its shape"
+        read, shapes = random_reader(rng, 5, 7), set()
+
+        def watching(resid):
+            shapes.add(tuple(resid.shape))
+            return read(resid)
+
+        expect_shape(answer(watching, stream(rng, 3, 4, 5), 2, **self.settings(rng, n_steps=2)), (2, 5))
+        expect(
+            shapes == {(3, 4, 5)},
+            "The reader was given a stream of another shape than `resid` has.",
+            actual=sorted(shapes),
         )
 
     def test_bad_number(self, answer, rng):

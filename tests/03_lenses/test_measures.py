@@ -32,6 +32,12 @@ class TestLensRank:
             logits, target = logits_of(rng, *shape), torch.randint(shape[-1], target_shape, generator=rng)
             expect_close(answer(logits, target), reference(logits, target))
 
+    def test_integers(self, answer, rng):
+        "ranks are integers"
+        ranks = answer(logits_of(rng, 3, 7), torch.tensor([0, 4, 6]))
+        expect_shape(ranks, (3,))
+        expect(not ranks.is_floating_point(), "Ranks are counts, and integers.", actual=str(ranks.dtype))
+
     def test_ends(self, answer, rng):
         "the likeliest token has rank 0, the unlikeliest d_vocab - 1"
         logits = logits_of(rng, 5, 8)
@@ -102,11 +108,34 @@ class TestLensEntropy:
         expect_close(answer(logits + 5.0), entropy)
         expect((answer(0.5 * logits) > entropy).all(), "Halving all logits should raise the entropy.", actual=entropy)
 
+    def test_levels(self, answer, reference, rng):
+        "every distribution at a level of its own, hundreds or thousands apart"
+        logits = logits_of(rng, 5, 8)
+        levels = torch.tensor([-5000.0, -300.0, 0.0, 300.0, 5000.0], dtype=torch.float64)[:, None]
+        expect_close(answer(logits + levels), reference(logits), rtol=1e-8)
+
+    def test_spread(self, answer, reference, rng):
+        "tokens far below the others"
+        logits = logits_of(rng, 4, 6)
+        logits[:, :3] -= torch.tensor([90.0, 150.0, 700.0], dtype=torch.float64)
+        far_below = torch.cat([logits, logits - 2000.0], -1)
+        expect_close(answer(far_below), reference(logits))
+        # A million tokens of probability 1e-10 each: what none of them matters, they do together.
+        many = torch.cat([torch.zeros(1), torch.full((1_000_000,), -23.0)]).double()
+        expect_close(answer(many), reference(many))
+
     def test_dtype(self, answer, reference, rng):
-        "the dtype of the logits"
+        "the dtype of the logits, and float32 for half precision"
         for dtype in (torch.float32, torch.float64):
             logits = logits_of(rng, 3, 5, dtype=dtype)
             expect_close(answer(logits), reference(logits), dtype=True)
+        for dtype in (torch.float16, torch.bfloat16):
+            logits = (5.0 + logits_of(rng, 3, 400)).to(dtype)
+            expect_close(answer(logits), reference(logits), dtype=True)
+
+    def test_gradients(self, answer, reference, rng):
+        "gradients for the logits"
+        expect_same_gradients(answer, reference, logits_of(rng, 3, 6), rng=rng)
 
 
 class TestLensKl:
@@ -133,6 +162,19 @@ class TestLensKl:
         "one final distribution for all sites of a stack"
         logits, final = logits_of(rng, 3, 2, 4, 7), logits_of(rng, 2, 4, 7)
         expect_close(answer(logits, final), reference(logits, final))
+
+    def test_levels(self, answer, reference, rng):
+        "every distribution at a level of its own, hundreds or thousands apart"
+        logits, final = logits_of(rng, 5, 8), logits_of(rng, 5, 8)
+        levels = torch.tensor([-5000.0, -300.0, 0.0, 300.0, 5000.0], dtype=torch.float64)[:, None]
+        expect_close(answer(logits + levels, final - levels), reference(logits, final), rtol=1e-8)
+
+    def test_half_precision(self, answer, reference, rng):
+        "half precision is widened first: two distributions that are nearly equal have a small divergence"
+        for dtype in (torch.float16, torch.bfloat16):
+            final = (5.0 + logits_of(rng, 3, 400)).to(dtype)
+            logits = (final + 0.1 * logits_of(rng, 3, 400)).to(dtype)
+            expect_close(answer(logits, final), reference(logits, final), dtype=True)
 
     def test_extreme(self, answer, reference, rng):
         "logits of many hundreds give a number, not NaN or infinity"

@@ -54,3 +54,24 @@ def test_basis_approaches_the_eigenvectors_of_the_quadratic_form():
     cosines = (basis * vectors.T[[-1, -2]]).sum(-1).abs()
     assert (cosines > 0.99).all()
     torch.testing.assert_close(basis @ basis.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+def test_neither_length_nor_range_of_the_dtype_matters():
+    weights, read = linear(8, 4, 6, 1.0)
+    resid = torch.randn(9, 4, generator=torch.Generator().manual_seed(9))
+    direction = torch.randn(1, 4, generator=torch.Generator().manual_seed(10))
+    weights = weights.float()
+    expected = direction_influence(lambda x: x @ weights, resid, direction)
+    for size in (1e-38, 1e-25, 1e19, 1e37):
+        found = direction_influence(lambda x: x @ weights, resid, size * direction)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_search_works_where_gradients_are_switched_off():
+    _, read = linear(11, 4, 6, 1.0)
+    resid = torch.randn(9, 4, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
+    settings = {"n_steps": 5, "generator": torch.Generator().manual_seed(13)}
+    expected = causal_basis(read, resid, 2, **settings)
+    settings["generator"].manual_seed(13)
+    with torch.no_grad():
+        torch.testing.assert_close(causal_basis(read, resid, 2, **settings), expected)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from utils.lenses.controls import fit_bias_lens
 from utils.lenses.measures import lens_kl
 from utils.lenses.stream import logit_lens, residual_stack
 from utils.lenses.tuned import TunedLens, train_tuned_lens
@@ -80,3 +81,29 @@ def test_training_lowers_every_site_and_leaves_the_model_alone():
     assert (tuned < logit).all()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_training_works_where_gradients_are_switched_off():
+    model, generator = random_model(7), torch.Generator().manual_seed(8)
+    stack = residual_stack(model, torch.randint(15, (9, 6), generator=generator))
+    with torch.no_grad():
+        losses = train_tuned_lens(TunedLens(3, 8), model, stack, n_steps=20, n_rows=54, lr=0.02, generator=generator)
+    assert (losses[-1] < losses[0]).all()
+
+
+def test_a_bias_only_lens_learns_a_shift_and_no_turn():
+    """Sites that hold the final stream plus a vector can be mended by a bias; a turned stream can't."""
+    model, generator = random_model(9), torch.Generator().manual_seed(10)
+    final = torch.randn(40, 6, 8, generator=generator)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
+    stack = torch.stack([final + torch.randn(8, generator=generator), final @ turn, final])
+    lens = fit_bias_lens(model, stack, n_steps=300, n_rows=64, lr=0.03, generator=generator)
+    with torch.no_grad():
+        before, after = (
+            lens_kl(logit_lens(model, guess), logit_lens(model, final)).mean((1, 2))
+            for guess in (stack[:-1], lens(stack[:-1]))
+        )
+    assert after[0] < 0.05 * before[0]
+    assert after[1] > 0.3 * before[1]
+    assert (lens.A == 0).all()
+    assert [name for name, _ in lens.named_parameters()] == ["b"]

@@ -86,11 +86,17 @@ class TestTunedLens:
         expect_close(out[1], stack[1] + stack[1] @ state["A"][1] + state["b"][1], note="Site 1 differs")
 
     def test_gradients(self, answer, reference, rng):
-        "gradients reach both parameters"
-        stack, weights = torch.randn(3, 2, 4, generator=rng), torch.randn(3, 2, 4, generator=rng)
+        "gradients reach both parameters, and the stack"
+        weights = torch.randn(3, 2, 4, generator=rng)
+        stack = torch.randn(3, 2, 4, generator=rng).requires_grad_()
         theirs, ours = answer(3, 4), reference(3, 4)
-        for lens in (theirs, ours):
-            (lens(stack) * weights).sum().backward()
+        out = theirs(stack)
+        expect_shape(out, (3, 2, 4))
+        expect(out.requires_grad, "The result carries no graph.", actual="requires_grad=False")
+        (out * weights).sum().backward()
+        expect(stack.grad is not None, "The stack gets no gradient.", actual="no gradient for the stack")
+        expect_close(stack.grad, weights, note="The stack's gradient differs: a new lens passes it on as it is")
+        (ours(stack) * weights).sum().backward()
         expected = {tuple(p.shape): p.grad for p in ours.parameters()}
         for parameter in theirs.parameters():
             expect(parameter.grad is not None, "A parameter gets no gradient.", actual="no gradient")
@@ -108,7 +114,7 @@ class TestTrainTunedLens:
 
     def test_losses(self, answer, reference, rng):
         "the loss of each site before each step"
-        model, stack = common.random_model(rng, CFG).double(), related_stack(rng).double()
+        model, stack = common.SmallModel(rng, CFG).double(), related_stack(rng).double()
         lens = random_lens(rng, 2, 6).double()
         same = copy.deepcopy(lens)
         settings = {"n_steps": 5, "n_rows": 8, "lr": 0.05}
@@ -120,7 +126,7 @@ class TestTrainTunedLens:
 
     def test_first_loss(self, answer, rng):
         "the first losses are the logit lens's mean divergences on the rows that were drawn"
-        model, stack = common.random_model(rng, CFG), related_stack(rng, batch=3, pos=4)
+        model, stack = common.SmallModel(rng, CFG), related_stack(rng, batch=3, pos=4)
         losses = answer(TunedLens(2, 6), model, stack, n_steps=1, n_rows=5, lr=0.1, generator=seeded(7))
         expect_shape(losses, (1, 2))
         drawn = torch.randint(12, (5,), generator=seeded(7))
@@ -130,7 +136,7 @@ class TestTrainTunedLens:
 
     def test_learns(self, answer, reference, rng):
         "what the lens says of the whole stack afterwards"
-        model, stack = common.random_model(rng, CFG), related_stack(rng, batch=8, pos=5)
+        model, stack = common.SmallModel(rng, CFG), related_stack(rng, batch=8, pos=5)
         theirs, ours = TunedLens(2, 6), TunedLens(2, 6)
         settings = {"n_steps": 30, "n_rows": 20, "lr": 0.1}
         answer(theirs, model, stack, generator=seeded(1), **settings)
@@ -151,7 +157,7 @@ class TestTrainTunedLens:
 
     def test_learning_rate_falls(self, answer, reference, rng):
         "the translators after the steps, which optimiser and learning rate decide"
-        model, stack = common.random_model(rng, CFG).double(), related_stack(rng).double()
+        model, stack = common.SmallModel(rng, CFG).double(), related_stack(rng).double()
         theirs = random_lens(rng, 2, 6, size=1.0).double()
         ours = copy.deepcopy(theirs)
         settings = {"n_steps": 4, "n_rows": 12, "lr": 0.05}
@@ -163,8 +169,8 @@ class TestTrainTunedLens:
             expect_close(*states, note=f"{name} differs after training", rtol=1e-4, atol=1e-4)
 
     def test_model_untouched(self, answer, rng):
-        "the model's weights stay, and none of them has a gradient; the losses carry no graph"
-        model, stack = common.random_model(rng, CFG), related_stack(rng)
+        "the model's weights stay, what is frozen stays frozen, and no gradients are left; losses carry no graph"
+        model, stack = common.SmallModel(rng, CFG), related_stack(rng)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         losses = answer(TunedLens(2, 6), model, stack, n_steps=2, n_rows=4, lr=0.1, generator=seeded(2))
         for name, value in model.state_dict().items():
@@ -175,15 +181,53 @@ class TestTrainTunedLens:
             f"The model's {' and '.join(with_gradients[:2])} got gradients, which the next person to train it adds to.",
             actual=sorted(with_gradients),
         )
-        expect(
-            all(p.requires_grad for p in model.parameters()), "The model's weights can't be trained any more.", actual=0
-        )
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        expect(not frozen, "The model's weights can't be trained any more.", actual=frozen)
         expect_shape(losses, (2, 2))
         expect(not losses.requires_grad, "The losses carry a graph.", actual="requires_grad=True")
+
+    def test_frozen_model(self, answer, rng):
+        "somebody has frozen a part of the model and left gradients in another: both stay as they are"
+        model, stack = common.SmallModel(rng, CFG), related_stack(rng)
+        model.unembed.requires_grad_(False)
+        model.ln_final.w.grad = torch.ones(6)
+        answer(TunedLens(2, 6), model, stack, n_steps=2, n_rows=4, lr=0.1, generator=seeded(2))
+        thawed = [name for name, p in model.named_parameters() if p.requires_grad and name.startswith("unembed")]
+        expect(not thawed, "Weights that were frozen can be trained again.", actual=thawed)
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad and "unembed" not in name]
+        expect(not frozen, "Weights that could be trained are frozen.", actual=frozen)
+        left = model.ln_final.w.grad
+        expect(
+            left is not None and torch.equal(left, torch.ones(6)),
+            "The model had gradients before, and they are not what they were.",
+            actual=left,
+        )
+
+    def test_earlier_gradients(self, answer, reference, rng):
+        "a gradient that was in the lens before has no say"
+        model, stack = common.SmallModel(rng, CFG).double(), related_stack(rng).double()
+        theirs, ours = TunedLens(2, 6).double(), TunedLens(2, 6).double()
+        for parameter in theirs.parameters():
+            parameter.grad = 5.0 * torch.randn(parameter.shape, generator=rng, dtype=torch.float64)
+        settings = {"n_steps": 2, "n_rows": 6, "lr": 0.1}
+        answer(theirs, model, stack, generator=seeded(4), **settings)
+        reference(ours, model, stack, generator=seeded(4), **settings)
+        for name in ("A", "b"):
+            states = [lens.state_dict()[name] for lens in (theirs, ours)]
+            expect_close(*states, note=f"{name} differs after training", rtol=1e-4, atol=1e-4)
 
     def test_wrong_lens(self, answer, rng):
         "a lens with too many or too few translators is refused"
         for n_sites in (1, 3):
             lens = TunedLens(n_sites, 6)
             settings = {"n_steps": 1, "n_rows": 4, "lr": 0.1, "generator": seeded(2)}
-            expect_raises(ValueError, answer, lens, common.random_model(rng, CFG), related_stack(rng), **settings)
+            expect_raises(ValueError, answer, lens, common.SmallModel(rng, CFG), related_stack(rng), **settings)
+
+    def test_half_precision(self, answer, rng):
+        "half precision is refused, in the lens, the model or the stack"
+        settings = {"n_steps": 1, "n_rows": 4, "lr": 0.1}
+        for dtype in (torch.float16, torch.bfloat16):
+            for which in range(3):
+                lens, model, stack = TunedLens(2, 6), common.SmallModel(rng, CFG), related_stack(rng)
+                case = [value.to(dtype) if i == which else value for i, value in enumerate((lens, model, stack))]
+                expect_raises(ValueError, answer, *case, generator=seeded(2), **settings)

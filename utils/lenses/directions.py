@@ -23,10 +23,11 @@ def direction_influence(
     Args:
         read: Takes a stream of ``resid``'s shape to logits [*batch, d_vocab]: a lens, or the rest of the model.
         resid: The stream at one site.
-        directions: One direction each row, of any length but zero; gradients flow to them.
+        directions: One direction each row, of any length but zero: neither length nor sign matters.
 
     Returns:
-        Influence in nats, one for each direction; each is ablated alone.
+        Influence in nats, one for each direction; each is ablated alone. It carries a graph: gradients flow to
+        ``directions``.
 
     Raises:
         ValueError: If one of ``directions`` is zero.
@@ -34,11 +35,12 @@ def direction_influence(
     Source: Belrose et al. (2023), "Eliciting Latent Predictions from Transformers with the Tuned Lens", on causal
     basis extraction.
     """
-    lengths = directions.norm(dim=-1, keepdim=True)
-    if bool((lengths == 0).any()):
+    largest = directions.detach().abs().amax(dim=-1, keepdim=True)
+    if bool((largest == 0).any()):
         raise ValueError("one of directions is zero")
+    directions = directions / largest  # squares of very short or long vectors would leave the range of their dtype
     before, found = read(resid), []
-    for unit in directions / lengths:
+    for unit in directions / directions.norm(dim=-1, keepdim=True):
         along = resid @ unit
         ablated = resid - (along - along.mean()).unsqueeze(-1) * unit
         found.append(lens_kl(read(ablated), before).mean())
@@ -54,21 +56,24 @@ def causal_basis(
     lr: float = 0.1,
     generator: torch.Generator,
 ) -> Float[Tensor, "n_directions d_model"]:
-    """The directions that a reader depends on most, found one after the other.
+    """Directions that a reader depends on, found greedily: one after the other, each the best that is left.
 
     Direction k is the unit vector, orthogonal to those before it, whose influence (``direction_influence``) is
-    largest. It is looked for by gradient ascent from a random start.
+    largest. Each has a search of its own, which begins when those before it are done: ``n_steps`` steps of
+    ``torch.optim.Adam`` uphill from a random start, with one gradient for each step. A search may end on a lower hill,
+    so that influences need not fall from each direction to the next.
 
     Args:
-        read: Takes a stream to logits.
+        read: Takes a stream of ``resid``'s shape to logits; differentiable.
         resid: The stream at one site.
         n_directions: How many, at most d_model.
-        n_steps: Steps of Adam for each direction.
-        lr: Its learning rate; starts have length 1.
-        generator: Draws the starts.
+        n_steps: Steps for each direction.
+        lr: Adam's learning rate; starts have length 1.
+        generator: Draws the starts, with the dtype of ``resid``.
 
     Returns:
-        Orthonormal directions with the dtype of ``resid``, the most influential first, detached.
+        Orthonormal directions with the dtype of ``resid``, in the order in which they were found, detached from the
+        graph.
 
     Raises:
         ValueError: If ``n_directions`` is not between 1 and d_model.
@@ -78,6 +83,7 @@ def causal_basis(
     d_model = resid.shape[-1]
     if not 1 <= n_directions <= d_model:
         raise ValueError(f"n_directions must be between 1 and {d_model}, got {n_directions}")
+    resid = resid.detach()
     basis = resid.new_zeros(0, d_model)
     for _ in range(n_directions):
         start = torch.randn(d_model, generator=generator, dtype=resid.dtype).to(resid.device)
@@ -85,9 +91,10 @@ def causal_basis(
         vector = (start / start.norm()).requires_grad_()
         optimizer = torch.optim.Adam([vector], lr=lr)
         for _ in range(n_steps):
-            free = vector - (basis @ vector) @ basis
-            influence = direction_influence(read, resid.detach(), free[None])[0]
-            [vector.grad] = torch.autograd.grad(-influence, [vector])
+            with torch.enable_grad():  # also where the caller has switched gradients off
+                free = vector - (basis @ vector) @ basis
+                influence = direction_influence(read, resid, free[None])[0]
+                [vector.grad] = torch.autograd.grad(-influence, [vector])
             optimizer.step()
         free = vector.detach() - (basis @ vector.detach()) @ basis
         free = free - (basis @ free) @ basis  # once more, as the first projection leaves rounding

@@ -1,4 +1,4 @@
-"""The classic picture of a lens, sites by tokens: as a figure, and as a table to point at."""
+"""The classic picture of a lens, sites by tokens: as a figure, and as a table whose cells open."""
 
 import html
 from collections.abc import Sequence
@@ -29,17 +29,16 @@ def lens_figure(
         sites: Names of the sites.
         title, alt: Title and text alternative.
     """
-    best = logits.softmax(-1).max(-1)
+    best = logits.detach().float().cpu().softmax(-1).max(-1)
     figure, axes = plt.subplots(figsize=(1.6 + 0.95 * len(words), 1.2 + 0.45 * len(sites)))
-    image = axes.imshow(best.values.detach().cpu(), aspect="auto", origin="lower", cmap="cividis", vmin=0, vmax=1)
-    for (row, column), token in np.ndenumerate(best.indices.cpu().numpy()):
-        bright = best.values[row, column] > 0.5
-        axes.text(
-            column, row, vocabulary[token], ha="center", va="center", fontsize=8, color="black" if bright else "white"
-        )
-    axes.set_xticks(range(len(words)), words)
-    axes.set_yticks(range(len(sites)), sites)
-    axes.set(title=title, xlabel="token that was read", ylabel="read behind")
+    image = axes.imshow(best.values.numpy(), aspect="auto", origin="lower", cmap="cividis", vmin=0, vmax=1)
+    for (row, column), token in np.ndenumerate(best.indices.numpy()):
+        colour = "black" if best.values[row, column] > 0.5 else "white"
+        word = plots.plain_text(vocabulary[token])
+        axes.text(column, row, word, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(words)), [plots.plain_text(word) for word in words])
+    axes.set_yticks(range(len(sites)), [plots.plain_text(site) for site in sites])
+    axes.set(title=plots.plain_text(title), xlabel="token that was read", ylabel="read behind")
     figure.colorbar(image, label="probability of the word in the cell")
     plots.show(figure, alt)
 
@@ -53,31 +52,31 @@ def lens_table(
     caption: str,
     n_shown: int = 5,
 ) -> str:
-    """The same as an HTML table, the last site on top; a cell's ``title`` holds its likeliest words.
+    """The same as an HTML table, the last site on top; a cell opens, and lists its likeliest words.
 
-    The table needs no script and no network, and only attributes that JupyterLab keeps when it cleans a page's HTML
-    (``title``, ``style``, ``scope``). Arguments are those of ``lens_figure``.
+    A cell is a ``details`` element: a click opens it, and so do the Tab and Enter keys, and a screen reader says that
+    it can be opened. The table needs no script and no network, and only elements and attributes that JupyterLab keeps
+    when it cleans a page's HTML. Arguments are those of ``lens_figure``.
 
     Args:
         caption: Caption of the table.
-        n_shown: How many words a cell's title holds.
+        n_shown: How many words a cell lists, at most.
 
     Returns:
         HTML, to be shown with ``IPython.display.HTML``.
     """
-    best = logits.softmax(-1).topk(n_shown)
-    style = "padding:2px 8px;border:1px solid #bbb;text-align:center"
+    best = logits.detach().float().softmax(-1).topk(min(n_shown, logits.shape[-1]))
+    style = "padding:2px 8px;border:1px solid #bbb;text-align:center;vertical-align:top"
     head = "".join(f'<th scope="col" style="{style}">{html.escape(word)}</th>' for word in words)
     lines = [f'<tr><th scope="col" style="{style}">site</th>{head}</tr>']
     for row in reversed(range(len(sites))):
         cells = []
         for column in range(len(words)):
             found = zip(best.indices[row, column].tolist(), best.values[row, column].tolist(), strict=True)
-            listed = [f"{vocabulary[token]} {p:.3f}" for token, p in found]
-            p = best.values[row, column, 0].item()
-            shade = f"background-color:rgba(0,114,178,{0.6 * p:.2f})"
+            listed = [html.escape(f"{vocabulary[token]} {p:.3f}") for token, p in found]
+            shade = f"background-color:rgba(0,114,178,{0.6 * best.values[row, column, 0].item():.2f})"
             first = html.escape(vocabulary[best.indices[row, column, 0]])
-            told = "&#10;".join(html.escape(line, quote=True) for line in listed)
-            cells.append(f'<td title="{told}" style="{style};{shade}">{first}</td>')
+            opened = f"<details><summary>{first}</summary>{'<br>'.join(listed)}</details>"
+            cells.append(f'<td style="{style};{shade}">{opened}</td>')
         lines.append(f'<tr><th scope="row" style="{style}">{html.escape(sites[row])}</th>{"".join(cells)}</tr>')
     return f'<table style="border-collapse:collapse"><caption>{html.escape(caption)}</caption>{"".join(lines)}</table>'

@@ -16,7 +16,7 @@ def lens_rank(logits: Float[Tensor, "*batch d_vocab"], target: Int[Tensor, "..."
             prompt, [batch], serves all sites of logits [site, batch, d_vocab].
 
     Returns:
-        Ranks between 0 and d_vocab - 1.
+        Ranks between 0 and d_vocab - 1, as integers.
 
     Raises:
         ValueError: If an id in ``target`` is not between 0 and d_vocab - 1.
@@ -35,16 +35,17 @@ def lens_entropy(logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*bat
     H = - sum over v of p_v log p_v, with p = softmax(logits). A token of probability 0 contributes 0.
 
     Args:
-        logits: Logits of any size; a logit of -inf forbids a token.
+        logits: Logits of any size, each distribution at a level of its own; a logit of -inf forbids a token.
 
     Returns:
-        Entropy in nats.
+        Entropy in nats, with the dtype of the logits; in half precision (float16, bfloat16) logits are made float32
+        first, and so is the entropy. Gradients flow to the logits.
 
     Source: Shannon (1948), "A Mathematical Theory of Communication", section 6.
     """
-    log_p = logits.log_softmax(dim=-1)
-    p = log_p.exp()
-    return -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(dim=-1)
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+    # Where p is 0, log p may be -inf: 0 in its place, before the product, keeps value and gradient finite.
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(dim=-1)
 
 
 def lens_kl(
@@ -60,7 +61,8 @@ def lens_kl(
             all sites of [site, batch, d_vocab]. Gradients flow to both.
 
     Returns:
-        Divergence: 0 where the two distributions are equal, positive elsewhere.
+        Divergence: 0 where the two distributions are equal, positive elsewhere (up to rounding). In half precision
+        (float16, bfloat16) logits are made float32 first, and so is the divergence.
 
     Raises:
         ValueError: If the two do not have the same number of tokens.
@@ -69,5 +71,6 @@ def lens_kl(
     """
     if logits.shape[-1] != final_logits.shape[-1]:
         raise ValueError(f"logits and final_logits have {logits.shape[-1]} and {final_logits.shape[-1]} tokens")
-    log_p, log_q = final_logits.log_softmax(dim=-1), logits.log_softmax(dim=-1)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    log_p, log_q = final_logits.to(wide).log_softmax(dim=-1), logits.to(wide).log_softmax(dim=-1)
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)

@@ -15,7 +15,8 @@ class TunedLens(nn.Module):
     At site s, a row vector h becomes h + h A_s + b_s. A new lens is the identity: put before the final norm and the
     unembedding, it is the logit lens.
 
-    Parameters: ``A`` [n_sites, d_model, d_model] and ``b`` [n_sites, d_model].
+    Parameters: ``A`` [n_sites, d_model, d_model] and ``b`` [n_sites, d_model], both trainable and nothing else. What
+    the module returns carries a graph to them and to the stack.
 
     Source: Belrose et al. (2023), "Eliciting Latent Predictions from Transformers with the Tuned Lens", on
     the translators and their residual form.
@@ -65,13 +66,13 @@ def train_tuned_lens(
     The positions of all texts are one list of batch * pos rows, text after text. Step i draws ``n_rows`` of them
     with ``torch.randint(batch * pos, (n_rows,), generator=generator)``, the same for all sites. The loss of a site
     is the mean over these rows of KL(final || lens), where the final logits are those of the last site of the
-    stack. One ``torch.optim.Adam`` with its default betas minimises the sum over sites, with learning rate
-    lr * (1 - i / n_steps).
+    stack. One ``torch.optim.Adam`` with its default betas minimises the sum over sites; the learning rate of step
+    i = 0, 1, … n_steps - 1 is lr * (1 - i / n_steps). A gradient that was in the lens before counts nothing.
 
     Args:
-        lens: A ``TunedLens`` for all sites but the last.
-        model: The model that the stack comes from. Its weights stay as they are, ``requires_grad`` included, and get
-            no gradients.
+        lens: A ``TunedLens`` for all sites but the last, in float32 or float64.
+        model: The model that the stack comes from, with the dtype of the lens. Its weights stay as they are, each with
+            the ``requires_grad`` that it had, and their ``.grad`` is left alone.
         stack: What ``residual_stack`` returns.
         n_steps: Number of steps.
         n_rows: Rows for each step.
@@ -82,12 +83,17 @@ def train_tuned_lens(
         The loss of each site before each step, detached.
 
     Raises:
-        ValueError: If the lens does not have one translator fewer than ``stack`` has sites.
+        ValueError: If the lens does not have one translator fewer than ``stack`` has sites, or if lens, model or stack
+            are in half precision (float16, bfloat16), where Adam's squares of gradients round to 0.
 
     Source: Belrose et al. (2023), with an optimiser of ours.
     """
     if len(lens.A) != len(stack) - 1:
         raise ValueError(f"a stack of {len(stack)} sites needs {len(stack) - 1} translators, not {len(lens.A)}")
+    if any(torch.finfo(value.dtype).bits < 32 for value in (lens.A, model.unembed.W_U, stack)):
+        raise ValueError(
+            "lens, model and stack must be float32 or float64: in half precision Adam's squares round to 0"
+        )
     rows = stack.detach().flatten(1, 2)
     optimizer = torch.optim.Adam(lens.parameters(), lr=lr)
     losses = []
@@ -95,12 +101,14 @@ def train_tuned_lens(
         drawn = torch.randint(rows.shape[1], (n_rows,), generator=generator).to(rows.device)
         with torch.no_grad():
             final_logits = logit_lens(model, rows[-1, drawn])
-        loss = lens_kl(logit_lens(model, lens(rows[:-1, drawn])), final_logits).mean(dim=-1)
+        with torch.enable_grad():  # also where the caller has switched gradients off
+            loss = lens_kl(logit_lens(model, lens(rows[:-1, drawn])), final_logits).mean(dim=-1)
+            total = loss.sum()
         losses.append(loss.detach())
         optimizer.param_groups[0]["lr"] = lr * (1 - step / n_steps)
         # Gradients of the lens alone: backward() would leave some in the model, which is not ours to change.
         parameters = list(lens.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss.sum(), parameters), strict=True):
+        for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters), strict=True):
             parameter.grad = gradient
         optimizer.step()
         optimizer.zero_grad()
