@@ -158,6 +158,83 @@ def unguarded(x, y):
     return (log_y.mean() - exponent * log_x.mean()).exp().item(), exponent.item()
 
 
+@wrong(
+    "fit_power_law",
+    "You give back a list. The docstring promises a tuple, `(scale, exponent)`.",
+)
+def as_a_list(x, y):
+    return list(power_law(x, y))
+
+
+@wrong(
+    "fit_power_law",
+    "Your logarithms are to base e and your exponential is to base 10. The exponent does not notice, the scale does: "
+    "use the same base for both.",
+)
+def ten_to_the_natural_logarithm(x, y):
+    scale, exponent = power_law(x, y)
+    return 10 ** math.log(scale), exponent
+
+
+@wrong(
+    "fit_power_law",
+    "You use the first and the last point as they come. Least squares uses all of them, and points come in any order.",
+)
+def first_and_last(x, y):
+    log_x, log_y = logs(x, y)
+    if log_x[0] == log_x[-1]:  # a size measured twice has no line through it
+        return math.nan, math.nan
+    slope = ((log_y[-1] - log_y[0]) / (log_x[-1] - log_x[0])).item()
+    return math.exp((log_y[0] - slope * log_x[0]).item()), slope
+
+
+@wrong(
+    "fit_power_law",
+    "Your scale is the mean of y / x**exponent. The line of least squares goes through the mean of the logarithms, so "
+    "the scale is the geometric mean of these ratios.",
+)
+def mean_of_ratios(x, y):
+    _, exponent = power_law(x, y)
+    return (y.double() / x.double() ** exponent).mean().item(), exponent
+
+
+@wrong("fit_power_law", "x and y have changed places: you fitted x = scale * y**exponent.")
+def other_way_round(x, y):
+    require_positive(x, y)
+    return power_law(y, x)
+
+
+@wrong(
+    "fit_power_law",
+    "The numerator of your slope divides by n and the denominator by n - 1 (the default of `var`). In a ratio of the "
+    "two both have to be the same.",
+)
+def covariance_over_sample_variance(x, y):
+    log_x, log_y = logs(x, y)
+    slope = (((log_x - log_x.mean()) * (log_y - log_y.mean())).mean() / log_x.var()).item()
+    return math.exp((log_y.mean() - slope * log_x.mean()).item()), slope
+
+
+@wrong(
+    "fit_power_law",
+    "Points whose x are all equal go through, and you divide by 0. No line can be fitted to them: raise a ValueError.",
+)
+def one_size_goes_through(x, y):
+    if x.shape != y.shape or min(x.min(), y.min()) <= 0:
+        raise ValueError("no logarithms")
+    return unguarded(x, y)
+
+
+@wrong(
+    "fit_power_law",
+    "A zero or a negative number goes through, and its logarithm is infinite or NaN. Raise a ValueError.",
+)
+def no_positive_numbers_asked(x, y):
+    if x.shape != y.shape or x.unique().numel() < 2:
+        raise ValueError("no line")
+    return unguarded(x, y)
+
+
 @right("fit_power_law")
 def with_polyfit(x, y):
     intercept, slope = line(*logs(x, y))
@@ -296,6 +373,50 @@ def level_curves_pass(x, y, *, low, high):
 def odds_in_float32(x, y, *, low, high):
     require_between(y, low, high)
     scale, steepness = power_law(x, (high - y) / (y - low))
+    return scale ** (-1 / steepness), steepness
+
+
+@wrong("fit_sigmoid", "You swapped the two results: the midpoint comes first, the steepness second.")
+def steepness_first(x, y, *, low, high):
+    return sigmoid(x, y, low=low, high=high)[::-1]
+
+
+@wrong(
+    "fit_sigmoid",
+    "You raise the scale to the power -steepness. It is midpoint**(-steepness), so the midpoint is the scale to the "
+    "power -1 / steepness.",
+)
+def power_not_inverted(x, y, *, low, high):
+    require_between(y, low, high)
+    scale, steepness = power_law(x, (high - y.double()) / (y.double() - low))
+    return scale**-steepness, steepness
+
+
+@wrong("fit_sigmoid", "The numbers are right, but they are tensors. Return Python floats.")
+def sigmoid_in_tensors(x, y, *, low, high):
+    return tuple(torch.tensor(number, dtype=torch.float64) for number in sigmoid(x, y, low=low, high=high))
+
+
+@wrong(
+    "fit_sigmoid",
+    "Your midpoint is the measured x whose y lies nearest to half-way. The fitted curve says where half-way is, "
+    "between the points as well.",
+)
+def nearest_point(x, y, *, low, high):
+    _, steepness = sigmoid(x, y, low=low, high=high)
+    return float(x[(y.double() - (low + high) / 2).abs().argmin()]), steepness
+
+
+@wrong(
+    "fit_sigmoid",
+    "A y that lies on low or high goes through. The sigmoid comes near them and never reaches them: the odds are 0 or "
+    "infinite there. Raise a ValueError.",
+)
+def asymptotes_allowed(x, y, *, low, high):
+    if not (low <= y.min() < y.max() <= high):
+        raise ValueError("outside")
+    y = y.double()
+    scale, steepness = power_law(x, (high - y).clamp(min=1e-12) / (y - low).clamp(min=1e-12))
     return scale ** (-1 / steepness), steepness
 
 

@@ -1,5 +1,6 @@
 """Wrong and right answers for the two exercises of chapter 00."""
 
+from copy import deepcopy
 from functools import reduce
 
 import torch
@@ -38,9 +39,41 @@ def divides_by_rows(x):
     return x.sum(dim=-1) / x.shape[-2]
 
 
-@wrong("row_means", "The numbers are right, but the graph is cut: no gradient reaches x.")
+@wrong("row_means", "The graph is cut: no gradient reaches x.")
 def detached_means(x):
     return x.detach().mean(dim=-1)
+
+
+@wrong("row_means", "You average over the batch: one matrix is left. Each matrix keeps its own means.")
+def mean_matrix(x):
+    return x.mean(dim=0)
+
+
+@wrong("row_means", "You average over everything, and one number is left. `dim` says which axis should disappear.")
+def one_number(x):
+    return x.mean()
+
+
+@wrong("row_means", "The numbers are right, but they come as lists. Return a tensor.")
+def nested_lists(x):
+    return [[(sum(row) / len(row)).item() for row in matrix] for matrix in x]
+
+
+@wrong(
+    "row_means", "You divide by one less than the number of columns, as a sample variance does. A mean divides by all."
+)
+def divides_by_one_less(x):
+    return x.sum(dim=-1) / (x.shape[-1] - 1)
+
+
+@wrong("row_means", "You take the median. The mean is the sum divided by the number of columns.")
+def medians(x):
+    return x.median(dim=-1).values
+
+
+@wrong("row_means", "You hand float32 back, also where x is float64.")
+def means_in_float32(x):
+    return x.float().mean(dim=-1)
 
 
 @right("row_means")
@@ -110,7 +143,7 @@ def returns_the_output(model, name, x):
     return run_with(model, model.get_submodule(name), lambda module, inputs, output: None, x)
 
 
-@wrong("record_activation", "The values are right, but detached: no gradient can flow back through this activation.")
+@wrong("record_activation", "You keep it detached: no gradient can flow back through this activation.")
 def records_detached(model, name, x):
     found = []
     run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output.detach().clone()), x)
@@ -169,6 +202,121 @@ def switches_to_evaluation(model, name, x):
     found = []
     model.eval()
     run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You run a deep copy of the model. The values are the same, but the graph ends at the copy's weights: no gradient "
+    "reaches those of the model that you were given.",
+)
+def runs_a_copy(model, name, x):
+    found, twin = [], deepcopy(model)
+    run_with(twin, twin.get_submodule(name), lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You switch off the gradients of the model's parameters, and they stay off: nobody can train it any more.",
+)
+def freezes_the_model(model, name, x):
+    found = []
+    model.requires_grad_(False)
+    run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You put the whole model into training mode in the end, whatever mode its parts had before.",
+)
+def back_to_training(model, name, x):
+    found = []
+    model.eval()
+    try:
+        run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output), x)
+    finally:
+        model.train()
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "Your hook returns something, and what a hook returns replaces the module's output: the rest of the model "
+    "computes with it. A hook that listens returns nothing.",
+)
+def hook_with_a_result(model, name, x):
+    found = []
+    run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output) or 2 * output, x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You run the model twice. One run, the one your hook listens to, is enough, and hooks of others fire once.",
+)
+def runs_twice(model, name, x):
+    found = []
+    model.get_submodule(name)
+    model(x)
+    run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "The hooks of the model itself do not run: you go past them, by `model.forward(x)` or by calling the model's "
+    "parts one after the other. `model(x)` runs them.",
+)
+def past_the_models_hooks(model, name, x):
+    found = []
+    run_with(model.forward, model.get_submodule(name), lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You pass over the exception of a run that fails. Clean up, and let it come through: `finally` does both.",
+)
+def swallows_the_exception(model, name, x):
+    found = []
+    module = model.get_submodule(name)
+    try:
+        run_with(model, module, lambda module, inputs, output: found.append(output), x)
+    except RuntimeError:
+        return None
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "An unknown name ends in a KeyError. `get_submodule` raises the AttributeError that the docstring promises.",
+)
+def looks_the_name_up_in_a_dict(model, name, x):
+    found = []
+    module = dict(model.named_modules())[name]
+    run_with(model, module, lambda module, inputs, output: found.append(output), x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You catch the submodule's input and call it again yourself, so that it runs twice. The hook is given the output.",
+)
+def calls_the_submodule_again(model, name, x):
+    found, module = [], model.get_submodule(name)
+    run_with(model, module, lambda module, inputs, output: found.append(inputs[0]), x)
+    return module(found[0])
+
+
+@wrong(
+    "record_activation",
+    "You detach x before the run: gradients reach the weights, and not the input.",
+)
+def detaches_the_input(model, name, x):
+    found = []
+    run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output), x.detach())
     return found[0]
 
 

@@ -47,7 +47,7 @@ def test_the_names_in_the_chapter_exist_in_transformer_lens():
     cfg = TransformerConfig(d_model=8, n_layers=1, n_heads=2, d_head=4, d_mlp=16, n_ctx=5, d_vocab=11)
     model = hooked_transformer(cfg, Transformer(cfg).state_dict())
     known = {*model.state_dict(), *model.hook_dict}
-    text = master_path("00_start_here").read_text(encoding="utf-8")
+    text = master_path("00_start_here", "00_start_here").read_text(encoding="utf-8")
     named = set(re.findall(r"(?:blocks\.0|embed|pos_embed|unembed)\.[\w.]*(?:[Wb]_\w+|hook_\w+)", text))
     named |= set(re.findall(r"(?<![\w.])hook_\w+(?=\n)", text))
     assert len(named) >= 20

@@ -8,7 +8,7 @@ from utils.course.checking import expect, expect_close, expect_raises
 
 
 def sizes(rng, n):
-    """n different positive numbers over about three decades, in no order; float64."""
+    """n different positive numbers over about three decades, in no order."""
     return 10 ** (1 + torch.arange(n) * 3 / n + 0.5 * torch.rand(n, generator=rng))[torch.randperm(n, generator=rng)]
 
 
@@ -73,7 +73,7 @@ class TestFitPowerLaw:
 
     def test_inputs(self, answer, reference, rng):
         "integer x and float32 y are fitted in float64; two floats come back"
-        x = (1000 * sizes(rng, 5)).long()
+        x = (10**6 * sizes(rng, 5).double()).long()  # more digits than float32 holds
         y = (power_law(x, 7.0, -0.2) * torch.randn(5, generator=rng).mul(0.2).exp()).float()
         fitted = answer(x, y)
         expect(
@@ -85,10 +85,15 @@ class TestFitPowerLaw:
         expect_float64(fitted, reference(x, y))
 
     def test_bad_input(self, answer, rng):
-        "numbers without a logarithm, lists that do not match and a single x are refused"
+        "numbers without a logarithm are refused"
         x, y = sizes(rng, 4).double(), torch.rand(4, generator=rng).double() + 1
         expect_raises(ValueError, answer, x, y - y.max())
         expect_raises(ValueError, answer, x - x.min(), y)
+        expect_raises(ValueError, answer, x, -y)
+
+    def test_no_line(self, answer, rng):
+        "lists that do not match and a single x are refused"
+        x, y = sizes(rng, 4).double(), torch.rand(4, generator=rng).double() + 1
         expect_raises(ValueError, answer, x[:3], y)
         expect_raises(ValueError, answer, x[:1], y[:1])
         expect_raises(ValueError, answer, x[:1].repeat(4), y)
@@ -147,8 +152,8 @@ class TestFitSigmoid:
 
     def test_inputs(self, answer, reference, rng):
         "integer x and float32 y are fitted in float64; two floats come back"
-        x = (1000 * sizes(rng, 5)).long()
-        odds = (x / 5e4) ** 0.5 * torch.randn(5, generator=rng).mul(0.2).exp()
+        x = (10**6 * sizes(rng, 5).double()).long()  # more digits than float32 holds
+        odds = (x / 5e7) ** 0.5 * torch.randn(5, generator=rng).mul(0.2).exp()
         y = 1 + 5 / (1 + odds)
         fitted = answer(x, y, low=1.0, high=6.0)
         expect(

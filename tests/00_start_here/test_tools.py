@@ -10,6 +10,7 @@ from utils.course.checking import (
     expect_close,
     expect_raises,
     expect_same_gradients,
+    expect_shape,
 )
 
 
@@ -29,9 +30,10 @@ class TestRowMeans:
             expect_close(answer(x), reference(x))
 
     def test_dtype(self, answer, reference, rng):
-        "float64 and a memory layout that is not contiguous"
-        x = torch.randn(5, 2, 3, generator=rng, dtype=torch.float64).permute(1, 2, 0)
-        expect_close(answer(x), reference(x), dtype=True)
+        "the dtype is that of x, and the memory layout does not matter"
+        for dtype in (torch.float64, torch.float32):
+            x = torch.randn(5, 2, 3, generator=rng, dtype=dtype).permute(1, 2, 0)
+            expect_close(answer(x), reference(x), dtype=True)
 
     def test_gradients(self, answer, reference, rng):
         "gradients flow back to the batch"
@@ -85,7 +87,10 @@ class TestRecordActivation:
         model, x, outputs = network(rng), torch.randn(2, 3, generator=rng), []
         model.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
         model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        runs = []
+        model.block[0].register_forward_hook(lambda module, inputs, output: runs.append(1))
         recorded = answer(model, "block.0", x)
+        n_runs = len(runs)
         expect_close(
             recorded,
             model.block[0](model.first(2 * x)),
@@ -97,6 +102,13 @@ class TestRecordActivation:
             actual=len(outputs),
             returned=f"{len(outputs)} calls",
             expected="1 call",
+        )
+        expect(
+            n_runs == 1,
+            "The submodule itself should run once, as a part of this one call.",
+            actual=("runs of the submodule", n_runs),
+            returned=f"{n_runs} runs",
+            expected="1 run",
         )
         own = outputs[0]
         expect_close(own, model(x), note="Listening changed the model's own output: what a hook returns replaces it.")
@@ -143,6 +155,28 @@ class TestRecordActivation:
             torch.randn(2, 3, generator=rng),
             rng=rng,
         )
+
+    def test_weights(self, answer, reference, rng):
+        "gradients reach the weights of the model that was given, and these stay trainable"
+        model, x = network(rng), torch.randn(2, 3, generator=rng)
+        recorded = answer(model, "block.1", x)
+        expect_shape(recorded, (2, 5))
+        asks = [parameter.requires_grad for parameter in model.parameters()]
+        expect(all(asks), "After the run some of the model's parameters ask for no gradient any more.", actual=asks)
+        parameters = [model.first.weight, model.block[1].bias]
+        found = [None, None]
+        if recorded.requires_grad:
+            found = torch.autograd.grad(recorded.sum(), parameters, allow_unused=True)
+        expect(
+            all(gradient is not None for gradient in found),
+            "No gradient reaches the model's own weights: it is not this model that was run, or its graph is cut.",
+            actual=[gradient is not None for gradient in found],
+            returned="no gradient",
+            expected="a gradient",
+        )
+        wanted = torch.autograd.grad(reference(model, "block.1", x).sum(), parameters)
+        for gradient, ours in zip(found, wanted, strict=True):
+            expect_close(gradient, ours, note="The gradient for the model's weights differs")
 
     def test_unknown_name(self, answer, rng):
         "a name that the model does not have raises AttributeError"

@@ -30,7 +30,7 @@ def heads_fill_the_model(cfg):
 
 @wrong("count_parameters", "Your MLP is 4 * d_model wide. The config's d_mlp says how wide it is.")
 def four_times_wide(cfg):
-    return count_parameters(replace(cfg, d_mlp=4 * cfg.d_model))
+    return count_parameters(replace(cfg, d_mlp=4 * cfg.d_model) if cfg.d_mlp else cfg)
 
 
 @wrong(
@@ -63,18 +63,21 @@ def output_bias_per_head(cfg):
     "count_parameters", "The final layer norm is missing: two norms in each block, and one more before the unembedding."
 )
 def final_norm_missing(cfg):
-    return summed(count_parameters(cfg) | {"layer_norm": 4 * cfg.n_layers * cfg.d_model})
+    counts = count_parameters(cfg)
+    return summed(counts | {"layer_norm": counts["layer_norm"] - 2 * cfg.d_model})
 
 
 @wrong("count_parameters", "A layer norm has a scale and a shift, 2 * d_model numbers; you count d_model.")
 def scales_only(cfg):
-    return summed(count_parameters(cfg) | {"layer_norm": (2 * cfg.n_layers + 1) * cfg.d_model})
+    counts = count_parameters(cfg)
+    return summed(counts | {"layer_norm": counts["layer_norm"] // 2})
 
 
 @wrong("count_parameters", "Attention and MLP are counted for one layer. The groups are over all layers.")
 def one_layer(cfg):
     counts = count_parameters(cfg)
-    return summed(counts | {name: counts[name] // cfg.n_layers for name in ("attention", "mlp")})
+    single = count_parameters(replace(cfg, n_layers=1))
+    return summed(counts | {name: single[name] for name in ("attention", "mlp")})
 
 
 @wrong("count_parameters", "b_U is missing: each token of the vocabulary has a bias of its own.")
@@ -100,11 +103,69 @@ def tied(cfg):
     return summed(count_parameters(cfg) | {"unembed": cfg.d_vocab})
 
 
+@wrong(
+    "count_parameters",
+    "With d_mlp = 0 you still count b_out and ln2. Blocks of attention alone have neither.",
+)
+def parts_of_no_mlp(cfg):
+    counts = count_parameters(cfg)
+    mlp = cfg.n_layers * (2 * cfg.d_model * cfg.d_mlp + cfg.d_mlp + cfg.d_model)
+    return summed(counts | {"mlp": mlp, "layer_norm": (2 * cfg.n_layers + 1) * 2 * cfg.d_model})
+
+
+@wrong("count_parameters", "With d_mlp = 0 you still count ln2. Blocks of attention alone have one layer norm each.")
+def norms_of_no_mlp(cfg):
+    return summed(count_parameters(cfg) | {"layer_norm": (2 * cfg.n_layers + 1) * 2 * cfg.d_model})
+
+
+@wrong("count_parameters", "b_Q, b_K and b_V are missing: d_head numbers each, for every head of every layer.")
+def no_biases_of_heads(cfg):
+    counts = count_parameters(cfg)
+    missing = 3 * cfg.n_layers * cfg.n_heads * cfg.d_head
+    return summed(counts | {"attention": counts["attention"] - missing})
+
+
+@wrong("count_parameters", "b_O is missing: d_model numbers in each attention layer.")
+def no_output_bias(cfg):
+    counts = count_parameters(cfg)
+    return summed(counts | {"attention": counts["attention"] - cfg.n_layers * cfg.d_model})
+
+
+@wrong("count_parameters", "b_in and b_out are missing: d_mlp and d_model numbers in each MLP.")
+def no_biases_of_mlp(cfg):
+    counts = count_parameters(cfg)
+    missing = cfg.n_layers * (cfg.d_mlp + cfg.d_model) if cfg.d_mlp else 0
+    return summed(counts | {"mlp": counts["mlp"] - missing})
+
+
+@wrong("count_parameters", "Your layer counts one norm. A block with an MLP has two, ln1 and ln2.")
+def one_norm_in_each_block(cfg):
+    return summed(count_parameters(cfg) | {"layer_norm": (cfg.n_layers + 1) * 2 * cfg.d_model})
+
+
+@wrong("count_parameters", "Attention is counted for one head. Every head has matrices and biases of its own.")
+def one_heads_parameters(cfg):
+    return summed(count_parameters(cfg) | {"attention": count_parameters(replace(cfg, n_heads=1))["attention"]})
+
+
+@wrong("count_parameters", "Your total adds up everything in the dict, itself included.")
+def counted_twice(cfg):
+    counts = count_parameters(cfg)
+    return counts | {"total": 2 * counts["total"]}
+
+
+@wrong(
+    "count_parameters", "Your counts are floats. A count is a whole number; use `//` where you must divide, or do not."
+)
+def as_floats(cfg):
+    return {name: float(value) for name, value in count_parameters(cfg).items()}
+
+
 @right("count_parameters")
 def from_shapes(cfg):
     d, h, k, m, v = cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_mlp, cfg.d_vocab
-    attention, mlp = 3 * (h * d * k + h * k) + h * k * d + d, d * m + m + m * d + d
-    block = {"attention": attention, "mlp": mlp, "layer_norm": d + d + d + d}
+    attention, mlp = 3 * (h * d * k + h * k) + h * k * d + d, (d * m + m + m * d + d) * (m > 0)
+    block = {"attention": attention, "mlp": mlp, "layer_norm": d + d + (d + d) * (m > 0)}
     counts = {"unembed": d * v + v, "embed": v * d, "pos_embed": cfg.n_ctx * d}
     counts |= {name: sum(value for _ in range(cfg.n_layers)) for name, value in block.items()}
     counts["layer_norm"] += 2 * d
@@ -115,7 +176,7 @@ def from_shapes(cfg):
 @right("count_parameters")
 def from_a_module(cfg):
     with torch.device("meta"):
-        counts = Counter({"total": 0})
+        counts = Counter({"total": 0, "attention": 0, "mlp": 0})
         for name, parameter in Transformer(cfg).named_parameters():
             part = name.split(".")[2 if name.startswith("blocks.") else 0]
             group = "layer_norm" if part.startswith("ln") else "attention" if part == "attn" else part
@@ -195,12 +256,56 @@ def linear_scores(cfg, n_ctx):
 
 @wrong(
     "attention_flops",
-    "The numbers are right, but a length of 0 or less goes through. The docstring asks for a ValueError there.",
+    "A length of 0 or less goes through. The docstring asks for a ValueError there.",
 )
 def any_length(cfg, n_ctx):
     n, d, w = n_ctx, cfg.d_model, cfg.n_heads * cfg.d_head
     pairs = 2 * n * n * w
     return summed({"qkv": 6 * n * d * w, "scores": pairs, "weighted_values": pairs, "output": 2 * n * d * w})
+
+
+@wrong("attention_flops", "'output' counts one head. W_O has n_heads * d_head rows in all.")
+def output_of_one_head(cfg, n_ctx):
+    flops = attention_flops(cfg, n_ctx)
+    return summed(flops | {"output": flops["output"] // cfg.n_heads})
+
+
+@wrong("attention_flops", "'scores' and 'weighted_values' count one head. Every head makes its own square of scores.")
+def scores_of_one_head(cfg, n_ctx):
+    flops = attention_flops(cfg, n_ctx)
+    return summed(flops | {name: flops[name] // cfg.n_heads for name in ("scores", "weighted_values")})
+
+
+@wrong(
+    "attention_flops",
+    "You count the additions exactly, one less than the products. The usual count, and this one, is 2abc.",
+)
+def one_addition_less(cfg, n_ctx):
+    flops, w = attention_flops(cfg, n_ctx), cfg.n_heads * cfg.d_head
+    saved = {"qkv": 3 * n_ctx * w, "scores": n_ctx**2 * cfg.n_heads, "weighted_values": n_ctx * w}
+    saved["output"] = n_ctx * cfg.d_model
+    return summed({name: flops[name] - saved[name] for name in saved})
+
+
+@wrong("attention_flops", "The biases are in your 'qkv'. Only the matrix products are counted.")
+def biases_counted(cfg, n_ctx):
+    flops = attention_flops(cfg, n_ctx)
+    return summed(flops | {"qkv": flops["qkv"] + 3 * n_ctx * cfg.n_heads * cfg.d_head})
+
+
+@wrong(
+    "attention_flops",
+    "You refuse lengths beyond cfg.n_ctx. This is a calculation, and any length of at least 1 is fine.",
+)
+def refuses_long_texts(cfg, n_ctx):
+    if not 1 <= n_ctx <= cfg.n_ctx:
+        raise ValueError(n_ctx)
+    return attention_flops(cfg, n_ctx)
+
+
+@wrong("attention_flops", "Your counts are floats. A count is a whole number: multiply, and do not divide.")
+def flops_as_floats(cfg, n_ctx):
+    return {name: float(value) for name, value in attention_flops(cfg, n_ctx).items()}
 
 
 @right("attention_flops")

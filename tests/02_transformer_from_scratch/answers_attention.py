@@ -120,6 +120,55 @@ def nothing_refused(n_ctx, *, device="cpu"):
     return torch.full((n_ctx, n_ctx), -torch.inf, device=device).triu(1)
 
 
+@wrong(
+    "causal_mask",
+    "Your forbidden entries are the lowest finite number. Added to a score it can round to -inf or not, and a row "
+    "whose every entry has it looks like any other row. -inf is the number that nothing outweighs.",
+)
+def lowest_finite_number(n_ctx, *, device="cpu"):
+    if n_ctx < 1:
+        raise ValueError("n_ctx must be at least 1")
+    return torch.full((n_ctx, n_ctx), torch.finfo(torch.float32).min, device=device).triu(diagonal=1)
+
+
+@wrong("causal_mask", "Your forbidden entries are +inf. Added to scores they win instead of losing.")
+def plus_infinity(n_ctx, *, device="cpu"):
+    if n_ctx < 1:
+        raise ValueError("n_ctx must be at least 1")
+    return torch.full((n_ctx, n_ctx), torch.inf, device=device).triu(diagonal=1)
+
+
+@wrong(
+    "causal_mask",
+    "In your mask each position also sees the one after it, which is just what it is asked for. The zeros end on the "
+    "diagonal.",
+)
+def one_step_ahead(n_ctx, *, device="cpu"):
+    if n_ctx < 1:
+        raise ValueError("n_ctx must be at least 1")
+    return torch.full((n_ctx, n_ctx), -torch.inf, device=device).triu(diagonal=2)
+
+
+@wrong("causal_mask", "Your mask has further dimensions in front. It is [n_ctx, n_ctx]; batches come by broadcasting.")
+def with_a_batch(n_ctx, *, device="cpu"):
+    if n_ctx < 1:
+        raise ValueError("n_ctx must be at least 1")
+    return torch.full((1, 1, n_ctx, n_ctx), -torch.inf, device=device).triu(diagonal=1)
+
+
+@wrong("causal_mask", "You refuse a single position, which is allowed: its mask is one zero.")
+def refuses_one(n_ctx, *, device="cpu"):
+    if n_ctx < 2:
+        raise ValueError("too few positions")
+    return torch.full((n_ctx, n_ctx), -torch.inf, device=device).triu(diagonal=1)
+
+
+@wrong("causal_mask", "Bad sizes are refused with an AssertionError. The docstring promises a ValueError.")
+def refused_by_assert(n_ctx, *, device="cpu"):
+    assert n_ctx >= 1
+    return torch.full((n_ctx, n_ctx), -torch.inf, device=device).triu(diagonal=1)
+
+
 @right("causal_mask")
 def double_loop(n_ctx, *, device="cpu"):
     if n_ctx < 1:
@@ -228,7 +277,7 @@ def nan_swept_away(scores):
 
 @wrong(
     "softmax_rows",
-    "Your values are right, but the sum that you divide by is cut out of the gradient, so that training "
+    "The sum that you divide by is cut out of the gradient, so that training "
     "would push every weight up as though the others did not have to come down.",
 )
 def detached_sum(scores):
@@ -251,6 +300,70 @@ def always_float32(scores):
 )
 def always_float64(scores):
     return torch.softmax(scores.double(), dim=-1)
+
+
+@wrong("softmax_rows", "You return logarithms of the weights. Take the exponential: weights are between 0 and 1.")
+def logarithms_of_weights(scores):
+    return torch.log_softmax(scores, dim=-1)
+
+
+@wrong(
+    "softmax_rows",
+    "You normalise over the first dimension. The weights are shared out along the last one.",
+)
+def over_the_first_dimension(scores):
+    return torch.softmax(scores, dim=0)
+
+
+@wrong(
+    "softmax_rows",
+    "You shift each row by its lowest score, so the exponents are not below 0 but above it, and a row with a masked "
+    "entry becomes NaN. The highest score makes them harmless.",
+)
+def shifted_by_the_lowest(scores):
+    weights = (scores - scores.amin(dim=-1, keepdim=True)).exp()
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+@wrong(
+    "softmax_rows",
+    "You shift each row by its mean, and with one masked entry the mean is -inf and the row NaN. Shift by the highest "
+    "score.",
+)
+def shifted_by_the_mean(scores):
+    weights = (scores - scores.mean(dim=-1, keepdim=True)).exp()
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+@wrong("softmax_rows", "Your powers are those of 2. The softmax takes powers of e.")
+def powers_of_two(scores):
+    weights = 2.0 ** (scores - scores.amax(dim=-1, keepdim=True))
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+@wrong(
+    "softmax_rows",
+    "You add a small number to the sum that you divide by. The sum is at least 1 once the highest score is "
+    "subtracted, so it protects from nothing, and rows no longer sum to one in float64.",
+)
+def guarded_sum(scores):
+    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+    return weights / (weights.sum(dim=-1, keepdim=True) + 1e-6)
+
+
+@wrong("softmax_rows", "No gradient reaches the scores: they are detached.")
+def detached_scores(scores):
+    return torch.softmax(scores.detach(), dim=-1)
+
+
+@wrong(
+    "softmax_rows",
+    "You write into the scores that you were given (`sub_`, `-=`). Whoever passed them finds them changed.",
+)
+def shifted_in_place(scores):
+    with torch.no_grad():
+        scores -= scores.amax(dim=-1, keepdim=True)
+    return torch.softmax(scores, dim=-1)
 
 
 @right("softmax_rows")
@@ -383,6 +496,63 @@ def masked_already(resid, W_Q, W_K, b_Q, b_K):
     return attention_scores(resid, W_Q, W_K, b_Q, b_K) + causal_mask(resid.shape[1]).to(resid.dtype)
 
 
+@wrong(
+    "attention_scores",
+    "The biases have changed places: b_K is added to your queries and b_Q to your keys.",
+)
+def biases_exchanged(resid, W_Q, W_K, b_Q, b_K):
+    return attention_scores(resid, W_Q, W_K, b_K, b_Q)
+
+
+@wrong(
+    "attention_scores",
+    "You divide by the square root of the number of positions. What a dot product grows with is the length of queries "
+    "and keys, d_head.",
+)
+def scaled_by_length_of_text(resid, W_Q, W_K, b_Q, b_K):
+    return unscaled(resid, W_Q, W_K, b_Q, b_K) / math.sqrt(resid.shape[1])
+
+
+@wrong("attention_scores", "You multiply by the square root of d_head. It is there to keep scores small: divide.")
+def multiplied_by_the_root(resid, W_Q, W_K, b_Q, b_K):
+    return unscaled(resid, W_Q, W_K, b_Q, b_K) * math.sqrt(W_Q.shape[-1])
+
+
+@wrong(
+    "attention_scores",
+    "Your biases meet each other and nothing else: you add b_Q @ b_K to a product without biases. They belong to the "
+    "queries and keys, and are multiplied with the stream as well.",
+)
+def biases_among_themselves(resid, W_Q, W_K, b_Q, b_K):
+    return ((resid @ W_Q) @ (resid @ W_K).mT + b_Q @ b_K) / math.sqrt(W_Q.shape[-1])
+
+
+@wrong("attention_scores", "You have taken the softmax already. Here the scores are wanted as they are.")
+def softmax_already(resid, W_Q, W_K, b_Q, b_K):
+    return attention_scores(resid, W_Q, W_K, b_Q, b_K).softmax(dim=-1)
+
+
+@wrong("attention_scores", "No gradient flows back: the scores are cut from the graph.")
+def scores_without_graph(resid, W_Q, W_K, b_Q, b_K):
+    with torch.no_grad():
+        return attention_scores(resid, W_Q, W_K, b_Q, b_K)
+
+
+@wrong("attention_scores", "The stream is detached: nothing before this head would learn.")
+def stream_detached(resid, W_Q, W_K, b_Q, b_K):
+    return attention_scores(resid.detach(), W_Q, W_K, b_Q, b_K)
+
+
+@wrong("attention_scores", "You compute in float32 and hand float32 back, also where float64 came in.")
+def scores_in_float32(resid, W_Q, W_K, b_Q, b_K):
+    return attention_scores(*(tensor.float() for tensor in (resid, W_Q, W_K, b_Q, b_K)))
+
+
+@wrong("attention_scores", "You compute in float64 and hand float64 back, also where float32 came in.")
+def scores_in_float64(resid, W_Q, W_K, b_Q, b_K):
+    return attention_scores(*(tensor.double() for tensor in (resid, W_Q, W_K, b_Q, b_K)))
+
+
 @right("attention_scores")
 def through_the_qk_circuit(resid, W_Q, W_K, b_Q, b_K):
     bilinear = resid @ W_Q @ W_K.T @ resid.transpose(1, 2)
@@ -501,10 +671,69 @@ def transposed_mask(resid, W_Q, W_K, b_Q, b_K):
 
 @wrong(
     "attention_pattern",
-    "Your values are right, but no gradient flows back through the pattern: the head could never learn where to look.",
+    "No gradient flows back through the pattern, to the stream or to any weight: the head "
+    "could never learn where to look.",
 )
 def detached_pattern(resid, W_Q, W_K, b_Q, b_K):
     return attention_pattern(resid, W_Q, W_K, b_Q, b_K).detach()
+
+
+@wrong(
+    "attention_pattern",
+    "The biases have changed places: b_K is added to your queries and b_Q to your keys. Compare the order of your "
+    "arguments with the signature of attention_scores.",
+)
+def pattern_with_biases_exchanged(resid, W_Q, W_K, b_Q, b_K):
+    return attention_pattern(resid, W_Q, W_K, b_K, b_Q)
+
+
+@wrong(
+    "attention_pattern",
+    "Queries and keys have changed places: a row of yours says by whom the position is wanted, not what it wants.",
+)
+def pattern_of_the_keys(resid, W_Q, W_K, b_Q, b_K):
+    return attention_pattern(resid, W_K, W_Q, b_K, b_Q)
+
+
+@wrong("attention_pattern", "The query bias is missing. (The key bias you may leave out; no pattern depends on it.)")
+def pattern_without_query_bias(resid, W_Q, W_K, b_Q, b_K):
+    return attention_pattern(resid, W_Q, W_K, torch.zeros_like(b_Q), b_K)
+
+
+@wrong("attention_pattern", "Your scores are not divided by the square root of d_head, so the pattern is too sharp.")
+def unscaled_pattern(resid, W_Q, W_K, b_Q, b_K):
+    root = math.sqrt(W_Q.shape[-1])
+    return attention_pattern(resid, W_Q * root, W_K, b_Q * root, b_K)
+
+
+@wrong(
+    "attention_pattern",
+    "In your pattern a position cannot see itself, and the first row, which has nothing else, is NaN. The diagonal is "
+    "allowed.",
+)
+def blind_to_itself(resid, W_Q, W_K, b_Q, b_K):
+    scores = attention_scores(resid, W_Q, W_K, b_Q, b_K)
+    return softmax_rows(scores + torch.full_like(scores, -torch.inf).triu(0))
+
+
+@wrong("attention_pattern", "You return the masked scores. The softmax over each row is missing.")
+def masked_scores(resid, W_Q, W_K, b_Q, b_K):
+    return attention_scores(resid, W_Q, W_K, b_Q, b_K) + causal_mask(resid.shape[1]).to(resid.dtype)
+
+
+@wrong("attention_pattern", "Every sequence of your batch gets the pattern of the first one.")
+def all_texts_alike(resid, W_Q, W_K, b_Q, b_K):
+    return attention_pattern(resid, W_Q, W_K, b_Q, b_K)[:1].expand(len(resid), -1, -1)
+
+
+@wrong("attention_pattern", "The stream is detached: nothing before this head would learn.")
+def pattern_of_detached_stream(resid, W_Q, W_K, b_Q, b_K):
+    return attention_pattern(resid.detach(), W_Q, W_K, b_Q, b_K)
+
+
+@wrong("attention_pattern", "You compute in float32 and hand float32 back, also where float64 came in.")
+def pattern_in_float32(resid, W_Q, W_K, b_Q, b_K):
+    return attention_pattern(*(tensor.float() for tensor in (resid, W_Q, W_K, b_Q, b_K)))
 
 
 @right("attention_pattern")
@@ -581,6 +810,31 @@ def made_symmetric(W_Q, W_K):
     return (W_Q @ W_K.T + W_K @ W_Q.T) / 2
 
 
+@wrong("qk_circuit", "No gradient reaches the two matrices.")
+def detached_qk(W_Q, W_K):
+    return (W_Q @ W_K.T).detach()
+
+
+@wrong("qk_circuit", "No gradient reaches W_Q.")
+def detached_queries(W_Q, W_K):
+    return W_Q.detach() @ W_K.T
+
+
+@wrong("qk_circuit", "W_K is multiplied with itself and W_Q is never used.")
+def key_with_itself(W_Q, W_K):
+    return W_K @ W_K.T
+
+
+@wrong("qk_circuit", "You compute in float32 and hand float32 back, also where float64 came in.")
+def qk_in_float32(W_Q, W_K):
+    return W_Q.float() @ W_K.float().T
+
+
+@wrong("qk_circuit", "You compute in float64 and hand float64 back, also where float32 came in.")
+def qk_in_float64(W_Q, W_K):
+    return W_Q.double() @ W_K.double().T
+
+
 @right("qk_circuit")
 def query_matmul(W_Q, W_K):
     return torch.matmul(W_Q, torch.transpose(W_K, 0, 1))
@@ -639,10 +893,30 @@ def value_with_itself(W_V, W_O):
 
 @wrong(
     "ov_circuit",
-    "Your values are right, but no gradient reaches the weights. The circuit should stay connected to them.",
+    "No gradient reaches the two matrices. The circuit should stay connected to them.",
 )
 def detached_circuit(W_V, W_O):
     return (W_V @ W_O).detach()
+
+
+@wrong("ov_circuit", "No gradient reaches W_V.")
+def detached_values(W_V, W_O):
+    return W_V.detach() @ W_O
+
+
+@wrong("ov_circuit", "W_V is never used: you multiply W_O with its own transpose.")
+def output_with_itself(W_V, W_O):
+    return W_O.T @ W_O
+
+
+@wrong("ov_circuit", "You compute in float32 and hand float32 back, also where float64 came in.")
+def ov_in_float32(W_V, W_O):
+    return W_V.float() @ W_O.float()
+
+
+@wrong("ov_circuit", "You compute in float64 and hand float64 back, also where float32 came in.")
+def ov_in_float64(W_V, W_O):
+    return W_V.double() @ W_O.double()
 
 
 @right("ov_circuit")
@@ -719,11 +993,69 @@ def pattern_of_the_first_sequence(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
 
 @wrong(
     "attention_head",
-    "Your values are right, but the pattern is cut out of the gradient: the head could learn what to move "
-    "and never where to look.",
+    "The pattern is cut out of the gradient: the head could learn what to move and never where to look.",
 )
 def frozen_pattern(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
     return attention_pattern(resid, W_Q, W_K, b_Q, b_K).detach() @ (resid @ W_V + b_V) @ W_O
+
+
+@wrong(
+    "attention_head",
+    "The query and key biases have changed places. Compare the order of your arguments with the signature of "
+    "attention_pattern.",
+)
+def head_with_biases_exchanged(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return attention_head(resid, W_Q, W_K, W_V, W_O, b_K, b_Q, b_V)
+
+
+@wrong("attention_head", "Your values get b_K. Their own bias is b_V.")
+def key_bias_for_values(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return attention_head(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_K)
+
+
+@wrong("attention_head", "Queries and keys have changed places in your pattern.")
+def head_of_the_keys(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return attention_head(resid, W_K, W_Q, W_V, W_O, b_K, b_Q, b_V)
+
+
+@wrong("attention_head", "Your scores are not divided by the square root of d_head, so the pattern is too sharp.")
+def unscaled_head(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    root = math.sqrt(W_Q.shape[-1])
+    return attention_head(resid, W_Q * root, W_K, W_V, W_O, b_Q * root, b_K, b_V)
+
+
+@wrong("attention_head", "The pattern is never used: each position writes its own value, and nothing moves.")
+def nothing_moves(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return (resid @ W_V + b_V) @ W_O
+
+
+@wrong("attention_head", "Every sequence of your batch hands over the values of the first one.")
+def values_of_the_first_sequence(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return attention_pattern(resid, W_Q, W_K, b_Q, b_K) @ (resid[:1] @ W_V + b_V) @ W_O
+
+
+@wrong(
+    "attention_head",
+    "What the head writes is divided by the square root of d_head. The scale belongs to the scores alone.",
+)
+def scaled_writing(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return attention_head(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V) / math.sqrt(W_Q.shape[-1])
+
+
+@wrong("attention_head", "No gradient flows back: the whole head is cut from the graph.")
+def head_without_graph(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    with torch.no_grad():
+        return attention_head(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V)
+
+
+@wrong("attention_head", "The stream is detached: nothing before this head would learn.")
+def head_on_detached_stream(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return attention_head(resid.detach(), W_Q, W_K, W_V, W_O, b_Q, b_K, b_V)
+
+
+@wrong("attention_head", "You compute in float32 and hand float32 back, also where float64 came in.")
+def head_in_float32(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V):
+    return attention_head(*(tensor.float() for tensor in (resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V)))
 
 
 @right("attention_head")
@@ -864,6 +1196,99 @@ def heads_compete(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
     scores = torch.stack([attention_scores(resid, Q, K, q, k) for Q, K, q, k in heads], dim=1)
     values = torch.stack([resid @ V + v for V, v in zip(W_V, b_V, strict=True)], dim=1)
     return einsum(scores.softmax(dim=1).tril() @ values, W_O, "b h q d, h d m -> b q m") + b_O
+
+
+@wrong(
+    "multi_head_attention",
+    "The query and key biases have changed places: b_K is added to your queries and b_Q to your keys.",
+)
+def layer_with_biases_exchanged(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    return multi_head_attention(resid, W_Q, W_K, W_V, W_O, b_K, b_Q, b_V, b_O)
+
+
+@wrong("multi_head_attention", "The value biases are missing. They reach every output unchanged, by way of W_O.")
+def layer_without_value_biases(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    return multi_head_attention(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, torch.zeros_like(b_V), b_O)
+
+
+@wrong(
+    "multi_head_attention", "The query biases are missing. (The key biases you may leave out; nothing depends on them.)"
+)
+def layer_without_query_biases(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    return multi_head_attention(resid, W_Q, W_K, W_V, W_O, torch.zeros_like(b_Q), b_K, b_V, b_O)
+
+
+@wrong("multi_head_attention", "Your scores are not divided by the square root of d_head.")
+def unscaled_layer(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    root = math.sqrt(W_Q.shape[-1])
+    return multi_head_attention(resid, W_Q * root, W_K, W_V, W_O, b_Q * root, b_K, b_V, b_O)
+
+
+@wrong(
+    "multi_head_attention",
+    "Your scores are divided by the square root of d_model. Each head takes its dot products over d_head numbers.",
+)
+def layer_scaled_by_d_model(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    factor = math.sqrt(W_Q.shape[-1] / resid.shape[-1])
+    return multi_head_attention(resid, W_Q * factor, W_K, W_V, W_O, b_Q * factor, b_K, b_V, b_O)
+
+
+@wrong("multi_head_attention", "Only the first head is computed. The layer is the sum of all of them.")
+def first_head_only(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    return attention_head(resid, W_Q[0], W_K[0], W_V[0], W_O[0], b_Q[0], b_K[0], b_V[0]) + b_O
+
+
+@wrong("multi_head_attention", "The last head is left out, where there is more than one.")
+def last_head_missing(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    heads = _heads(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V)
+    return sum(heads[:-1] or heads) + b_O
+
+
+@wrong("multi_head_attention", "All of your heads use the pattern of the first. Each has queries and keys of its own.")
+def pattern_of_the_first_head(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    pattern = attention_pattern(resid, W_Q[0], W_K[0], b_Q[0], b_K[0])
+    heads = zip(W_V, b_V, W_O, strict=True)
+    return sum(pattern @ (resid @ values + bias) @ output for values, bias, output in heads) + b_O
+
+
+@wrong(
+    "multi_head_attention",
+    "Your heads write by each other's W_O: the order of the heads is turned round on the way out.",
+)
+def output_weights_reversed(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    return multi_head_attention(resid, W_Q, W_K, W_V, W_O.flip(0), b_Q, b_K, b_V, b_O)
+
+
+@wrong(
+    "multi_head_attention",
+    "You add the stream that you read. A layer returns what it writes; the block adds it to the stream.",
+)
+def stream_added(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    return resid + multi_head_attention(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O)
+
+
+@wrong(
+    "multi_head_attention",
+    "Your heads work one after the other: each reads what the one before it has written. In one layer all of them read "
+    "the same stream.",
+)
+def one_head_after_the_other(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    stream = resid
+    for head in zip(W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, strict=True):
+        stream = stream + attention_head(stream, *head)
+    return stream - resid + b_O
+
+
+@wrong("multi_head_attention", "No gradient flows back: the whole layer is cut from the graph.")
+def layer_without_graph(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    with torch.no_grad():
+        return multi_head_attention(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O)
+
+
+@wrong("multi_head_attention", "You compute in float32 and hand float32 back, also where float64 came in.")
+def layer_in_float32(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
+    arguments = (resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O)
+    return multi_head_attention(*(tensor.float() for tensor in arguments))
 
 
 @right("multi_head_attention")

@@ -21,17 +21,25 @@ def step(
     layer_of=lambda layer: layer,
     keep=True,
     final_norm=True,
+    mlp_norm=True,
+    output_bias=True,
+    offset=0,
     normed=True,
     masked=False,
     wrap=False,
     guard=True,
 ):
-    """One step of decoding, with switches for what can go wrong in it."""
+    """One step of decoding, with switches for what can go wrong in it.
+
+    In models without MLPs nothing does, so that a diagnosis also reaches an answer that can't read them.
+    """
+    if not model.cfg.d_mlp:
+        return reference_step(model, token, cache)
     length = 0 if cache is None else cache[0][0].shape[2]
     if guard and length >= model.pos_embed.W_pos.shape[0]:
         raise ValueError("no position left")
     W_pos = model.pos_embed.W_pos
-    place = length % len(W_pos) if wrap else length
+    place = length % len(W_pos) if wrap else min(length + offset, len(W_pos) - 1) if offset else length
     resid = model.embed.W_E[token] + W_pos[place if position is None else position]
     new_cache = []
     for layer, block in enumerate(model.blocks):
@@ -52,8 +60,8 @@ def step(
         if masked:
             scores[..., 1:] = -torch.inf
         z = einsum(scores.softmax(-1), values[:, :, seen], "b h k, b h k d -> b h d")
-        resid = resid + einsum(z, attn.W_O, "b h d, h d m -> b m") + attn.b_O
-        resid = resid + block.mlp(block.ln2(resid[:, None]))[:, 0]
+        resid = resid + einsum(z, attn.W_O, "b h d, h d m -> b m") + attn.b_O * output_bias
+        resid = resid + block.mlp(block.ln2(resid[:, None]) if mlp_norm else resid[:, None])[:, 0]
     resid = model.ln_final(resid[:, None])[:, 0] if final_norm else resid
     return resid @ model.unembed.W_U + model.unembed.b_U, new_cache
 
@@ -165,10 +173,111 @@ def extends_in_place(model, token, cache):
     return logits, new_cache
 
 
+@wrong(
+    "kv_cache_step",
+    "Your cache has another layout, [batch, pos, n_heads, d_head]. It is [batch, n_heads, pos, d_head]: the length "
+    "stands in dimension 2, and each head's keys lie together.",
+)
+def positions_before_heads(model, token, cache):
+    if not model.cfg.d_mlp:
+        return reference_step(model, token, cache)
+    turned = cache and [tuple(part.transpose(1, 2) for part in pair) for pair in cache]
+    logits, new_cache = step(model, token, turned)
+    return logits, [tuple(part.transpose(1, 2) for part in pair) for pair in new_cache]
+
+
+@wrong("kv_cache_step", "Each pair of your cache holds the values first. It is (keys, values).")
+def values_before_keys(model, token, cache):
+    logits, new_cache = step(model, token, cache)
+    return logits, [(values, keys) for keys, values in new_cache]
+
+
+@wrong(
+    "kv_cache_step",
+    "You put the new key and value in front of the old ones. The sum over the past does not care about their order, "
+    "but whoever reads the cache does: position by position, the newest last.",
+)
+def newest_first(model, token, cache):
+    logits, new_cache = step(model, token, cache)
+    return logits, [tuple(part.roll(1, dims=2) for part in pair) for pair in new_cache]
+
+
+@wrong(
+    "kv_cache_step", "Your position is one too high. The length of the cache is the new token's place, counted from 0."
+)
+def one_position_late(model, token, cache):
+    return step(model, token, cache, offset=1)
+
+
+@wrong("kv_cache_step", "Your MLPs read the raw residual stream. In a block, the MLP reads ln2 of it.")
+def without_ln2(model, token, cache):
+    return step(model, token, cache, mlp_norm=False)
+
+
+@wrong("kv_cache_step", "b_O is missing: it is added once in each layer, after the heads.")
+def without_output_bias(model, token, cache):
+    return step(model, token, cache, output_bias=False)
+
+
+@wrong("kv_cache_step", "b_U is missing: it is added to the logits.")
+def without_unembedding_bias(model, token, cache):
+    logits, new_cache = step(model, token, cache)
+    return logits - model.unembed.b_U, new_cache
+
+
+@wrong("kv_cache_step", "Your logits keep a dimension for the one position. They should be [batch, d_vocab].")
+def with_a_position(model, token, cache):
+    logits, new_cache = step(model, token, cache)
+    return logits[:, None], new_cache
+
+
+@wrong("kv_cache_step", "These are log-probabilities. The model returns logits, and so does a step of it.")
+def log_probabilities(model, token, cache):
+    logits, new_cache = step(model, token, cache)
+    return logits.log_softmax(-1), new_cache
+
+
+@wrong(
+    "kv_cache_step",
+    "You run the model on the new token alone for its logits. So it stands at position 0 and has no past; the cache is "
+    "filled and never read.",
+)
+def model_on_one_token(model, token, cache):
+    _, new_cache = step(model, token, cache)
+    return model(token[:, None])[:, -1], new_cache
+
+
+@wrong(
+    "kv_cache_step",
+    "You call `block.mlp` in every model. Where cfg.d_mlp is 0, the blocks have neither mlp nor ln2.",
+)
+def mlp_in_every_model(model, token, cache):
+    if not model.cfg.d_mlp:
+        raise AttributeError("'TransformerBlock' object has no attribute 'mlp'")
+    return step(model, token, cache)
+
+
 @right("kv_cache_step")
 @torch.no_grad()
-def one_row_at_a_time(model, token, cache):
-    return step(model, token, cache)
+def in_the_models_own_words(model, token, cache):
+    position = 0 if cache is None else cache[0][0].shape[-2]
+    if position >= len(model.pos_embed.W_pos):
+        raise ValueError("no position left")
+    resid, new_cache = model.embed.W_E[token] + model.pos_embed.W_pos[position], []
+    for layer, block in enumerate(model.blocks):
+        attn, x = block.attn, block.ln1(resid[:, None])[:, 0]
+        query, key, value = (
+            torch.einsum("bm,hmd->bhd", x, W) + b
+            for W, b in ((attn.W_Q, attn.b_Q), (attn.W_K, attn.b_K), (attn.W_V, attn.b_V))
+        )
+        past = (key[:, :, None][:, :, :0], value[:, :, None][:, :, :0]) if cache is None else cache[layer]
+        keys, values = (torch.cat([old, new[:, :, None]], dim=2) for old, new in zip(past, (key, value), strict=True))
+        new_cache.append((keys, values))
+        weights = ((keys @ query[..., None])[..., 0] / query.shape[-1] ** 0.5).softmax(-1)
+        resid = resid + torch.einsum("bhk,bhkd,hdm->bm", weights, values, attn.W_O) + attn.b_O
+        if hasattr(block, "mlp"):
+            resid = resid + block.mlp(block.ln2(resid[:, None]))[:, 0]
+    return model.ln_final(resid[:, None])[:, 0] @ model.unembed.W_U + model.unembed.b_U, new_cache
 
 
 @right("kv_cache_step")
@@ -191,5 +300,5 @@ def loops_over_heads(model, token, cache):
             pairs.append((key, value))
         new_cache.append((torch.stack([k for k, _ in pairs], dim=1), torch.stack([v for _, v in pairs], dim=1)))
         resid = resid + out + attn.b_O
-        resid = resid + block.mlp(block.ln2(resid))
+        resid = resid + block.mlp(block.ln2(resid)) if model.cfg.d_mlp else resid
     return (model.ln_final(resid) @ model.unembed["W_U"] + model.unembed["b_U"])[:, 0], new_cache

@@ -108,7 +108,7 @@ class NoScaleNorShift(LayerNorm):
 
 @wrong(
     "LayerNorm",
-    "Your values are right, but mean and variance are detached. They are functions of the input, and the "
+    "Mean and variance are detached. They are functions of the input, and the "
     "gradient has to flow through them as well.",
 )
 class DetachedStatistics(LayerNorm):
@@ -139,6 +139,75 @@ class Buffers(LayerNorm):
         self.eps = cfg.layer_norm_eps
         self.register_buffer("w", torch.ones(cfg.d_model))
         self.register_buffer("b", torch.zeros(cfg.d_model))
+
+
+@wrong(
+    "LayerNorm", "You add b before you multiply by w, so that the scale reaches the shift as well: it is (…) * w + b."
+)
+class ShiftScaled(LayerNorm):
+    def forward(self, resid):
+        return (F.layer_norm(resid, resid.shape[-1:], eps=self.eps) + self.b) * self.w
+
+
+@wrong("LayerNorm", "You divide by the variance. It is the square root of it, the standard deviation.")
+class DividedByVariance(LayerNorm):
+    def forward(self, resid):
+        centred = resid - resid.mean(dim=-1, keepdim=True)
+        return centred / (centred.pow(2).mean(dim=-1, keepdim=True) + self.eps) * self.w + self.b
+
+
+@wrong(
+    "LayerNorm",
+    "Your variance is the mean of the squares of the vector as it came in. The variance is that of the centred vector.",
+)
+class UncentredVariance(LayerNorm):
+    def forward(self, resid):
+        centred = resid - resid.mean(dim=-1, keepdim=True)
+        return centred / (resid.pow(2).mean(dim=-1, keepdim=True) + self.eps).sqrt() * self.w + self.b
+
+
+@wrong("LayerNorm", "The scale w never touches the result.")
+class NoScale(LayerNorm):
+    def forward(self, resid):
+        return F.layer_norm(resid, resid.shape[-1:], eps=self.eps) + self.b
+
+
+@wrong(
+    "LayerNorm",
+    "The input is detached: nothing that stands before this layer norm would learn.",
+)
+class DetachedInput(LayerNorm):
+    def forward(self, resid):
+        return super().forward(resid.detach())
+
+
+@wrong(
+    "LayerNorm", "You use `w.data` and `b.data` (or detach them): the values are right, and the two are never trained."
+)
+class DetachedParameters(LayerNorm):
+    def forward(self, resid):
+        return F.layer_norm(resid, resid.shape[-1:], self.w.data, self.b.data, self.eps)
+
+
+@wrong("LayerNorm", "`resid -= …` changes the caller's tensor, the residual stream itself. Make a new one.")
+class InPlaceNorm(LayerNorm):
+    def forward(self, resid):
+        resid -= resid.mean(dim=-1, keepdim=True)
+        return super().forward(resid)
+
+
+@wrong(
+    "LayerNorm",
+    "Your parameters belong to an `nn.LayerNorm` inside, so they are called norm.weight and norm.bias. The course's "
+    "weights are loaded by the names w and b.",
+)
+class ModuleInside(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.norm = nn.LayerNorm(cfg.d_model, eps=cfg.layer_norm_eps)
+
+    def forward(self, resid):
+        return self.norm(resid)
 
 
 @right("LayerNorm")
@@ -297,12 +366,87 @@ class ZeroStart(MLP):
 
 @wrong(
     "MLP",
-    "Your values are right, but the activations are detached (or were made under `torch.no_grad`): W_in "
-    "and b_in would never be trained.",
+    "The activations are detached (or were made under `torch.no_grad`): W_in "
+    "and b_in, and all that stands before this MLP, would never be trained.",
 )
 class DetachedActivations(MLP):
     def forward(self, resid):
         return F.gelu(resid @ self.W_in + self.b_in, approximate="tanh").detach() @ self.W_out + self.b_out
+
+
+@wrong(
+    "MLP",
+    "Your activation is x * sigmoid(1.702 x), a rougher approximation of the GELU. GPT-2's is the one by tanh.",
+)
+class SigmoidGelu(MLP):
+    def forward(self, resid):
+        pre = resid @ self.W_in + self.b_in
+        return pre * torch.sigmoid(1.702 * pre) @ self.W_out + self.b_out
+
+
+@wrong("MLP", "Your activation is SiLU, x * sigmoid(x). GPT-2's is the GELU, in its approximation by tanh.")
+class SiluMLP(MLP):
+    def forward(self, resid):
+        return F.silu(resid @ self.W_in + self.b_in) @ self.W_out + self.b_out
+
+
+@wrong("MLP", "b_in is added after the activation. It moves the threshold of each neuron, so it comes before.")
+class InputBiasAfterwards(MLP):
+    def forward(self, resid):
+        return (F.gelu(resid @ self.W_in, approximate="tanh") + self.b_in) @ self.W_out + self.b_out
+
+
+@wrong("MLP", "Your biases start with random numbers. They start at zero.")
+class RandomBiases(MLP):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.b_in = nn.Parameter(0.02 * torch.randn(cfg.d_mlp))
+        self.b_out = nn.Parameter(0.02 * torch.randn(cfg.d_model))
+
+
+@wrong("MLP", "Your matrices start with `rand`, numbers between 0 and 0.02. A normal start comes from `randn`.")
+class UniformStart(MLP):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.W_in = nn.Parameter(0.02 * torch.rand(cfg.d_model, cfg.d_mlp))
+        self.W_out = nn.Parameter(0.02 * torch.rand(cfg.d_mlp, cfg.d_model))
+
+
+@wrong(
+    "MLP",
+    "Your matrices are `nn.Linear` modules, so their parameters have other names (W_in.weight, W_in.bias) and are "
+    "stored as [out, in]. Here there are four `nn.Parameter`s.",
+)
+class LinearModules(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.W_in, self.W_out = nn.Linear(cfg.d_model, cfg.d_mlp), nn.Linear(cfg.d_mlp, cfg.d_model)
+
+    def forward(self, resid):
+        return self.W_out(F.gelu(self.W_in(resid), approximate="tanh"))
+
+
+@wrong(
+    "MLP",
+    "Your parameters do not ask for gradients (`requires_grad` is off), so training would leave them as they are.",
+)
+class FrozenMLP(MLP):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.requires_grad_(False)
+
+
+@wrong("MLP", "No gradient reaches anything: the whole forward pass is cut from the graph.")
+class MLPWithoutGraph(MLP):
+    def forward(self, resid):
+        with torch.no_grad():
+            return super().forward(resid)
+
+
+@wrong("MLP", "The input is detached: nothing that stands before this MLP would learn.")
+class DetachedInputMLP(MLP):
+    def forward(self, resid):
+        return super().forward(resid.detach())
 
 
 @right("MLP")
@@ -401,13 +545,93 @@ class MeanOfHeads(Attention):
 
 @wrong(
     "Attention",
-    "Your values are right, but the gradient is cut (`.data`, `.detach()` or `torch.no_grad`): nothing "
-    "before this layer, and nothing in it, would learn.",
+    "The whole layer is cut from the graph (`.data`, `.detach()` or `torch.no_grad`): "
+    "nothing before this layer, and nothing in it, would learn.",
 )
 class DetachedAttention(Attention):
     def forward(self, resid):
         with torch.no_grad():
             return super().forward(resid)
+
+
+@wrong(
+    "Attention",
+    "You keep a mask in the state dict: a buffer [n_ctx, n_ctx]. The eight parameters are all that is saved and "
+    "loaded; make the mask in `forward`, for the length at hand.",
+)
+class SavedMask(Attention):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.register_buffer("mask", torch.full((cfg.n_ctx, cfg.n_ctx), -torch.inf).triu(1))
+
+
+def masked_heads(attention, resid, mask):
+    """The layer with a mask of one's own."""
+    scores = torch.stack(
+        [
+            (resid @ Q + q) @ (resid @ K + k).mT / math.sqrt(Q.shape[-1])
+            for Q, K, q, k in zip(attention.W_Q, attention.W_K, attention.b_Q, attention.b_K, strict=True)
+        ],
+        dim=1,
+    )
+    values = torch.stack([resid @ V + v for V, v in zip(attention.W_V, attention.b_V, strict=True)], dim=1)
+    moved = (scores + mask).softmax(dim=-1) @ values
+    return torch.einsum("bhqd,hdm->bqm", moved, attention.W_O) + attention.b_O
+
+
+@wrong(
+    "Attention",
+    "Your mask is made once, for n_ctx positions, and a longer sequence does not fit it. Attention itself has no "
+    "longest sequence: make the mask in `forward`.",
+)
+class MaskOfTheContext(Attention):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.mask = torch.full((cfg.n_ctx, cfg.n_ctx), -torch.inf).triu(1)
+
+    def forward(self, resid):
+        return masked_heads(self, resid, self.mask[: resid.shape[1], : resid.shape[1]])
+
+
+@wrong("Attention", "No head of yours is masked: all of them see the future.")
+class UnmaskedAttention(Attention):
+    def forward(self, resid):
+        return masked_heads(self, resid, 0.0)
+
+
+@wrong("Attention", "Only head 0 is computed. The layer writes the sum of all its heads.")
+class FirstHeadOnly(Attention):
+    def forward(self, resid):
+        weights = (self.W_Q, self.W_K, self.W_V, self.W_O, self.b_Q, self.b_K, self.b_V)
+        return attention_head(resid, *(weight[0] for weight in weights)) + self.b_O
+
+
+@wrong("Attention", "b_V and b_K have changed places in your call; biases follow the order of the weights, Q, K, V.")
+class KeyAndValueBiasesSwapped(Attention):
+    def forward(self, resid):
+        return multi_head_attention(
+            resid, self.W_Q, self.W_K, self.W_V, self.W_O, self.b_Q, self.b_V, self.b_K, self.b_O
+        )
+
+
+@wrong("Attention", "The query and key weights have changed places, and their biases have not.")
+class WeightsOutOfOrder(Attention):
+    def forward(self, resid):
+        return multi_head_attention(
+            resid, self.W_K, self.W_Q, self.W_V, self.W_O, self.b_Q, self.b_K, self.b_V, self.b_O
+        )
+
+
+@wrong("Attention", "You normalise the input. That is the block's business: attention reads what it is given.")
+class NormalisingAttention(Attention):
+    def forward(self, resid):
+        return super().forward(F.layer_norm(resid, resid.shape[-1:]))
+
+
+@wrong("Attention", "The input is detached: nothing that stands before this layer would learn.")
+class DetachedInputAttention(Attention):
+    def forward(self, resid):
+        return super().forward(resid.detach())
 
 
 @right("Attention")
@@ -431,13 +655,20 @@ class LibraryAttention(Attention):
 # --- TransformerBlock
 
 
+class WithMLP(TransformerBlock):
+    """Blocks that go wrong in ``both``, where there is an MLP: so a diagnosis also reaches who forgot the others."""
+
+    def forward(self, resid):
+        return self.both(resid) if self.has_mlp else super().forward(resid)
+
+
 @wrong(
     "TransformerBlock",
     "You normalise the sum after each part, as the transformer of 2017 did (post-norm). From GPT-2 on, a "
     "part reads a normalised copy and the stream itself is never normalised inside a block.",
 )
-class PostNorm(TransformerBlock):
-    def forward(self, resid):
+class PostNorm(WithMLP):
+    def both(self, resid):
         resid = self.ln1(resid + self.attn(resid))
         return self.ln2(resid + self.mlp(resid))
 
@@ -447,8 +678,8 @@ class PostNorm(TransformerBlock):
     "Your MLP reads the stream as it was before attention wrote to it (parallel layers, as in GPT-J). In "
     "GPT-2 the MLP comes second and sees what the heads have just moved.",
 )
-class Parallel(TransformerBlock):
-    def forward(self, resid):
+class Parallel(WithMLP):
+    def both(self, resid):
         return resid + self.attn(self.ln1(resid)) + self.mlp(self.ln2(resid))
 
 
@@ -457,8 +688,8 @@ class Parallel(TransformerBlock):
     "You return what the parts write, not the stream with it: without the sums, the input is lost after "
     "the first block.",
 )
-class NoStream(TransformerBlock):
-    def forward(self, resid):
+class NoStream(WithMLP):
+    def both(self, resid):
         return self.mlp(self.ln2(self.attn(self.ln1(resid))))
 
 
@@ -467,8 +698,8 @@ class NoStream(TransformerBlock):
     "What attention wrote reaches the MLP, but not the output: the second sum starts from the block's "
     "input instead of the stream after attention.",
 )
-class AttentionForgotten(TransformerBlock):
-    def forward(self, resid):
+class AttentionForgotten(WithMLP):
+    def both(self, resid):
         return resid + self.mlp(self.ln2(resid + self.attn(self.ln1(resid))))
 
 
@@ -477,8 +708,8 @@ class AttentionForgotten(TransformerBlock):
     "You add the normalised stream where the stream itself belongs. What a part reads is normalised; "
     "what its output is added to is not.",
 )
-class NormalisedStream(TransformerBlock):
-    def forward(self, resid):
+class NormalisedStream(WithMLP):
+    def both(self, resid):
         normed = self.ln1(resid)
         resid = normed + self.attn(normed)
         normed = self.ln2(resid)
@@ -490,15 +721,15 @@ class NormalisedStream(TransformerBlock):
     "ln1 is used in both places and ln2 in none. Each part has a layer norm of its own; as long as all "
     "scales are 1 and all shifts 0, the difference does not show.",
 )
-class OneNormTwice(TransformerBlock):
-    def forward(self, resid):
+class OneNormTwice(WithMLP):
+    def both(self, resid):
         resid = resid + self.attn(self.ln1(resid))
         return resid + self.mlp(self.ln1(resid))
 
 
 @wrong("TransformerBlock", "The MLP reads the raw stream. It has a layer norm of its own, ln2.")
-class NoSecondNorm(TransformerBlock):
-    def forward(self, resid):
+class NoSecondNorm(WithMLP):
+    def both(self, resid):
         resid = resid + self.attn(self.ln1(resid))
         return resid + self.mlp(resid)
 
@@ -508,8 +739,8 @@ class NoSecondNorm(TransformerBlock):
     "The MLP comes before attention here. In GPT-2 it is attention first: move information between "
     "positions, then work on it.",
 )
-class MLPFirst(TransformerBlock):
-    def forward(self, resid):
+class MLPFirst(WithMLP):
+    def both(self, resid):
         resid = resid + self.mlp(self.ln2(resid))
         return resid + self.attn(self.ln1(resid))
 
@@ -518,7 +749,8 @@ class MLPFirst(TransformerBlock):
 class SharedNorm(TransformerBlock):
     def __init__(self, cfg):
         super().__init__(cfg)
-        self.ln2 = self.ln1
+        if self.has_mlp:
+            self.ln2 = self.ln1
 
 
 @wrong(
@@ -526,21 +758,125 @@ class SharedNorm(TransformerBlock):
     "`resid += …` changes the caller's tensor. Here that is the stream after the block before, which the "
     "caller may still need: make a new tensor, `resid = resid + …`.",
 )
-class InPlaceBlock(TransformerBlock):
-    def forward(self, resid):
+class InPlaceBlock(WithMLP):
+    def both(self, resid):
         resid += self.attn(self.ln1(resid))
         return resid + self.mlp(self.ln2(resid))
+
+
+@wrong(
+    "TransformerBlock",
+    "You carry on with the normalised copy of what attention reads: attention's output is added to ln1 of the stream. "
+    "It belongs on the stream itself.",
+)
+class NormalisedForAttention(WithMLP):
+    def both(self, resid):
+        normed = self.ln1(resid)
+        resid = normed + self.attn(normed)
+        return resid + self.mlp(self.ln2(resid))
+
+
+@wrong(
+    "TransformerBlock",
+    "You carry on with the normalised copy of what the MLP reads: its output is added to ln2 of the stream. It "
+    "belongs on the stream itself.",
+)
+class NormalisedForMLP(WithMLP):
+    def both(self, resid):
+        normed = self.ln2(resid + self.attn(self.ln1(resid)))
+        return normed + self.mlp(normed)
+
+
+@wrong("TransformerBlock", "The stream is lost at attention: what goes on to the MLP is attention's output alone.")
+class StreamLostAtAttention(WithMLP):
+    def both(self, resid):
+        resid = self.attn(self.ln1(resid))
+        return resid + self.mlp(self.ln2(resid))
+
+
+@wrong("TransformerBlock", "The stream is lost at the MLP: you return the MLP's output alone.")
+class StreamLostAtMLP(WithMLP):
+    def both(self, resid):
+        return self.mlp(self.ln2(resid + self.attn(self.ln1(resid))))
+
+
+@wrong("TransformerBlock", "The input is in your sum twice: the stream after attention holds it already.")
+class InputAddedTwice(WithMLP):
+    def both(self, resid):
+        mid = resid + self.attn(self.ln1(resid))
+        return resid + mid + self.mlp(self.ln2(mid))
+
+
+@wrong("TransformerBlock", "Attention reads the raw stream. It has a layer norm of its own, ln1.")
+class NoFirstNorm(WithMLP):
+    def both(self, resid):
+        resid = resid + self.attn(resid)
+        return resid + self.mlp(self.ln2(resid))
+
+
+@wrong("TransformerBlock", "Your layer norms have changed places: attention reads ln1, and the MLP ln2.")
+class NormsSwapped(WithMLP):
+    def both(self, resid):
+        resid = resid + self.attn(self.ln2(resid))
+        return resid + self.mlp(self.ln1(resid))
+
+
+@wrong(
+    "TransformerBlock",
+    "You normalise what the parts write. It is what they read that is normalised; their output goes to the stream as "
+    "it is.",
+)
+class NormalisedOutputs(WithMLP):
+    def both(self, resid):
+        resid = resid + self.ln1(self.attn(resid))
+        return resid + self.ln2(self.mlp(resid))
+
+
+@wrong(
+    "TransformerBlock", "Your MLP reads attention's output alone. It reads the stream, to which that has been added."
+)
+class MLPReadsAttention(WithMLP):
+    def both(self, resid):
+        written = self.attn(self.ln1(resid))
+        return resid + written + self.mlp(self.ln2(written))
+
+
+@wrong("TransformerBlock", "Attention is never called: no position learns anything from another.")
+class NoAttention(WithMLP):
+    def both(self, resid):
+        return resid + self.mlp(self.ln2(resid))
+
+
+@wrong("TransformerBlock", "The MLP is never called.")
+class NoMLP(WithMLP):
+    def both(self, resid):
+        return resid + self.attn(self.ln1(resid))
+
+
+@wrong(
+    "TransformerBlock",
+    "You make ln2 and mlp also where cfg.d_mlp is 0. Such a block is attention alone, and a model of such blocks has "
+    "no parameters of these names.",
+)
+class MLPInEveryBlock(TransformerBlock):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        if not self.has_mlp:
+            self.ln2, self.mlp = LayerNorm(cfg), MLP(cfg)
 
 
 @right("TransformerBlock")
 class NamedSteps(nn.Module):
     def __init__(self, cfg):
         super().__init__()
-        self.mlp, self.attn = MLP(cfg), Attention(cfg)
-        self.ln2, self.ln1 = LayerNorm(cfg), LayerNorm(cfg)
+        self.cfg, self.attn, self.ln1 = cfg, Attention(cfg), LayerNorm(cfg)
+        if cfg.d_mlp != 0:
+            self.mlp, self.ln2 = MLP(cfg), LayerNorm(cfg)
 
     def forward(self, x):
         attn_out = self.attn(self.ln1(x))
+        if self.cfg.d_mlp == 0:
+            return x + attn_out
         mlp_out = self.mlp(self.ln2(x + attn_out))
         return x + attn_out + mlp_out
 
@@ -550,7 +886,7 @@ class CloneThenAdd(TransformerBlock):
     def forward(self, resid):
         stream = resid.clone()
         stream = stream.add(self.attn(self.ln1(stream)))
-        return torch.add(stream, self.mlp(self.ln2(stream)))
+        return torch.add(stream, self.mlp(self.ln2(stream))) if hasattr(self, "mlp") else stream
 
 
 # --- Transformer
@@ -692,7 +1028,7 @@ class StreamAddedTwice(Transformer):
 
 @wrong(
     "Transformer",
-    "Your values are right, but the stream is detached between blocks: the loss would train the last block only.",
+    "The stream is detached between blocks: of all blocks and embeddings, the loss would train the last block only.",
 )
 class DetachedBlocks(Transformer):
     def forward(self, tokens):
@@ -700,6 +1036,121 @@ class DetachedBlocks(Transformer):
         for block in self.blocks:
             resid = block(resid.detach())
         return unembed(self.ln_final(resid), self.unembed["W_U"], self.unembed["b_U"])
+
+
+class Stages(Transformer):
+    """The transformer in replaceable stages."""
+
+    def start(self, tokens):
+        return embed(tokens, self.embed["W_E"]) + positional_embed(tokens, self.pos_embed["W_pos"])
+
+    def through(self, resid):
+        for block in self.blocks:
+            resid = block(resid)
+        return resid
+
+    def finish(self, resid):
+        return unembed(self.ln_final(resid), self.unembed["W_U"], self.unembed["b_U"])
+
+    def forward(self, tokens):
+        return self.finish(self.through(self.start(tokens)))
+
+
+@wrong("Transformer", "The blocks are run from the last to the first.")
+class BlocksReversed(Stages):
+    def through(self, resid):
+        for block in list(self.blocks)[::-1]:
+            resid = block(resid)
+        return resid
+
+
+@wrong("Transformer", "Block 0 is run again and again. Each layer has a block of its own.")
+class FirstBlockAgain(Stages):
+    def through(self, resid):
+        for _ in self.blocks:
+            resid = self.blocks[0](resid)
+        return resid
+
+
+@wrong("Transformer", "The last block is left out: a `range` ends before its end.")
+class LastBlockMissing(Stages):
+    def through(self, resid):
+        for block in list(self.blocks)[:-1]:
+            resid = block(resid)
+        return resid
+
+
+@wrong("Transformer", "These are probabilities. The model returns logits; the loss and the sampler do the softmax.")
+class Probabilities(Stages):
+    def finish(self, resid):
+        return super().finish(resid).softmax(dim=-1)
+
+
+@wrong("Transformer", "ln_final is applied after every block. The stream between blocks is never normalised itself.")
+class FinalNormEverywhere(Stages):
+    def through(self, resid):
+        for block in self.blocks:
+            resid = self.ln_final(block(resid))
+        return resid
+
+
+@wrong("Transformer", "The positional embedding is added before every block. Once, at the beginning, is enough.")
+class PositionsEverywhere(Stages):
+    def forward(self, tokens):
+        positions = positional_embed(tokens, self.pos_embed["W_pos"])
+        resid = embed(tokens, self.embed["W_E"]) + positions
+        for i, block in enumerate(self.blocks):
+            resid = block(resid + positions if i else resid)
+        return self.finish(resid)
+
+
+@wrong(
+    "Transformer",
+    "You add all n_ctx rows of W_pos. A text is often shorter: take as many rows as it has tokens.",
+)
+class AllPositions(Stages):
+    def start(self, tokens):
+        return embed(tokens, self.embed["W_E"]) + self.pos_embed["W_pos"]
+
+
+@wrong(
+    "Transformer",
+    "The embeddings are normalised by ln_final. It stands at the end, before the unembedding, and nowhere else.",
+)
+class FinalNormFirst(Stages):
+    def start(self, tokens):
+        return self.ln_final(super().start(tokens))
+
+
+@wrong("Transformer", "No parameter gets a gradient: the forward pass is cut from the graph.")
+class WithoutGraph(Stages):
+    def forward(self, tokens):
+        with torch.no_grad():
+            return super().forward(tokens)
+
+
+@wrong("Transformer", "What the unembedding reads is detached: nothing before it would learn.")
+class DetachedBeforeUnembedding(Stages):
+    def finish(self, resid):
+        return unembed(self.ln_final(resid).detach(), self.unembed["W_U"], self.unembed["b_U"])
+
+
+@wrong("Transformer", "You make one block more than cfg.n_layers.")
+class OneBlockMore(Stages):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.blocks.append(TransformerBlock(cfg))
+
+
+@wrong(
+    "Transformer",
+    "ln_final is an `nn.LayerNorm`, whose parameters are called weight and bias. Use the course's `LayerNorm`, with w "
+    "and b.",
+)
+class LibraryFinalNorm(Stages):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.ln_final = nn.LayerNorm(cfg.d_model, eps=cfg.layer_norm_eps)
 
 
 @right("Transformer")

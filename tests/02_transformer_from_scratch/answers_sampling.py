@@ -49,6 +49,43 @@ def largest_magnitude(logits):
     return logits.abs().argmax(dim=-1)
 
 
+@wrong(
+    "greedy",
+    "Your token ids come back as a list. The rest of the course appends them to a tensor: keep what `argmax` gives.",
+)
+def as_a_list(logits):
+    return logits.argmax(dim=-1).tolist()
+
+
+@wrong("greedy", "Your token ids are floating-point numbers, and no table of embeddings can be indexed with them.")
+def as_floats(logits):
+    return logits.argmax(dim=-1).to(logits.dtype)
+
+
+@wrong(
+    "greedy",
+    "You go through float32 on the way (or through something that rounds as much), and float64 logits that are close "
+    "together become equal. Compare them as they are.",
+)
+def rounded_to_float32(logits):
+    return logits.float().argmax(dim=-1)
+
+
+@wrong("greedy", "You draw the token. Greedy choice takes the most probable one every time, by no lot.")
+def by_lot(logits):
+    return torch.multinomial(logits.softmax(-1), 1)[:, 0]
+
+
+@wrong("greedy", "Every text gets the choice of the first one. Each row has a most probable token of its own.")
+def of_the_first_text(logits):
+    return logits[:1].argmax(dim=-1).expand(len(logits))
+
+
+@wrong("greedy", "You return one-hot rows, as long as the vocabulary. What is wanted is the place of the 1.")
+def one_hot_rows(logits):
+    return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1])
+
+
 @right("greedy")
 def by_sorting(logits):
     return logits.sort(dim=-1, descending=True).indices[..., 0]
@@ -161,6 +198,36 @@ def overflows(logits, temperature, generator):
     "a ValueError.",
 )
 def unguarded_temperature(logits, temperature, generator):
+    return draw((logits / temperature).softmax(-1), generator)
+
+
+@wrong(
+    "sample_temperature",
+    "`squeeze()` without a dimension takes away every dimension of size 1, and for a single text the batch goes with "
+    "it. Say which one: `squeeze(-1)`.",
+)
+def squeezes_everything(logits, temperature, generator):
+    refuse(temperature)
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator).squeeze()
+
+
+@wrong(
+    "sample_temperature",
+    "Your softmax runs over the texts of the batch. The candidates for one draw lie along the last dimension.",
+)
+def softmax_over_texts(logits, temperature, generator):
+    refuse(temperature)
+    return draw((logits / temperature).softmax(0), generator)
+
+
+@wrong(
+    "sample_temperature",
+    "You refuse negative temperatures, and 0 ends in an error about the probabilities. Division by 0 is no better: "
+    "refuse everything that is not above 0.",
+)
+def refuses_below_zero(logits, temperature, generator):
+    if temperature < 0:
+        raise ValueError("negative temperature")
     return draw((logits / temperature).softmax(-1), generator)
 
 
@@ -293,6 +360,84 @@ def gives_back_the_argument(logits, k):
 @wrong("top_k_filter", "A k of 0 or below removes nothing or everything without a word. Raise a ValueError.")
 def unguarded_k(logits, k):
     return keep_top_k(logits, max(k, 1))
+
+
+@wrong(
+    "top_k_filter",
+    "You treat logits that are nearly equal to the k-th as equal (`isclose`, or a tolerance), and keep some that are "
+    "below it. Compare the values as they are.",
+)
+def nearly_equal_ones_too(logits, k):
+    refuse_k(k)
+    lowest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
+    return logits.masked_fill((logits < lowest) & ~torch.isclose(logits, lowest), -torch.inf)
+
+
+@wrong(
+    "top_k_filter",
+    "With k = 1 you keep one place, and other logits that are just as high are lost. The rule on equal logits holds "
+    "for every k.",
+)
+def one_place_for_k_of_one(logits, k):
+    if k != 1:
+        return keep_top_k(logits, k)
+    best = logits.max(dim=-1, keepdim=True)
+    return torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
+
+
+@wrong(
+    "top_k_filter",
+    "You compare probabilities. Those of logits far below the highest round to 0 and look equal; the logits do not.",
+)
+def by_probabilities(logits, k):
+    refuse_k(k)
+    probabilities = logits.softmax(-1)
+    return logits.masked_fill(probabilities < probabilities.topk(min(k, logits.shape[-1])).values[:, -1:], -torch.inf)
+
+
+@wrong(
+    "top_k_filter",
+    "You count equal logits as one (`unique`), and keep the k highest values with all that have them. The k highest "
+    "logits are k places; only what equals the last of them comes on top.",
+)
+def k_different_values(logits, k):
+    refuse_k(k)
+    rows = []
+    for row in logits:
+        values = row.unique()
+        rows.append(row.masked_fill(row < values[-min(k, len(values))], -torch.inf))
+    return torch.stack(rows)
+
+
+@wrong("top_k_filter", "All rows are cut at the k-th highest logit of the first one. Each has a threshold of its own.")
+def threshold_of_the_first_row(logits, k):
+    refuse_k(k)
+    return logits.masked_fill(logits < logits[0].topk(min(k, logits.shape[-1])).values[-1], -torch.inf)
+
+
+@wrong("top_k_filter", "You keep one logit too many: your threshold is the one after the k-th highest.")
+def one_more(logits, k):
+    refuse_k(k)
+    return keep_top_k(logits, k + 1)
+
+
+@wrong(
+    "top_k_filter",
+    "You normalise what is left to log-probabilities. What is kept should have the values it came with; the softmax "
+    "comes once, at the end.",
+)
+def normalised_again(logits, k):
+    return keep_top_k(logits, k).log_softmax(-1)
+
+
+@wrong(
+    "top_k_filter",
+    "You compare in float32 (or round as much on the way), and float64 logits that are close together look equal.",
+)
+def compared_in_float32(logits, k):
+    refuse_k(k)
+    rounded = logits.float()
+    return logits.masked_fill(rounded < rounded.topk(min(k, logits.shape[-1])).values[:, -1:], -torch.inf)
 
 
 @right("top_k_filter")
@@ -442,7 +587,8 @@ def probabilities_of_nucleus(logits, p):
 )
 def share_of_vocabulary(logits, p):
     refuse_p(p)
-    return keep_top_k(logits, max(1, round(p * logits.shape[-1])))
+    top = logits.topk(max(1, round(p * logits.shape[-1])), dim=-1)
+    return torch.full_like(logits, -torch.inf).scatter(-1, top.indices, top.values)
 
 
 @wrong(
@@ -453,13 +599,92 @@ def unguarded_p(logits, p):
     return keep_top_p(logits, min(max(p, 1e-9), 1.0))
 
 
-@right("top_p_filter")
+@wrong(
+    "top_p_filter",
+    "Of equally probable tokens you keep all, as top_k_filter does. Here the set is the smallest that reaches p, so a "
+    "tie at its edge is cut: take as many of the equal ones as it needs.",
+)
 def by_comparing_all_pairs(logits, p):
     refuse_p(p)
     probabilities = logits.softmax(-1)
     better = probabilities[:, None, :] > probabilities[:, :, None]
     before = (better * probabilities[:, None, :]).sum(-1)
     return torch.where((before < p) | (p == 1.0), logits, -torch.inf)
+
+
+@wrong(
+    "top_p_filter",
+    "Where the sum reaches p exactly, you keep one token more: you ask whether what was reached before is at most p. "
+    "At p the set is complete.",
+)
+def one_more_at_the_boundary(logits, p):
+    return filter_by(logits, p, lambda probabilities, reached: reached - probabilities <= p)
+
+
+@wrong(
+    "top_p_filter",
+    "You keep tokens whose probability is at least p times the highest. That is min-p sampling, another filter; here "
+    "the sum over the most probable ones has to reach p.",
+)
+def share_of_the_highest(logits, p):
+    refuse_p(p)
+    probabilities = logits.softmax(-1)
+    removed = (probabilities < p * probabilities.amax(-1, keepdim=True)) & torch.tensor(p < 1)
+    return logits.masked_fill(removed, -torch.inf)
+
+
+@wrong(
+    "top_p_filter",
+    "You add up over the whole batch: p is shared by all rows. Each row is a distribution of its own.",
+)
+def summed_over_the_batch(logits, p):
+    refuse_p(p)
+    if p == 1:
+        return logits.clone()
+    probabilities, order = logits.softmax(-1).flatten().sort(descending=True)
+    removed = (probabilities.cumsum(0) - probabilities >= p)[order.argsort()].reshape(logits.shape)
+    return logits.masked_fill(removed, -torch.inf)
+
+
+@wrong("top_p_filter", "You keep two tokens at least. One is enough, if its probability reaches p alone.")
+def two_at_least(logits, p):
+    def keep(probabilities, reached):
+        before = reached - probabilities < p
+        return torch.cat([torch.ones_like(before[:, :2]), before[:, 2:]], dim=-1)
+
+    return filter_by(logits, p, keep)
+
+
+@wrong(
+    "top_p_filter",
+    "You normalise what is left to log-probabilities. What is kept should have the values it came with; the softmax "
+    "comes once, at the end.",
+)
+def normalised_nucleus(logits, p):
+    return keep_top_p(logits, p).log_softmax(-1)
+
+
+@wrong("top_p_filter", "You refuse p = 1, which is allowed: it keeps everything.")
+def refuses_one(logits, p):
+    if not 0 < p < 1:
+        raise ValueError("p must lie between 0 and 1")
+    return keep_top_p(logits, p)
+
+
+@wrong("top_p_filter", "You compute in float32 and hand float32 back, also where float64 came in.")
+def nucleus_in_float32(logits, p):
+    return keep_top_p(logits.float(), p)
+
+
+@right("top_p_filter")
+def ascending_from_the_tail(logits, p):
+    refuse_p(p)
+    if p == 1.0:
+        return logits.clone()
+    ordered, order = torch.sort(logits, descending=False)
+    remove = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
+    remove[..., -1] = False
+    return logits.masked_fill(torch.zeros_like(remove).scatter(1, order, remove), -torch.inf)
 
 
 @right("top_p_filter")
@@ -481,13 +706,17 @@ def ascending_with_loop(logits, p):
 # generate
 
 
-def refuse_prompt(tokens, n_new_tokens):
-    if tokens.shape[1] == 0 or n_new_tokens < 0:
-        raise ValueError("nothing to start from, or a negative number of tokens")
+def refuse_prompt(tokens, n_new_tokens, n_ctx=None):
+    if tokens.shape[1] == 0 or n_new_tokens < 0 or (n_ctx is not None and n_ctx < 1):
+        raise ValueError("nothing to start from or to show, or a negative number of tokens")
 
 
-def loop(model, tokens, n_new_tokens, choose, visible, position=-1):
-    refuse_prompt(tokens, n_new_tokens)
+def last(n_ctx):
+    return lambda tokens: tokens if n_ctx is None else tokens[:, -n_ctx:]
+
+
+def loop(model, tokens, n_new_tokens, choose, visible, position=-1, n_ctx=None):
+    refuse_prompt(tokens, n_new_tokens, n_ctx)
     for _ in range(n_new_tokens):
         tokens = torch.cat([tokens, choose(model(visible(tokens))[:, position])[:, None]], 1)
     return tokens
@@ -500,7 +729,7 @@ def loop(model, tokens, n_new_tokens, choose, visible, position=-1):
     "that. The next token is predicted at the last position.",
 )
 def first_position(model, tokens, n_new_tokens, choose, n_ctx=None):
-    return loop(model, tokens, n_new_tokens, choose, lambda t: t if n_ctx is None else t[:, -n_ctx:], position=0)
+    return loop(model, tokens, n_new_tokens, choose, last(n_ctx), position=0, n_ctx=n_ctx)
 
 
 @wrong(
@@ -510,7 +739,7 @@ def first_position(model, tokens, n_new_tokens, choose, n_ctx=None):
     "token is enough; this model has none.)",
 )
 def newest_only(model, tokens, n_new_tokens, choose, n_ctx=None):
-    return loop(model, tokens, n_new_tokens, choose, lambda t: t[:, -1:])
+    return loop(model, tokens, n_new_tokens, choose, lambda t: t[:, -1:], n_ctx=n_ctx)
 
 
 @wrong(
@@ -519,8 +748,8 @@ def newest_only(model, tokens, n_new_tokens, choose, n_ctx=None):
     "token again and again.",
 )
 def prompt_only(model, tokens, n_new_tokens, choose, n_ctx=None):
-    prompt = tokens
-    return loop(model, tokens, n_new_tokens, choose, lambda t: prompt if n_ctx is None else prompt[:, -n_ctx:])
+    prompt = last(n_ctx)(tokens)
+    return loop(model, tokens, n_new_tokens, choose, lambda t: prompt, n_ctx=n_ctx)
 
 
 @wrong(
@@ -542,6 +771,7 @@ def always_greedy(model, tokens, n_new_tokens, choose, n_ctx=None):
     "You ignore n_ctx. A model that has position embeddings for n_ctx places cannot read more than that.",
 )
 def ignores_window(model, tokens, n_new_tokens, choose, n_ctx=None):
+    refuse_prompt(tokens, n_new_tokens, n_ctx)
     return reference_generate(model, tokens, n_new_tokens, choose)
 
 
@@ -552,7 +782,7 @@ def ignores_window(model, tokens, n_new_tokens, choose, n_ctx=None):
     "Show the last ones.",
 )
 def window_at_the_start(model, tokens, n_new_tokens, choose, n_ctx=None):
-    return loop(model, tokens, n_new_tokens, choose, lambda t: t[:, :n_ctx])
+    return loop(model, tokens, n_new_tokens, choose, lambda t: t[:, :n_ctx], n_ctx=n_ctx)
 
 
 @wrong("generate", "You return the new tokens without the prompt.")
@@ -562,7 +792,7 @@ def continuation_only(model, tokens, n_new_tokens, choose, n_ctx=None):
 
 @wrong("generate", "n_new_tokens is how many tokens are new, not how long the text is in the end.")
 def total_length(model, tokens, n_new_tokens, choose, n_ctx=None):
-    refuse_prompt(tokens, n_new_tokens)
+    refuse_prompt(tokens, n_new_tokens, n_ctx)
     return reference_generate(model, tokens, max(0, n_new_tokens - tokens.shape[1]), choose, n_ctx)
 
 
@@ -575,9 +805,55 @@ def unguarded_prompt(model, tokens, n_new_tokens, choose, n_ctx=None):
     )
 
 
+@wrong(
+    "generate",
+    "With n_ctx the text itself is cut to its last n_ctx tokens. The window is for the model's eyes only; what comes "
+    "back is the prompt and all that was written.",
+)
+def text_cut_to_window(model, tokens, n_new_tokens, choose, n_ctx=None):
+    return last(n_ctx)(reference_generate(model, tokens, n_new_tokens, choose, n_ctx))
+
+
+@wrong("generate", "Your window is one token too short: it shows the last n_ctx - 1.")
+def window_too_short(model, tokens, n_new_tokens, choose, n_ctx=None):
+    return loop(model, tokens, n_new_tokens, choose, last(n_ctx and n_ctx - 1), n_ctx=n_ctx)
+
+
+@wrong("generate", "Your window is one token too long: it shows the last n_ctx + 1, and the model has n_ctx positions.")
+def window_too_long(model, tokens, n_new_tokens, choose, n_ctx=None):
+    return loop(model, tokens, n_new_tokens, choose, last(n_ctx and n_ctx + 1), n_ctx=n_ctx)
+
+
+@wrong(
+    "generate",
+    "A window of no tokens goes through: `tokens[:, -0:]` is not empty, it is the whole text. Raise a ValueError "
+    "for an n_ctx below 1.",
+)
+def window_of_nothing(model, tokens, n_new_tokens, choose, n_ctx=None):
+    refuse_prompt(tokens, n_new_tokens)
+    for _ in range(n_new_tokens):
+        tokens = torch.cat([tokens, choose(model(last(n_ctx)(tokens))[:, -1])[:, None]], 1)
+    return tokens
+
+
+@wrong(
+    "generate",
+    "You hand `choose` log-probabilities. They have the order of the logits, but not their values; pass on what the "
+    "model says as it is.",
+)
+def hands_over_log_probabilities(model, tokens, n_new_tokens, choose, n_ctx=None):
+    return reference_generate(model, tokens, n_new_tokens, lambda logits: choose(logits.log_softmax(-1)), n_ctx)
+
+
+@wrong("generate", "You stop one token early.")
+def one_token_early(model, tokens, n_new_tokens, choose, n_ctx=None):
+    refuse_prompt(tokens, n_new_tokens, n_ctx)
+    return reference_generate(model, tokens, max(0, n_new_tokens - 1), choose, n_ctx)
+
+
 @right("generate")
 def into_a_buffer(model, tokens, n_new_tokens, choose, n_ctx=None):
-    refuse_prompt(tokens, n_new_tokens)
+    refuse_prompt(tokens, n_new_tokens, n_ctx)
     pos = tokens.shape[1]
     text = torch.cat([tokens, torch.zeros(len(tokens), n_new_tokens, dtype=tokens.dtype)], dim=1)
     for end in range(pos, pos + n_new_tokens):
@@ -588,7 +864,7 @@ def into_a_buffer(model, tokens, n_new_tokens, choose, n_ctx=None):
 
 @right("generate")
 def recursively(model, tokens, n_new_tokens, choose, n_ctx=None):
-    refuse_prompt(tokens, n_new_tokens)
+    refuse_prompt(tokens, n_new_tokens, n_ctx)
     if n_new_tokens == 0:
         return tokens
     window = tokens[:, max(0, tokens.shape[1] - (n_ctx or tokens.shape[1])) :]

@@ -400,6 +400,36 @@ def through_float32(tokens, W_E):
     return F.one_hot(tokens, W_E.shape[0]).float() @ W_E.float()
 
 
+@wrong("embed", "The rows come in one long list. Keep the shape of the tokens: [batch, pos, d_model].")
+def in_one_list(tokens, W_E):
+    return W_E[tokens.flatten()]
+
+
+@wrong(
+    "embed",
+    "Token 0 gets no gradient (`padding_idx`), so its vector could never be trained. Here it is a token like any "
+    "other.",
+)
+def zero_is_padding(tokens, W_E):
+    return F.embedding(tokens, W_E, padding_idx=0)
+
+
+@wrong("embed", "You subtract each vector's mean. Look the row up and leave it as it is.")
+def centres(tokens, W_E):
+    rows = W_E[tokens]
+    return rows - rows.mean(dim=-1, keepdim=True)
+
+
+@wrong("embed", "You take token ids to begin at 1. They begin at 0, so that token t has row t.")
+def ids_from_one(tokens, W_E):
+    return W_E[tokens - 1]
+
+
+@wrong("embed", "You hand float64 back, also where W_E is float32. The result should have the dtype of W_E.")
+def through_float64(tokens, W_E):
+    return W_E.double()[tokens]
+
+
 @right("embed")
 def one_hot_product(tokens, W_E):
     return F.one_hot(tokens, W_E.shape[0]).to(W_E.dtype) @ W_E
@@ -481,12 +511,77 @@ def slices_without_asking(tokens, W_pos):
 
 @wrong(
     "positional_embed",
-    "The values are right, but no gradient reaches W_pos: copy the rows with "
+    "No gradient reaches W_pos: copy the rows with "
     "operations that autograd follows, not with `detach`, `.data` or a new tensor.",
 )
 def cut_from_the_graph(tokens, W_pos):
     refuse_too_long(tokens, W_pos)
     return W_pos.detach()[: tokens.shape[1]].repeat(tokens.shape[0], 1, 1)
+
+
+@wrong(
+    "positional_embed",
+    "The rows are right, but there is one copy, [1, pos, d_model], and not one for each sequence of the batch.",
+)
+def one_copy_for_the_batch(tokens, W_pos):
+    refuse_too_long(tokens, W_pos)
+    return W_pos[None, : tokens.shape[1]]
+
+
+@wrong(
+    "positional_embed",
+    "A sequence as long as n_ctx is refused. It fits: only longer ones do not.",
+)
+def refuses_full_context(tokens, W_pos):
+    if tokens.shape[1] >= W_pos.shape[0]:
+        raise ValueError("too long")
+    return W_pos[: tokens.shape[1]].expand(*tokens.shape, W_pos.shape[1])
+
+
+@wrong(
+    "positional_embed",
+    "A sequence that is too long ends in an IndexError. Compare the lengths first, and raise a ValueError that says "
+    "what is the matter.",
+)
+def runs_off_the_end(tokens, W_pos):
+    return W_pos[torch.arange(tokens.shape[1])].expand(*tokens.shape, W_pos.shape[1])
+
+
+@wrong(
+    "positional_embed", "A sequence that is too long ends in an AssertionError. The docstring promises a ValueError."
+)
+def asserts_the_length(tokens, W_pos):
+    assert tokens.shape[1] <= W_pos.shape[0]
+    return W_pos[: tokens.shape[1]].expand(*tokens.shape, W_pos.shape[1])
+
+
+@wrong(
+    "positional_embed",
+    "You give each sequence of the batch the row of its place in the batch. Positions are counted along the text.",
+)
+def counts_along_the_batch(tokens, W_pos):
+    refuse_too_long(tokens, W_pos)
+    places = torch.arange(len(tokens)).clamp(max=len(W_pos) - 1)
+    return W_pos[places][:, None].expand(*tokens.shape, W_pos.shape[1])
+
+
+@wrong("positional_embed", "You hand float32 back, also where W_pos is float64.")
+def positions_in_float32(tokens, W_pos):
+    refuse_too_long(tokens, W_pos)
+    return W_pos[: tokens.shape[1]].float().expand(*tokens.shape, W_pos.shape[1])
+
+
+@wrong(
+    "positional_embed",
+    "These are the sines and cosines of Vaswani et al. (2017). Here positions have rows of W_pos, which are learnt.",
+)
+def sines_and_cosines(tokens, W_pos):
+    refuse_too_long(tokens, W_pos)
+    d_model = W_pos.shape[1]
+    columns = torch.arange(d_model)
+    angles = torch.arange(tokens.shape[1])[:, None] / 10_000 ** (2 * (columns // 2) / d_model)
+    waves = torch.where(columns % 2 == 0, angles.sin(), angles.cos()).to(W_pos.dtype)
+    return waves.expand(*tokens.shape, d_model)
 
 
 @right("positional_embed")
@@ -552,11 +647,57 @@ def normalises_first(resid, W_U, b_U):
 
 @wrong(
     "unembed",
-    "The values are right, but no gradient reaches the weights: something cuts the graph "
-    "(`detach`, `.data`, `torch.no_grad`).",
+    "No gradient reaches the weights: something cuts the graph (`detach`, `.data`, `torch.no_grad`).",
 )
 def weights_cut_off(resid, W_U, b_U):
     return resid @ W_U.detach() + b_U.detach()
+
+
+@wrong("unembed", "The stream is detached: the loss could train W_U and b_U, and nothing before.")
+def stream_cut_off(resid, W_U, b_U):
+    return resid.detach() @ W_U + b_U
+
+
+@wrong("unembed", "Nothing gets a gradient, neither the stream nor the weights.")
+def everything_cut_off(resid, W_U, b_U):
+    with torch.no_grad():
+        return resid @ W_U + b_U
+
+
+@wrong("unembed", "No gradient reaches W_U.")
+def matrix_cut_off(resid, W_U, b_U):
+    return resid @ W_U.detach() + b_U
+
+
+@wrong("unembed", "No gradient reaches b_U.")
+def bias_cut_off(resid, W_U, b_U):
+    return resid @ W_U + b_U.detach()
+
+
+@wrong(
+    "unembed",
+    "You return the last position only, and its dimension is gone. That is enough to generate, but training and "
+    "reading need every position.",
+)
+def last_position_alone(resid, W_U, b_U):
+    return resid[:, -1] @ W_U + b_U
+
+
+@wrong(
+    "unembed", "You divide by the square root of d_model. That scale belongs to attention's scores; logits have none."
+)
+def scaled_logits(resid, W_U, b_U):
+    return resid @ W_U / W_U.shape[0] ** 0.5 + b_U
+
+
+@wrong("unembed", "You subtract the bias. It is added.")
+def bias_subtracted(resid, W_U, b_U):
+    return resid @ W_U - b_U
+
+
+@wrong("unembed", "You hand float32 back, also where float64 came in.")
+def logits_in_float32(resid, W_U, b_U):
+    return resid.float() @ W_U.float() + b_U.float()
 
 
 @right("unembed")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -93,7 +94,7 @@ def in_bits(logits, tokens):
 
 @wrong(
     "cross_entropy_per_token",
-    "The values are right, but they come without a gradient: nothing could be trained on them.",
+    "Your losses come without a gradient: nothing could be trained on them.",
 )
 def no_gradient(logits, tokens):
     return loss_per_token(logits.detach(), tokens)
@@ -112,6 +113,103 @@ def unguarded(logits, tokens):
     )
 
 
+@wrong(
+    "cross_entropy_per_token",
+    "You take a logarithm to base 2, so the losses are in bits, and you take it of probabilities, which may have "
+    "become 0. Here losses are in nats, and one stays with logarithms throughout.",
+)
+def bits_of_a_probability(logits, tokens):
+    require_same_positions(logits, tokens)
+    return -logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:].long().unsqueeze(-1)).squeeze(-1).log2()
+
+
+@wrong("cross_entropy_per_token", "Your losses are to base 10. Here, as in torch, they are in nats.")
+def to_base_ten(logits, tokens):
+    return loss_per_token(logits, tokens) / math.log(10)
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "The losses of all texts come in one long row. Keep them apart: [batch, pos - 1].",
+)
+def in_one_row(logits, tokens):
+    return loss_per_token(logits, tokens).flatten()
+
+
+@wrong("cross_entropy_per_token", "You average over each text. Every prediction keeps its own loss: [batch, pos - 1].")
+def mean_of_each_text(logits, tokens):
+    return loss_per_token(logits, tokens).mean(dim=-1)
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "You return an entry for the last position as well. It predicts a token that is not there, so there is no loss.",
+)
+def padded(logits, tokens):
+    return F.pad(loss_per_token(logits, tokens), (0, 1))
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "Your `roll` scores the last position on the first token of the text. It predicts a token that is not there: drop "
+    "it.",
+)
+def wrapped_around(logits, tokens):
+    require_same_positions(logits, tokens)
+    return F.cross_entropy(logits.transpose(1, 2), tokens.roll(-1, 1).long(), reduction="none")
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "You return minus the logit of the next token. Logits are not normalised: subtract them from the logsumexp of "
+    "their row.",
+)
+def minus_the_logit(logits, tokens):
+    require_same_positions(logits, tokens)
+    return -logits[:, :-1].gather(-1, tokens[:, 1:].long().unsqueeze(-1)).squeeze(-1)
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "You add a small number to the probabilities before the logarithm, which puts a ceiling on the loss: being sure "
+    "and wrong costs no more than a little.",
+)
+def with_a_ceiling(logits, tokens):
+    require_same_positions(logits, tokens)
+    chosen = logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:].long().unsqueeze(-1)).squeeze(-1)
+    return -(chosen + 1e-9).log()
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "You subtract one maximum, that of all logits, before the exponential. Where a position's own logits lie far below "
+    "it, all of them become 0 and the loss infinite. Each row has a maximum of its own.",
+)
+def one_maximum_for_all(logits, tokens):
+    require_same_positions(logits, tokens)
+    shifted = logits - logits.max()
+    chosen = shifted[:, :-1].gather(-1, tokens[:, 1:].long().unsqueeze(-1)).squeeze(-1)
+    return shifted[:, :-1].exp().sum(-1).log() - chosen
+
+
+@wrong("cross_entropy_per_token", "You refuse texts of one token. They have nothing to predict, and so no losses.")
+def refuses_one_token(logits, tokens):
+    if tokens.shape[1] < 2:
+        raise ValueError("nothing to predict")
+    return loss_per_token(logits, tokens)
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "You compare the lengths and not the numbers of documents. Logits for one document and tokens of two do not belong "
+    "together either.",
+)
+def compares_lengths_only(logits, tokens):
+    if logits.shape[1] != tokens.shape[1]:
+        raise ValueError("different lengths")
+    return -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:].long().unsqueeze(-1)).squeeze(-1)
+
+
 @right("cross_entropy_per_token")
 def library(logits, tokens):
     require_same_positions(logits, tokens)
@@ -121,11 +219,11 @@ def library(logits, tokens):
 @right("cross_entropy_per_token")
 def by_loops(logits, tokens):
     require_same_positions(logits, tokens)
-    rows = [
-        [torch.logsumexp(row[i], 0) - row[i, int(ids[i + 1])] for i in range(len(ids) - 1)]
-        for row, ids in zip(logits, tokens, strict=True)
-    ]
-    return torch.stack([torch.stack(row) for row in rows])
+    losses = logits.new_empty(tokens.shape[0], tokens.shape[1] - 1)
+    for b, ids in enumerate(tokens.tolist()):
+        for i, target in enumerate(ids[1:]):
+            losses[b, i] = torch.logsumexp(logits[b, i], 0) - logits[b, i, target]
+    return losses
 
 
 @right("cross_entropy_per_token")
@@ -250,6 +348,137 @@ def unguarded_schedule(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
     if step < n_warmup:
         return float(max_lr * (step + 1) / (n_warmup + 1))
     return cosine(min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup)), max_lr, min_lr)
+
+
+@wrong(
+    "lr_schedule",
+    "You cut a cosine that runs down to 0 off at min_lr, so the rate reaches its floor early and stays there. The wave "
+    "itself should run from max_lr to min_lr.",
+)
+def cut_off_at_the_floor(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return max(float(min_lr), cosine(min(1.0, (step - n_warmup) / (n_steps - n_warmup)), max_lr, 0.0))
+
+
+@wrong(
+    "lr_schedule",
+    "Your warm-up climbs from min_lr to max_lr. min_lr is the floor of the descent; the climb has equal parts of "
+    "max_lr.",
+)
+def climbs_from_the_floor(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return min_lr + (max_lr - min_lr) * (step + 1) / (n_warmup + 1)
+    return cosine(min(1.0, (step - n_warmup) / (n_steps - n_warmup)), max_lr, min_lr)
+
+
+@wrong(
+    "lr_schedule",
+    "No rate of yours is below min_lr, those of the warm-up included. min_lr is the floor of the descent only.",
+)
+def floor_under_the_climb(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max(float(min_lr), max_lr * (step + 1) / (n_warmup + 1))
+    return cosine(min(1.0, (step - n_warmup) / (n_steps - n_warmup)), max_lr, min_lr)
+
+
+@wrong(
+    "lr_schedule",
+    "Your descent arrives at step n_steps - 1. min_lr is reached at step n_steps: divide by n_steps - n_warmup.",
+)
+def arrives_a_step_early(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return cosine(min(1.0, (step - n_warmup) / max(1, n_steps - 1 - n_warmup)), max_lr, min_lr)
+
+
+@wrong(
+    "lr_schedule",
+    "Your descent takes n_steps steps after the warm-up, so it has not arrived at step n_steps. It has the n_steps - "
+    "n_warmup that are left.",
+)
+def descends_too_slowly(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return cosine((step - n_warmup) / n_steps, max_lr, min_lr) if step < n_steps else float(min_lr)
+
+
+@wrong(
+    "lr_schedule",
+    "Your descent is one step ahead: its first step should still have max_lr. The warm-up's step + 1 has no place in "
+    "it.",
+)
+def descent_one_ahead(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return cosine(min(1.0, (step + 1 - n_warmup) / (n_steps - n_warmup)), max_lr, min_lr)
+
+
+@wrong("lr_schedule", "You take min_lr as a share of max_lr. It is a rate itself, the one at which the descent ends.")
+def floor_as_a_share(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return cosine(min(1.0, (step - n_warmup) / (n_steps - n_warmup)), max_lr, min_lr * max_lr)
+
+
+@wrong(
+    "lr_schedule",
+    "Your descent is a quarter of a cosine wave, cos from 0 to pi / 2. Half a wave, (1 + cos) / 2 from 0 to pi, lands "
+    "as softly as it leaves.",
+)
+def quarter_wave(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return min_lr + (max_lr - min_lr) * math.cos(math.pi / 2 * min(1.0, (step - n_warmup) / (n_steps - n_warmup)))
+
+
+@wrong("lr_schedule", "After n_steps your rate is 0, whatever min_lr says. It stays at min_lr.")
+def nothing_after_the_end(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return cosine((step - n_warmup) / (n_steps - n_warmup), max_lr, min_lr) if step < n_steps else 0.0
+
+
+@wrong("lr_schedule", "You refuse steps beyond n_steps. From there on the rate is min_lr.")
+def refuses_late_steps(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step > n_steps:
+        raise ValueError("training is over")
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return cosine((step - n_warmup) / (n_steps - n_warmup), max_lr, min_lr)
+
+
+@wrong("lr_schedule", "A warm-up as long as the training goes through. It needs n_warmup < n_steps, not <=.")
+def warms_up_to_the_end(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    if step < 0 or not 0 <= n_warmup <= n_steps:
+        raise ValueError("bad schedule")
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return cosine(min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup)), max_lr, min_lr)
+
+
+@wrong("lr_schedule", "The numbers are right, but they are tensors. Return Python floats.")
+def rates_as_tensors(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    return torch.tensor(early_returns(step, max_lr=max_lr, n_warmup=n_warmup, n_steps=n_steps, min_lr=min_lr))
+
+
+@right("lr_schedule")
+def with_numpy(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    """Its results are ``np.float64``, which are floats."""
+    check_schedule(step, n_warmup, n_steps)
+    progress = np.clip((step - n_warmup) / (n_steps - n_warmup), 0, 1)
+    descent = min_lr + (max_lr - min_lr) * (1 + np.cos(np.pi * progress)) / 2
+    return np.float64(max_lr) * (step + 1) / (n_warmup + 1) if step < n_warmup else descent
 
 
 @right("lr_schedule")
@@ -431,6 +660,117 @@ def clips_the_first_group(model, optimizer, tokens, lr):
     return loss.item()
 
 
+@wrong(
+    "train_step",
+    "You clear the gradients at the end only. That serves the next call; what is in `.grad` when this one begins, from "
+    "whatever came before, is added to this batch's gradient. Clear before `backward`.",
+)
+def clears_at_the_end_only(model, optimizer, tokens, lr):
+    loss = step_with(model, optimizer, tokens, lr, zero=False)
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def step_clipped(model, optimizer, tokens, lr, clip, loss_of=None):
+    """A step with its own way to clip, and perhaps another loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss = (loss_of or (lambda logits, tokens: loss_per_token(logits, tokens).mean()))(model(tokens), tokens)
+    optimizer.zero_grad()
+    loss.backward()
+    clip(list(model.parameters()))
+    optimizer.step()
+    return loss.item()
+
+
+def clip_together(parameters):
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+
+
+def loss_on_the_same_token(logits, tokens):
+    return F.cross_entropy(logits.transpose(1, 2), tokens)
+
+
+@wrong(
+    "train_step",
+    "You scale every gradient to norm 1, small ones as well. Clipping leaves a gradient alone whose norm is below 1.",
+)
+def always_scaled(model, optimizer, tokens, lr):
+    def scale(parameters):
+        norm = torch.cat([parameter.grad.flatten() for parameter in parameters]).norm()
+        for parameter in parameters:
+            parameter.grad /= norm
+
+    return step_clipped(model, optimizer, tokens, lr, scale)
+
+
+@wrong(
+    "train_step",
+    "You clip each parameter group by itself. The norm that counts is that of all gradients together, whatever groups "
+    "they are in.",
+)
+def clips_each_group(model, optimizer, tokens, lr):
+    def clip(parameters):
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+
+    return step_clipped(model, optimizer, tokens, lr, clip)
+
+
+@wrong("train_step", "You set the learning rate after the step, so that this step still uses the old one.")
+def sets_the_rate_afterwards(model, optimizer, tokens, lr):
+    loss = step_with(model, optimizer, tokens, lr, groups=slice(0, 0))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return loss.item()
+
+
+@wrong("train_step", "You multiply each group's rate by lr. The rate of this step *is* lr: assign it.")
+def multiplies_the_rate(model, optimizer, tokens, lr):
+    for group in optimizer.param_groups:
+        group["lr"] *= lr
+    return step_with(model, optimizer, tokens, lr, groups=slice(0, 0)).item()
+
+
+@wrong(
+    "train_step",
+    "Your loss scores each position on the token that it has just read. Position i predicts token i + 1: "
+    "`cross_entropy_per_token` does that shift.",
+)
+def loss_without_shift(model, optimizer, tokens, lr):
+    return step_clipped(model, optimizer, tokens, lr, clip_together, loss_on_the_same_token)
+
+
+@wrong(
+    "train_step",
+    "You step down the gradient by hand, `parameter -= lr * gradient`. That is one optimizer of many; AdamW does "
+    "something else with the same gradient. Call `optimizer.step()`.",
+)
+def descends_by_hand(model, optimizer, tokens, lr):
+    loss = step_with(model, optimizer, tokens, lr, update=False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= lr * parameter.grad
+    return loss.item()
+
+
+@wrong("train_step", "You return nothing. The mean loss before the step is wanted, as a Python float.")
+def returns_nothing(model, optimizer, tokens, lr):
+    step_with(model, optimizer, tokens, lr)
+
+
+@wrong(
+    "train_step",
+    "You sum the losses of each text and average over the texts, so long texts take longer steps. Take the mean over "
+    "all predicted tokens.",
+)
+def summed_over_each_text(model, optimizer, tokens, lr):
+    def loss_of(logits, tokens):
+        return loss_per_token(logits, tokens).sum(dim=1).mean()
+
+    return step_clipped(model, optimizer, tokens, lr, clip_together, loss_of)
+
+
 @right("train_step")
 def clipping_by_hand(model, optimizer, tokens, lr):
     model.zero_grad(set_to_none=True)
@@ -448,7 +788,8 @@ def clipping_by_hand(model, optimizer, tokens, lr):
 
 
 @right("train_step")
-def clears_at_the_end_only(model, optimizer, tokens, lr):
+def clears_at_both_ends(model, optimizer, tokens, lr):
+    optimizer.zero_grad()
     loss = step_with(model, optimizer, tokens, lr, zero=False)
     optimizer.zero_grad()
     return loss.item()

@@ -1,5 +1,7 @@
 """Checks of the counts of parameters and of arithmetic."""
 
+from dataclasses import replace
+
 import torch
 
 from utils.course.checking import expect, expect_close, expect_raises
@@ -49,6 +51,21 @@ class TestCountParameters:
     def test_one(self, answer, reference):
         "a model whose sizes are all one"
         expect_close(answer(ONE), reference(ONE))
+
+    def test_attention_only(self, answer, reference, rng):
+        "with d_mlp = 0 there is no MLP, no b_out and no ln2"
+        for cfg in (CFG, random_config(rng)):
+            cfg = replace(cfg, d_mlp=0)
+            found = answer(cfg)
+            expect_whole_numbers(found)
+            wanted = reference(cfg)
+            for group in ("mlp", "layer_norm"):
+                expect_close(found.get(group), wanted[group], note=f"With d_mlp = 0 the entry {group!r} differs.")
+
+    def test_no_layers(self, answer, reference, rng):
+        "with no layers: embeddings, the final norm and the unembedding"
+        cfg = replace(random_config(rng), n_layers=0)
+        expect_close(answer(cfg), reference(cfg))
 
     def test_gpt2_small(self, answer, reference):
         "GPT-2 small's sizes (with an unembedding of its own)"

@@ -1,5 +1,7 @@
 """Checks of decoding with cached keys and values."""
 
+from dataclasses import replace
+
 import torch
 
 from utils.course.checking import Mismatch, expect_close, expect_raises
@@ -100,6 +102,13 @@ class TestKvCacheStep:
         for layer in range(cfg.n_layers):
             for name, theirs, ours in zip(("keys", "values"), cache[layer], expected[layer], strict=True):
                 expect_close(theirs, ours, rtol=1e-4, atol=1e-4, note=f"The {name} of layer {layer} differ.")
+
+    def test_attention_only(self, answer, reference, rng):
+        "a model with d_mlp = 0, whose blocks have no ln2 and no mlp"
+        cfg = replace(CONFIGS[0], d_mlp=0)
+        model, tokens = random_model(rng, cfg), torch.randint(cfg.d_vocab, (3, 3), generator=rng)
+        logits, _ = parts(answer(model, tokens[:, 2], filled(reference, model, tokens[:, :2])), cfg.n_layers)
+        expect_close(logits, model(tokens)[:, 2], rtol=1e-4, atol=1e-4, note="This model has no MLPs (d_mlp = 0)")
 
     def test_double(self, answer, reference, rng):
         "a float64 model gives float64 logits"

@@ -46,7 +46,7 @@ def expect_names(theirs, ours):
 
 
 def expect_same_parameter_gradients(theirs, ours, inputs, rng):
-    """Gradients of a random projection of the output, for every parameter by name.
+    """Gradients of a random projection of the output, for every parameter by name; all that get none are told.
 
     Rounding grows with the terms that are added up, also where they cancel: the gradient for b_K is zero by the maths.
     So the tolerance is a share of the largest gradient of all.
@@ -56,28 +56,37 @@ def expect_same_parameter_gradients(theirs, ours, inputs, rng):
     wanted = torch.autograd.grad((wanted * weights).sum(), list(ours.parameters()))
     out = theirs(inputs)
     expect_shape(out, tuple(weights.shape))
-    expect(
-        out.requires_grad, "No parameter gets a gradient: the output is cut off from the weights.", actual="cut graph"
-    )
     parameters = dict(zip(theirs.parameter_names(), theirs.parameters(), strict=True))
-    gradients = torch.autograd.grad((out * weights).sum(), list(parameters.values()), allow_unused=True)
+    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+    expect(
+        not frozen,
+        "These parameters ask for no gradient (`requires_grad` is False), so training can't change them.",
+        actual=("frozen", frozen),
+        returned=", ".join(frozen),
+    )
+    gradients = [None] * len(parameters)
+    if out.requires_grad:
+        gradients = torch.autograd.grad((out * weights).sum(), list(parameters.values()), allow_unused=True)
     found = dict(zip(parameters, gradients, strict=True))
+    cut = [name for name, _ in ours.named_parameters() if found.get(name) is None]
+    expect(
+        not cut,
+        f"No gradient reaches {', '.join(cut)}: no `nn.Parameter`, or the output does not depend on it, or something "
+        "between (`detach`, `.data`, `torch.no_grad`) cuts the graph.",
+        actual=("cut graph", cut),
+        returned=f"no gradient for {', '.join(cut)}",
+    )
     atol = 1e-5 * max(1.0, *(gradient.abs().max().item() for gradient in wanted))
     for (name, _), expected in zip(ours.named_parameters(), wanted, strict=True):
-        expect(
-            found.get(name) is not None,
-            f"No gradient reaches {name}: it is no `nn.Parameter`, or the output does not depend on it, "
-            "or something between (`detach`, `.data`, `torch.no_grad`) cuts the graph.",
-            actual=f"none for {name}",
-        )
         expect_close(found[name], expected, note=f"The gradient for {name} differs.", rtol=1e-4, atol=atol)
 
 
 def expect_initial_matrix(state, name):
     std, mean = state[name].std().item(), state[name].mean().item()
     side = "narrower" if std < 0.02 else "wider"
-    # So that a diagnosis can tell these starts from others: zeros, 0.02 taken for the variance, standard normal.
-    known = [size for size in (0.0, 0.02**0.5, 1.0) if abs(std - size) <= 0.05 * size and abs(mean) <= 0.2 * size]
+    # So that a diagnosis can tell these starts apart: zeros, 0.02 taken for the variance, standard normal, `rand`.
+    starts = {0.0: 0.0, 0.02**0.5: 0.0, 1.0: 0.0, 0.02 / 12**0.5: 0.01}
+    known = [s for s, m in starts.items() if abs(std - s) <= 0.05 * s and abs(mean - m) <= 0.2 * s]
     expect(
         0.017 < std < 0.023,
         f"{name} starts {side} than it should: normal with standard deviation 0.02.",
@@ -148,10 +157,12 @@ class TestLayerNorm:
         )
 
     def test_gradients(self, answer, reference, rng):
-        "gradients reach the input, w and b"
+        "gradients reach w, b and the input"
         theirs, ours = pair(answer, reference, CFG, rng)
-        expect_same_gradients(theirs, ours, stream(CFG, rng), rng=rng, rtol=1e-4, atol=1e-5)
         expect_same_parameter_gradients(theirs, ours, stream(CFG, rng), rng)
+        expect_same_gradients(
+            lambda resid: theirs(resid), lambda resid: ours(resid), stream(CFG, rng), rng=rng, rtol=1e-4, atol=1e-5
+        )
 
 
 class TestMLP:
@@ -208,10 +219,12 @@ class TestMLP:
         )
 
     def test_gradients(self, answer, reference, rng):
-        "gradients reach the input and all four parameters"
+        "gradients reach all four parameters and the input"
         theirs, ours = pair(answer, reference, CFG, rng)
-        expect_same_gradients(theirs, ours, stream(CFG, rng), rng=rng, rtol=1e-4, atol=2e-5)
         expect_same_parameter_gradients(theirs, ours, stream(CFG, rng), rng)
+        expect_same_gradients(
+            lambda resid: theirs(resid), lambda resid: ours(resid), stream(CFG, rng), rng=rng, rtol=1e-4, atol=2e-5
+        )
 
 
 class TestAttention:
@@ -251,10 +264,12 @@ class TestAttention:
         )
 
     def test_gradients(self, answer, reference, rng):
-        "gradients reach the input and all eight parameters"
+        "gradients reach all eight parameters and the input"
         theirs, ours = pair(answer, reference, CFG, rng)
-        expect_same_gradients(theirs, ours, stream(CFG, rng), rng=rng, rtol=1e-3, atol=5e-5)
         expect_same_parameter_gradients(theirs, ours, stream(CFG, rng), rng)
+        expect_same_gradients(
+            lambda resid: theirs(resid), lambda resid: ours(resid), stream(CFG, rng), rng=rng, rtol=1e-3, atol=5e-5
+        )
 
 
 class TestTransformerBlock:
@@ -282,6 +297,12 @@ class TestTransformerBlock:
             theirs(resid), resid, note="With all output weights zero, a block should hand the stream on unchanged"
         )
 
+    def test_without_mlp(self, answer, reference, rng):
+        "with d_mlp = 0: ln1 and attn, and nothing else"
+        theirs, ours = pair(answer, reference, replace(CFG, d_mlp=0), rng)
+        resid = 2 * stream(CFG, rng)
+        expect_close(theirs(resid), ours(resid), rtol=1e-4, atol=5e-5, note="This is with d_mlp = 0")
+
     def test_attention_alone(self, answer, reference, rng):
         "attention reads ln1 of the stream and adds to it"
         theirs, ours = pair(answer, reference, CFG, rng, W_out=0.0, b_out=0.0)
@@ -297,10 +318,12 @@ class TestTransformerBlock:
         )
 
     def test_gradients(self, answer, reference, rng):
-        "gradients reach the input and every parameter"
+        "gradients reach every parameter and the input"
         theirs, ours = pair(answer, reference, CFG, rng)
-        expect_same_gradients(theirs, ours, stream(CFG, rng), rng=rng, rtol=1e-3, atol=1e-4)
         expect_same_parameter_gradients(theirs, ours, stream(CFG, rng), rng)
+        expect_same_gradients(
+            lambda resid: theirs(resid), lambda resid: ours(resid), stream(CFG, rng), rng=rng, rtol=1e-3, atol=1e-4
+        )
 
 
 class TestTransformer:

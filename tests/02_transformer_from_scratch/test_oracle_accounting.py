@@ -15,7 +15,7 @@ GPT2_SMALL = TransformerConfig(d_model=768, n_layers=12, n_heads=12, d_head=64, 
 OPERATIONS = ("qkv", "scores", "weighted_values", "output")
 
 
-@pytest.mark.parametrize("cfg", [CFG, GPT2_SMALL, replace(CFG, n_layers=1, n_heads=1)])
+@pytest.mark.parametrize("cfg", [CFG, GPT2_SMALL, replace(CFG, n_layers=1, n_heads=1), replace(CFG, d_mlp=0)])
 def test_parameters_of_the_module(cfg):
     with torch.device("meta"):
         sizes = {name: parameter.numel() for name, parameter in Transformer(cfg).named_parameters()}

@@ -217,3 +217,22 @@ def test_half_precision_stays_half_precision():
     assert out.dtype == torch.bfloat16
     assert attention_head(*one_head(x, 0)).dtype == torch.bfloat16
     torch.testing.assert_close(out.double(), multi_head_attention(**exact), rtol=0.05, atol=0.1)
+
+
+def test_dot_products_beyond_half_precision():
+    """Whole numbers, so that queries and keys are exact in float16, and their products far beyond its 65504."""
+    generator = torch.Generator().manual_seed(13)
+    exact = layer(13, 2, 5, 6, 4, 3)
+    for name in ("resid", "b_Q", "b_K"):
+        setattr(exact, name, torch.randint(-3, 4, getattr(exact, name).shape, generator=generator).double())
+    for name in ("W_Q", "W_K"):
+        setattr(exact, name, 32.0 * torch.randint(-3, 4, getattr(exact, name).shape, generator=generator).double())
+    half = SimpleNamespace(**{name: value.half() for name, value in vars(exact).items()})
+    assert attention_scores(*one_head(exact, 0)[:3], *one_head(exact, 0)[5:7]).abs().max() > 100_000
+    found = attention_pattern(*one_head(half, 0)[:3], *one_head(half, 0)[5:7])
+    assert found.dtype == torch.float16
+    wanted = attention_pattern(*one_head(exact, 0)[:3], *one_head(exact, 0)[5:7])
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=0.001)
+    torch.testing.assert_close(
+        multi_head_attention(**vars(half)).double(), multi_head_attention(**vars(exact)), rtol=0.02, atol=0.03
+    )

@@ -1,5 +1,6 @@
 """The cached step against the full forward pass, and against transformers' cache."""
 
+import pytest
 import torch
 
 from utils.models.config import TransformerConfig
@@ -8,8 +9,9 @@ from utils.transformer.cache import kv_cache_step
 from utils.transformer.model import Transformer
 
 
-def test_equals_the_full_pass_in_double():
-    cfg = TransformerConfig(d_model=12, n_layers=3, n_heads=2, d_head=5, d_mlp=20, n_ctx=9, d_vocab=17)
+@pytest.mark.parametrize("d_mlp", [20, 0])
+def test_equals_the_full_pass_in_double(d_mlp):
+    cfg = TransformerConfig(d_model=12, n_layers=3, n_heads=2, d_head=5, d_mlp=d_mlp, n_ctx=9, d_vocab=17)
     torch.manual_seed(0)
     model = Transformer(cfg).double()
     with torch.no_grad():

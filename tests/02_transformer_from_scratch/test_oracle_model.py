@@ -12,6 +12,7 @@ CONFIGS = [
     TransformerConfig(d_model=12, n_layers=2, n_heads=3, d_head=5, d_mlp=20, n_ctx=9, d_vocab=17),
     TransformerConfig(d_model=8, n_layers=3, n_heads=2, d_head=6, d_mlp=11, n_ctx=4, d_vocab=23, layer_norm_eps=0.1),
 ]
+ATTENTION_ONLY = TransformerConfig(d_model=10, n_layers=2, n_heads=3, d_head=4, d_mlp=0, n_ctx=7, d_vocab=13)
 
 
 def randomised(module, seed):
@@ -60,6 +61,7 @@ def test_attention_and_block_are_transformer_lens(cfg):
     torch.testing.assert_close(block(resid), theirs(resid), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("cfg", [*CONFIGS, ATTENTION_ONLY], ids=["eps 1e-5", "eps 0.1", "attention only"])
 def test_logits_are_transformer_lens(cfg):
     ours = randomised(Transformer(cfg), 4)
     theirs = hooked_transformer(cfg, ours.state_dict())
@@ -76,6 +78,21 @@ def test_names_round_trip(cfg):
     back.load_state_dict({name: value for name, value in theirs.items() if not name.endswith(buffers)})
     for name, value in back.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+
+
+def test_blocks_of_attention_alone_have_no_mlp_and_no_second_norm():
+    names = {name.split(".")[2] for name in Transformer(ATTENTION_ONLY).state_dict() if name.startswith("blocks.")}
+    assert names == {"ln1", "attn"}
+
+
+def test_layer_norm_of_a_large_number_in_half_precision():
+    """One 2000 among zeros: the sum of squares is beyond float16's 65504."""
+    cfg = TransformerConfig(d_model=16, n_layers=1, n_heads=1, d_head=1, d_mlp=1, n_ctx=1, d_vocab=1)
+    resid = torch.zeros(1, 1, 16).index_fill(2, torch.tensor([3]), 2000.0)
+    for dtype in (torch.float16, torch.bfloat16):
+        found = LayerNorm(cfg).to(dtype)(resid.to(dtype))
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), LayerNorm(cfg)(resid), rtol=0.01, atol=0.01)
 
 
 def test_initial_weights():

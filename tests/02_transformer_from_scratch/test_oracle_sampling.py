@@ -43,6 +43,25 @@ def test_sampled_frequencies(temperature):
     assert chisquare(counts.numpy(), (expected / expected.sum() * counts.sum()).numpy()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1e-4, 1e-40, 1e-300])
+def test_the_coldest_temperatures_are_greedy(dtype, temperature):
+    logits = torch.tensor([[10.0, 20.0, 30.0], [-5.0, -torch.inf, -900.0]], dtype=dtype).repeat(50, 1)
+    drawn = sample_temperature(logits, temperature, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, logits.argmax(-1))
+
+
+def test_a_temperature_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="temperature"):
+        sample_temperature(random_logits(0), float("nan"), torch.Generator())
+
+
+def test_top_p_of_many_equal_tokens_in_half_precision():
+    """4096 tokens of probability 1/4096: a sum in float16 would stop growing."""
+    kept = top_p_filter(torch.zeros(1, 4096, dtype=torch.float16), 0.75)
+    assert (kept > -torch.inf).sum() == 3072
+
+
 def test_sampling_leaves_the_global_random_state_alone():
     state = torch.get_rng_state()
     sample_temperature(random_logits(0), 1.0, torch.Generator().manual_seed(0))

@@ -1,5 +1,7 @@
 """Rewritten weights against the ones that ``transformer_lens`` makes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,9 +13,9 @@ from utils.transformer.weights import center_writing_weights, fold_layer_norm
 CFG = TransformerConfig(d_model=12, n_layers=3, n_heads=3, d_head=5, d_mlp=20, n_ctx=9, d_vocab=17)
 
 
-def random_state(seed):
+def random_state(seed, cfg=CFG):
     rng = torch.Generator().manual_seed(seed)
-    shapes = {name: value.shape for name, value in Transformer(CFG).state_dict().items()}
+    shapes = {name: value.shape for name, value in Transformer(cfg).state_dict().items()}
     return {name: 0.5 * torch.randn(shape, generator=rng) for name, shape in shapes.items()}
 
 
@@ -62,15 +64,16 @@ def test_centred_weights_are_transformer_lens(seed):
         (center_writing_weights, fold_layer_norm),
     ],
 )
-def test_outputs_stay(steps):
+@pytest.mark.parametrize("cfg", [CFG, replace(CFG, d_mlp=0)], ids=["with MLPs", "attention only"])
+def test_outputs_stay(steps, cfg):
     """In double precision, where rounding hides nothing."""
-    state = {name: value.double() for name, value in random_state(2).items()}
-    tokens = torch.randint(CFG.d_vocab, (4, CFG.n_ctx), generator=torch.Generator().manual_seed(3))
-    before, after = Transformer(CFG).double(), Transformer(CFG).double()
+    state = {name: value.double() for name, value in random_state(2, cfg).items()}
+    tokens = torch.randint(cfg.d_vocab, (4, cfg.n_ctx), generator=torch.Generator().manual_seed(3))
+    before, after = Transformer(cfg).double(), Transformer(cfg).double()
     before.load_state_dict(state)
     processed = state
     for step in steps:
-        processed = step(processed, CFG)
+        processed = step(processed, cfg)
     assert any(not torch.equal(processed[name], state[name]) for name in state)
     after.load_state_dict(processed)
     torch.testing.assert_close(after(tokens), before(tokens), rtol=1e-11, atol=1e-11)

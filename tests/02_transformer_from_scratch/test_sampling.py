@@ -161,7 +161,7 @@ class TestSampleTemperature:
 
     def test_bad_temperature(self, answer, rng):
         "a temperature of 0 or below is refused"
-        for temperature in (-1.0, 0.0):
+        for temperature in (-1.0, 0.0, -1e-9):
             expect_raises(ValueError, answer, torch.randn(2, 5, generator=rng), temperature, rng)
 
 
@@ -193,11 +193,13 @@ class TestTopKFilter:
             expect_close(answer(logits, k), reference(logits, k))
 
     def test_one(self, answer, rng):
-        "k = 1 keeps the highest logit, with its value"
+        "k = 1 keeps the highest logit with its value, and what equals it"
         logits = distinct_rows(rng, 4, 6)
         best = logits.argmax(-1, keepdim=True)
         expected = torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))
         expect_close(answer(logits, 1), expected)
+        twice, whole = torch.cat([logits, logits], dim=-1), torch.cat([expected, expected], dim=-1)
+        expect_close(answer(twice, 1), whole, note="Each row holds its highest logit twice, and both stay with k = 1")
 
     def test_large_k(self, answer, rng):
         "a k of the vocabulary's size, or beyond it, keeps everything, in a new tensor"
@@ -227,6 +229,28 @@ class TestTopKFilter:
         for k in (0, -2):
             expect_raises(ValueError, answer, distinct_rows(rng, 2, 5), k)
 
+    def test_far_apart(self, answer, reference, rng):
+        "hundreds apart, where probabilities round to 0, the order is still there"
+        logits = 300.0 * torch.stack([torch.randperm(9, generator=rng) for _ in range(3)]) - 1000.0
+        expect_close(answer(logits, 4), reference(logits, 4))
+
+    def test_near_ties(self, answer, rng):
+        "a logit that is below the k-th by the least that its dtype holds is removed"
+        for dtype in (torch.float32, torch.float64):
+            steps = [1 + torch.rand(3, 1, generator=rng, dtype=dtype)]
+            for _ in range(5):
+                steps.append(torch.nextafter(steps[-1], torch.zeros_like(steps[-1])))
+            order = torch.randperm(6, generator=rng)
+            logits = torch.cat(steps, dim=-1)[:, order]
+            for k in (1, 2):
+                expect_close(
+                    answer(logits, k),
+                    logits.masked_fill(order >= k, -torch.inf),
+                    note="The six logits of each row differ by one unit of the last digit: no two are equal",
+                    rtol=0,
+                    atol=0,
+                )
+
 
 def clear_of(rng, p, batch, d_vocab, scale=1.5):
     """Random logits none of whose cumulated probabilities comes near p, so that rounding decides nothing."""
@@ -235,6 +259,26 @@ def clear_of(rng, p, batch, d_vocab, scale=1.5):
         reached = logits.softmax(-1).sort(-1, descending=True).values.cumsum(-1)
         if (reached - p).abs().min() > 1e-3:
             return logits
+
+
+def expect_smallest_set(filtered: Tensor, logits: Tensor, n_kept: int, note: str) -> None:
+    """Expect the ``n_kept`` highest logits of each row, unchanged, and -inf elsewhere; any of several equal ones."""
+    expect_shape(filtered, tuple(logits.shape))
+    kept = filtered > -torch.inf
+    counts = kept.sum(-1)
+    expect(
+        bool((counts == n_kept).all()),
+        f"{note}.",
+        actual=counts,
+        returned=f"tokens kept in each row: {counts.tolist()}",
+        expected=f"{n_kept} in each row",
+    )
+    expect_close(filtered, logits.masked_fill(~kept, -torch.inf), note="Some of what is kept has changed its value")
+    expect_close(
+        filtered.sort(descending=True).values[:, :n_kept],
+        logits.sort(descending=True).values[:, :n_kept],
+        note="The tokens that are kept are not the most probable ones",
+    )
 
 
 class TestTopPFilter:
@@ -252,6 +296,37 @@ class TestTopPFilter:
         logits = probabilities.log() + torch.tensor([[200.0], [-300.0]])
         kept = torch.tensor([[False, True, True, True], [True, True, False, True]])
         expect_close(answer(logits, 0.9), logits.masked_fill(~kept, -torch.inf))
+
+    def test_reached_exactly(self, answer, rng):
+        "a sum that is p exactly has reached it"
+        for n, p in ((2, 0.5), (4, 0.75), (8, 0.125)):  # equal logits: softmax and sums are exact powers of two
+            possible = torch.randperm(12, generator=rng)[:n]
+            logits = torch.full((3, 12), -300.0)
+            logits[:, possible] = 0.0
+            expect_smallest_set(
+                answer(logits, p),
+                logits,
+                int(n * p),
+                f"{n} tokens have probability 1/{n} each, and {int(n * p)} of them reach p = {p} exactly",
+            )
+
+    def test_ties(self, answer, rng):
+        "of equally probable tokens at the edge, only as many as it takes"
+        for n_best, n_tied, p in ((1, 5, 0.65), (2, 3, 0.75), (0, 7, 0.5)):
+            places = torch.randperm(n_best + n_tied, generator=rng)
+            levels = torch.tensor(
+                [n_tied / max(n_best, 1)] * n_best + [1.0] * n_tied
+            )  # one half each, if both are there
+            logits = levels.log()[places] + torch.tensor([[0.0], [40.0]])
+            shares = (levels / levels.sum()).sort(descending=True).values
+            n_kept = int((shares.cumsum(-1) < p).sum()) + 1
+            expect_smallest_set(
+                answer(logits, p),
+                logits,
+                n_kept,
+                f"The probabilities are {[round(share, 3) for share in shares.tolist()]}, so {n_kept} tokens reach "
+                f"p = {p}, and fewer do not",
+            )
 
     def test_at_least_one(self, answer, rng):
         "a token that exceeds p alone is kept alone"
@@ -361,7 +436,9 @@ class TestGenerate:
         expect_close(answer(model, tokens, 0, best), tokens, note="Without new tokens, the prompt comes back.")
 
     def test_bad_input(self, answer, rng):
-        "an empty prompt and a negative number of tokens are refused"
+        "an empty prompt, a negative number of tokens and a window without any are refused"
         model = RecitingModel(rng, 6)
         expect_raises(ValueError, answer, model, torch.zeros(2, 3, dtype=torch.int64), -1, best)
         expect_raises(ValueError, answer, model, torch.zeros(2, 0, dtype=torch.int64), 0, best)
+        for n_ctx in (0, -1):
+            expect_raises(ValueError, answer, model, torch.zeros(2, 3, dtype=torch.int64), 2, best, n_ctx)

@@ -278,9 +278,10 @@ class TestEmbed:
         expect_close(answer(tokens, W_E), reference(tokens, W_E))
 
     def test_dtype(self, answer, reference, rng):
-        "float64 vectors stay float64"
-        tokens, W_E = token_ids(rng, 2, 5, 7), table(rng, 7, 3, torch.float64)
-        expect_close(answer(tokens, W_E), reference(tokens, W_E), dtype=True)
+        "the dtype is that of W_E"
+        for dtype in (torch.float64, torch.float32):
+            tokens, W_E = token_ids(rng, 2, 5, 7), table(rng, 7, 3, dtype)
+            expect_close(answer(tokens, W_E), reference(tokens, W_E), dtype=True)
 
     def test_gradients(self, answer, reference, rng):
         "the gradient reaches the rows that were used, and adds up for repeated tokens"
@@ -311,9 +312,10 @@ class TestPositionalEmbed:
             expect_close(answer(tokens, W_pos), reference(tokens, W_pos))
 
     def test_dtype(self, answer, reference, rng):
-        "float64 and a memory layout that is not contiguous"
-        tokens, W_pos = token_ids(rng, 4, 3, 10).T, table(rng, 5, 7, torch.float64).T
-        expect_close(answer(tokens, W_pos), reference(tokens, W_pos), dtype=True)
+        "the dtype is that of W_pos, and the memory layout does not matter"
+        for dtype in (torch.float64, torch.float32):
+            tokens, W_pos = token_ids(rng, 4, 3, 10).T, table(rng, 5, 7, dtype).T
+            expect_close(answer(tokens, W_pos), reference(tokens, W_pos), dtype=True)
 
     def test_gradients(self, answer, reference, rng):
         "the gradient of a row adds up over the batch"
@@ -362,10 +364,11 @@ class TestUnembed:
         )
 
     def test_dtype(self, answer, reference, rng):
-        "float64 and a memory layout that is not contiguous"
-        resid, W_U, b_U = unembed_inputs(rng, 3, 2, 4, 6, dtype=torch.float64)
-        resid, W_U = resid.transpose(0, 1).contiguous().transpose(0, 1), W_U.T.contiguous().T
-        expect_close(answer(resid, W_U, b_U), reference(resid, W_U, b_U), dtype=True)
+        "the dtype is that of the inputs, and the memory layout does not matter"
+        for dtype in (torch.float64, torch.float32):
+            resid, W_U, b_U = unembed_inputs(rng, 3, 2, 4, 6, dtype=dtype)
+            resid, W_U = resid.transpose(0, 1).contiguous().transpose(0, 1), W_U.T.contiguous().T
+            expect_close(answer(resid, W_U, b_U), reference(resid, W_U, b_U), dtype=True)
 
     def test_gradients(self, answer, reference, rng):
         "gradients for the residual stream, the matrix and the bias"

@@ -14,6 +14,7 @@ from utils.course.checking import (
     expect_same_gradients,
     expect_shape,
 )
+from utils.transformer.training import cross_entropy_per_token
 
 
 def documents(rng, batch, pos, d_vocab, scale=2.0):
@@ -58,6 +59,19 @@ class TestCrossEntropyPerToken:
             note="Adding 500 to all logits changes no probability, and so no loss.",
         )
 
+    def test_rows_apart(self, answer, reference, rng):
+        "predictions whose logits lie on very different levels do not disturb each other"
+        logits, tokens = documents(rng, 3, 5, 6)
+        levels = torch.tensor([-400.0, 0.0, 400.0])[torch.randint(3, (3, 5, 1), generator=rng)]
+        levels[0, :3, 0] = torch.tensor([-400.0, 0.0, 400.0])
+        expect_close(
+            answer(logits + levels, tokens),
+            reference(logits, tokens),
+            rtol=1e-3,
+            atol=1e-3,
+            note="Each position's logits were moved by a number of its own, which changes no probability",
+        )
+
     def test_small_probabilities(self, answer, reference, rng):
         "a token of tiny probability has a large, finite loss"
         logits, tokens = documents(rng, 2, 4, 6, scale=300.0)
@@ -70,6 +84,11 @@ class TestCrossEntropyPerToken:
             note="The model calls the token all but impossible: the loss is in the hundreds.",
         )
 
+    def test_one_token(self, answer, rng):
+        "texts of one token have nothing to predict: no losses"
+        logits, tokens = documents(rng, 3, 1, 7)
+        expect_shape(answer(logits, tokens), (3, 0), "Three texts of one token each should give a tensor [3, 0].")
+
     def test_gradients(self, answer, reference, rng):
         "gradients reach the logits"
         logits, tokens = documents(rng, 2, 5, 7)
@@ -78,10 +97,11 @@ class TestCrossEntropyPerToken:
         )
 
     def test_dtype_and_layout(self, answer, reference, rng):
-        "float64 stays float64; strided logits are fine"
+        "float64 stays float64 and float32 float32; strided logits are fine"
         logits, tokens = documents(rng, 5, 3, 7)
-        strided = logits.double().transpose(0, 1).contiguous().transpose(0, 1)
-        expect_close(answer(strided, tokens), reference(strided, tokens), dtype=True)
+        for dtype in (torch.float64, torch.float32):
+            strided = logits.to(dtype).transpose(0, 1).contiguous().transpose(0, 1)
+            expect_close(answer(strided, tokens), reference(strided, tokens), dtype=True)
 
     def test_bad_input(self, answer, rng):
         "logits and tokens of different lengths are refused"
@@ -96,7 +116,7 @@ class TestLrSchedule:
     def test_values(self, answer, reference):
         "the whole curve, with a floor and without"
         for settings in (
-            {"max_lr": 0.3, "n_warmup": 4, "n_steps": 15, "min_lr": 0.05},
+            {"max_lr": 0.3, "n_warmup": 4, "n_steps": 15, "min_lr": 0.1},
             {"max_lr": 2e-3, "n_warmup": 7, "n_steps": 30},
         ):
             rates = [answer(step, **settings) for step in range(settings["n_steps"])]
@@ -146,7 +166,7 @@ class TestLrSchedule:
 
     def test_bad_input(self, answer):
         "negative steps and a warm-up that never ends are refused"
-        for step, n_warmup, n_steps in ((-1, 2, 10), (3, 10, 10), (3, -1, 10)):
+        for step, n_warmup, n_steps in ((-1, 2, 10), (3, 10, 10), (3, 12, 10), (3, -1, 10), (0, 0, 0)):
             expect_raises(ValueError, answer, step, max_lr=1.0, n_warmup=n_warmup, n_steps=n_steps)
 
 
@@ -167,13 +187,12 @@ def trained(step_function, model, make_optimizer, batches, lrs):
     return losses, [parameter.detach().clone() for parameter in model.parameters()]
 
 
-def compare(answer, reference, rng, make_optimizer, *, scale, lrs, note, sizes=(11, 5)):
+def compare(answer, reference, rng, make_optimizer, *, scale, lrs, note, sizes=(11, 5), batch=(3, 6)):
     model = bigram_model(rng, *sizes, scale=scale)
-    batches = [torch.randint(sizes[0], (3, 6), generator=rng) for _ in lrs]
+    batches = [torch.randint(sizes[0], batch, generator=rng) for _ in lrs]
     _, expected = trained(reference, model, make_optimizer, batches, lrs)
     _, found = trained(answer, model, make_optimizer, batches, lrs)
-    for theirs, ours in zip(found, expected, strict=True):
-        expect_close(theirs, ours, note=note, rtol=1e-4, atol=1e-5)
+    expect_close(found, expected, note=note, rtol=1e-4, atol=1e-5)
 
 
 def sgd(model):
@@ -195,9 +214,10 @@ class TestTrainStep:
             reference,
             rng,
             sgd,
-            scale=0.4,
+            scale=0.1,
             lrs=[0.5],
             sizes=(13, 6),
+            batch=(24, 11),  # so many that the gradient is far too short to be clipped
             note="After one step of plain gradient descent the parameters should be theta - lr * gradient "
             "of the mean loss.",
         )
@@ -227,6 +247,24 @@ class TestTrainStep:
             lrs=[0.5, 0.4, 0.3],
             note="After three steps the parameters differ.",
         )
+
+    def test_stale_gradients(self, answer, reference, rng):
+        "gradients that somebody left in .grad do not count"
+        model, tokens = bigram_model(rng, 10, 4, scale=0.4), torch.randint(10, (2, 6), generator=rng)
+        found, expected = copy.deepcopy(model), copy.deepcopy(model)
+        for one in (found, expected):
+            cross_entropy_per_token(one(tokens.flip(1)), tokens.flip(1)).mean().backward()
+        answer(found, sgd(found), tokens, 0.5)
+        reference(expected, sgd(expected), tokens, 0.5)
+        for theirs, ours in zip(found.parameters(), expected.parameters(), strict=True):
+            expect_close(
+                theirs.detach(),
+                ours.detach(),
+                note="The parameters' .grad held the gradient of another batch when your function was called, and this "
+                "step should not follow it",
+                rtol=1e-4,
+                atol=1e-5,
+            )
 
     def test_learning_rate(self, answer, reference, rng):
         "every parameter group gets the rate of this step"

@@ -11,6 +11,7 @@ from utils.transformer.model import Transformer
 
 CFG = TransformerConfig(d_model=6, n_layers=2, n_heads=3, d_head=4, d_mlp=10, n_ctx=7, d_vocab=11)
 ODD = TransformerConfig(d_model=5, n_layers=3, n_heads=2, d_head=8, d_mlp=9, n_ctx=4, d_vocab=13, layer_norm_eps=0.3)
+ATTENTION = TransformerConfig(d_model=6, n_layers=2, n_heads=3, d_head=4, d_mlp=0, n_ctx=5, d_vocab=9)
 SHALLOW = TransformerConfig(d_model=7, n_layers=1, n_heads=1, d_head=1, d_mlp=2, n_ctx=3, d_vocab=4)
 WRITERS = ("W_E", "W_pos", "W_O", "b_O", "W_out", "b_out")
 
@@ -96,6 +97,11 @@ class TestFoldLayerNorm:
             if name.endswith(WRITERS):
                 expect_close(found.get(name), state[name], note=f"{name} reads no layer norm and should stay as it is")
 
+    def test_attention_only(self, answer, reference, rng):
+        "with d_mlp = 0 there is no ln2 and no W_in"
+        state = random_state(ATTENTION, rng)
+        expect_close(answer(state, ATTENTION), reference(state, ATTENTION))
+
     def test_twice(self, answer, rng):
         "folding twice is folding once"
         state = random_state(CFG, rng)
@@ -118,10 +124,15 @@ class TestCenterWritingWeights:
             state = random_state(cfg, rng)
             found = answer(state, cfg)
             expect_names(found, state)
-            for name in state:
-                if name.endswith(WRITERS):
-                    means = found[name].mean(dim=-1)
-                    expect_close(means, torch.zeros_like(means), note=f"The means of {name} over d_model should be 0")
+            largest = {name: found[name].mean(dim=-1).abs().max().item() for name in state if name.endswith(WRITERS)}
+            left = [name for name, mean in largest.items() if not mean < 1e-10]
+            expect(
+                not left,
+                f"Over d_model the means of {', '.join(left)} should be 0.",
+                actual=left,
+                returned=", ".join(f"{name}: a mean of {largest[name]:.2g}" for name in left[:3]),
+                expected="0",
+            )
 
     def test_logits(self, answer, rng):
         "the model's logits are unchanged"
@@ -136,6 +147,11 @@ class TestCenterWritingWeights:
         for cfg in (CFG, ODD):
             state = random_state(cfg, rng)
             expect_close(answer(state, cfg), reference(state, cfg), dtype=True)
+
+    def test_attention_only(self, answer, reference, rng):
+        "with d_mlp = 0 there is no W_out and no b_out"
+        state = random_state(ATTENTION, rng)
+        expect_close(answer(state, ATTENTION), reference(state, ATTENTION))
 
     def test_readers(self, answer, rng):
         "weights that read stay as they are"

@@ -11,15 +11,17 @@ def row_means(x: Float[Tensor, "batch row column"]) -> Float[Tensor, "batch row"
         x: A batch of matrices [batch, row, column].
 
     Returns:
-        The mean over the columns, for every row of every matrix: [batch, row].
+        The mean over the columns, for every row of every matrix: [batch, row], in the dtype of ``x``. Gradients flow
+        back to ``x``.
     """
     return x.mean(dim=-1)
 
 
 def record_activation(model: nn.Module, name: str, x: Tensor) -> Tensor:
-    """Run ``model`` on ``x`` and return what one of its submodules puts out on the way.
+    """Run ``model`` on ``x``, once, and return what one of its submodules puts out on the way.
 
-    A forward hook listens during this one run. Afterwards it is gone, also if the run ends with an exception.
+    The model itself is run, and no copy of it, and is left as it was: its mode, its weights, and the hooks of others. A
+    forward hook listens during this one run. Afterwards it is gone, also if the run ends with an exception.
 
     Args:
         model: Any module; its own output is not needed here.
@@ -27,7 +29,8 @@ def record_activation(model: nn.Module, name: str, x: Tensor) -> Tensor:
         x: Input for the model.
 
     Returns:
-        The submodule's output tensor, still attached to the graph, so that gradients can flow through it.
+        The submodule's output tensor, still attached to the graph, so that gradients can flow back through it to ``x``
+        and to the model's own weights.
 
     Raises:
         AttributeError: If the model has no submodule of this name.

@@ -7,7 +7,7 @@ def count_parameters(cfg: TransformerConfig) -> dict[str, int]:
     """How many numbers training can change, by the part of the transformer that they are in.
 
     Args:
-        cfg: Sizes; no two of them need be related.
+        cfg: Sizes; no two of them need be related. Where ``d_mlp`` is 0, a block has neither MLP nor ln2.
 
     Returns:
         Counts over all layers, by group: "embed" (W_E), "pos_embed" (W_pos), "attention" (W_Q, W_K, W_V, W_O
@@ -17,12 +17,14 @@ def count_parameters(cfg: TransformerConfig) -> dict[str, int]:
     Source: Kaplan et al. (2020), table 1, with the biases, norms and embeddings that it leaves out.
     """
     all_heads = cfg.n_heads * cfg.d_head
+    mlp = 2 * cfg.d_model * cfg.d_mlp + cfg.d_mlp + cfg.d_model if cfg.d_mlp else 0
+    norms = 2 if cfg.d_mlp else 1
     counts = {
         "embed": cfg.d_vocab * cfg.d_model,
         "pos_embed": cfg.n_ctx * cfg.d_model,
         "attention": cfg.n_layers * (4 * cfg.d_model * all_heads + 3 * all_heads + cfg.d_model),
-        "mlp": cfg.n_layers * (2 * cfg.d_model * cfg.d_mlp + cfg.d_mlp + cfg.d_model),
-        "layer_norm": (2 * cfg.n_layers + 1) * 2 * cfg.d_model,
+        "mlp": cfg.n_layers * mlp,
+        "layer_norm": (norms * cfg.n_layers + 1) * 2 * cfg.d_model,
         "unembed": cfg.d_model * cfg.d_vocab + cfg.d_vocab,
     }
     return counts | {"total": sum(counts.values())}

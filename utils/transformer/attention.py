@@ -40,7 +40,7 @@ def softmax_rows(scores: Float[Tensor, "... query key"]) -> Float[Tensor, "... q
         scores: Scores; the last dimension is the one that the weights are shared out over.
 
     Returns:
-        Weights of the same shape and dtype.
+        Weights of the same shape and dtype, through which gradients flow back to the scores.
 
     Source: Vaswani et al. (2017), equation 1; for the shift, Goodfellow et al. (2016), "Deep Learning",
     section 4.1.
@@ -65,7 +65,8 @@ def attention_scores(
         b_Q, b_K: Query and key biases [d_head].
 
     Returns:
-        Scores [batch, query, key]: the dot product of query and key, divided by the square root of d_head.
+        Scores [batch, query, key]: the dot product of query and key, divided by the square root of d_head. Their
+        dtype is that of the arguments, and gradients flow back to all of them.
 
     Source: Vaswani et al. (2017), section 3.2.1.
     """
@@ -90,13 +91,16 @@ def attention_pattern(
         b_Q, b_K: Query and key biases [d_head].
 
     Returns:
-        Pattern [batch, query, key]: each row sums to one, and every entry with key > query is exactly 0.
+        Pattern [batch, query, key]: each row sums to one, and every entry with key > query is exactly 0. Its dtype
+        is that of the arguments, and gradients flow back to all that it depends on.
 
     Source: Vaswani et al. (2017), equation 1 and section 3.2.3.
     """
-    scores = attention_scores(resid, W_Q, W_K, b_Q, b_K)
+    # float16 ends at 65504, and dot products go beyond it: scores are made in float32 at least.
+    wide = torch.promote_types(resid.dtype, torch.float32)
+    scores = attention_scores(*(tensor.to(wide) for tensor in (resid, W_Q, W_K, b_Q, b_K)))
     mask = causal_mask(scores.shape[-1], device=scores.device)
-    return softmax_rows(scores + mask.to(scores.dtype))
+    return softmax_rows(scores + mask.to(wide)).to(resid.dtype)
 
 
 def qk_circuit(
@@ -112,7 +116,8 @@ def qk_circuit(
         W_Q, W_K: Query and key weights of one head [d_model, d_head].
 
     Returns:
-        Matrix [d_model, d_model] of rank at most d_head; rows: the query side, columns: the key side.
+        Matrix [d_model, d_model] of rank at most d_head; rows: the query side, columns: the key side. Its dtype is
+        that of the weights, and gradients flow back to both.
 
     Source: Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits", section "Attention
     Heads as Information Movement".
@@ -134,7 +139,8 @@ def ov_circuit(
         W_O: Output weights of one head [d_head, d_model].
 
     Returns:
-        Matrix [d_model, d_model] of rank at most d_head; rows: what is read, columns: what is written.
+        Matrix [d_model, d_model] of rank at most d_head; rows: what is read, columns: what is written. Its dtype is
+        that of the weights, and gradients flow back to both.
 
     Source: Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits", section "Attention
     Heads as Information Movement".
@@ -161,7 +167,8 @@ def attention_head(
         b_Q, b_K, b_V: Query, key and value biases [d_head].
 
     Returns:
-        The head's output [batch, pos, d_model].
+        The head's output [batch, pos, d_model], in the dtype of the arguments. Gradients flow back to all that it
+        depends on.
 
     Source: Vaswani et al. (2017), section 3.2.2; Elhage et al. (2021), section "Attention Heads as
     Information Movement".
@@ -193,7 +200,8 @@ def multi_head_attention(
         b_O: Output bias [d_model], added once.
 
     Returns:
-        The layer's output [batch, pos, d_model].
+        The layer's output [batch, pos, d_model], in the dtype of the arguments. Gradients flow back to all that it
+        depends on.
 
     Source: Vaswani et al. (2017), section 3.2.2; Elhage et al. (2021), section "Attention Heads are
     Independent and Additive".
@@ -201,9 +209,11 @@ def multi_head_attention(
     queries = einsum(resid, W_Q, "batch pos d_model, h d_model d_head -> batch h pos d_head") + b_Q[:, None]
     keys = einsum(resid, W_K, "batch pos d_model, h d_model d_head -> batch h pos d_head") + b_K[:, None]
     values = einsum(resid, W_V, "batch pos d_model, h d_model d_head -> batch h pos d_head") + b_V[:, None]
-    scores = einsum(queries, keys, "batch h query d_head, batch h key d_head -> batch h query key")
-    mask = causal_mask(resid.shape[1], device=resid.device).to(resid.dtype)
-    pattern = softmax_rows(scores / math.sqrt(W_Q.shape[-1]) + mask)
+    # float16 ends at 65504, and dot products go beyond it: scores are made in float32 at least.
+    wide = torch.promote_types(resid.dtype, torch.float32)
+    scores = einsum(queries.to(wide), keys.to(wide), "batch h query d_head, batch h key d_head -> batch h query key")
+    mask = causal_mask(resid.shape[1], device=resid.device).to(wide)
+    pattern = softmax_rows(scores / math.sqrt(W_Q.shape[-1]) + mask).to(resid.dtype)
     moved = einsum(pattern, values, "batch h query key, batch h key d_head -> batch h query d_head")
     # One sum over h (heads) and d_head: equal to concatenating heads first, and to adding up their outputs.
     return einsum(moved, W_O, "batch h query d_head, h d_head d_model -> batch query d_model") + b_O

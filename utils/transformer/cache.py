@@ -16,13 +16,14 @@ def kv_cache_step(
     """Read one more token of each text: what ``model`` would say there, without reading the past again.
 
     Args:
-        model: A ``Transformer``.
+        model: A ``Transformer`` with at least one block; where its ``cfg.d_mlp`` is 0, its blocks have no ``ln2`` and
+            no ``mlp``.
         token: The token at the new position.
         cache: For each layer the keys and the values (biases included) of all earlier positions, both
             [batch, n_heads, pos, d_head]; None at position 0.
 
     Returns:
-        logits: The model's prediction at the new position.
+        logits: The model's prediction at the new position, in the dtype of its weights.
         cache: The same as the argument, one position longer; the argument itself is left as it was.
 
     Raises:
@@ -46,9 +47,10 @@ def kv_cache_step(
             values = torch.cat([cache[layer][1], values], dim=2)
         new_cache.append((keys, values))
         # One query, and everything in the cache is its past: there is nothing to mask.
-        pattern = (query @ keys.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(dim=-1)
-        moved = pattern @ values
+        wide = torch.promote_types(query.dtype, torch.float32)  # dot products go beyond float16
+        scores = query.to(wide) @ keys.to(wide).transpose(-1, -2) / math.sqrt(query.shape[-1])
+        moved = scores.softmax(dim=-1).to(values.dtype) @ values
         out = einsum(moved, attn.W_O, "batch head pos d_head, head d_head d_model -> batch pos d_model")
         resid = resid + out + attn.b_O
-        resid = resid + block.mlp(block.ln2(resid))
+        resid = resid + block.mlp(block.ln2(resid)) if model.cfg.d_mlp else resid
     return (model.ln_final(resid) @ model.unembed.W_U + model.unembed.b_U).squeeze(1), new_cache

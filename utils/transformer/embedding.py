@@ -14,7 +14,8 @@ def embed(
         W_E: Embedding matrix [d_vocab, d_model], one row for each token of the vocabulary.
 
     Returns:
-        Row ``tokens[b, p]`` of ``W_E`` at each [b, p], unscaled, in the dtype of ``W_E``.
+        Row ``tokens[b, p]`` of ``W_E`` at each [b, p], unscaled, in the dtype of ``W_E``. Gradients flow back to
+        ``W_E``, and add up where a token comes more than once.
 
     Source: Radford et al. (2018), "Improving Language Understanding by Generative Pre-Training", section 3.1.
     """
@@ -31,7 +32,8 @@ def positional_embed(
         W_pos: Positional embedding matrix [n_ctx, d_model], one row for each position.
 
     Returns:
-        Row ``p`` of ``W_pos`` at each [b, p], to be added to the token embedding.
+        Row ``p`` of ``W_pos`` at each [b, p], to be added to the token embedding, in the dtype of ``W_pos``.
+        Gradients flow back to ``W_pos``.
 
     Raises:
         ValueError: If the sequences are longer than ``n_ctx``, the number of rows of ``W_pos``.
@@ -56,7 +58,8 @@ def unembed(
         b_U: One number for each token [d_vocab], added to its logit at every position.
 
     Returns:
-        Logits [batch, pos, d_vocab], not probabilities: no softmax here.
+        Logits [batch, pos, d_vocab], not probabilities: no softmax here. Their dtype is that of the arguments, and
+        gradients flow back to all three.
 
     Source: Radford et al. (2018), "Improving Language Understanding by Generative Pre-Training", section 3.1,
     without its tie (there the unembedding is the embedding transposed) and with a bias.

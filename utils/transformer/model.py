@@ -37,10 +37,12 @@ class LayerNorm(nn.Module):
         self.b = nn.Parameter(torch.zeros(cfg.d_model))
 
     def forward(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """Normalise each position by itself."""
-        centred = resid - resid.mean(dim=-1, keepdim=True)
+        """Normalise each position by itself. Gradients flow back to ``resid``, through mean and variance too."""
+        # float16 ends at 65504, and squares go beyond it: the statistics are made in float32 at least.
+        wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
+        centred = wide - wide.mean(dim=-1, keepdim=True)
         variance = centred.pow(2).mean(dim=-1, keepdim=True)
-        return centred / (variance + self.eps).sqrt() * self.w + self.b
+        return (centred / (variance + self.eps).sqrt()).to(resid.dtype) * self.w + self.b
 
 
 class MLP(nn.Module):
@@ -117,6 +119,8 @@ class TransformerBlock(nn.Module):
         mid = resid + attn(ln1(resid))
         out = mid + mlp(ln2(mid))
 
+    Where ``cfg.d_mlp`` is 0 the block is attention alone: it has neither ln2 nor mlp, and returns ``mid``.
+
     Args:
         cfg: Sizes.
 
@@ -131,16 +135,18 @@ class TransformerBlock(nn.Module):
     def __init__(self, cfg: TransformerConfig):
         # Given: a module must be initialised before it takes others in.
         super().__init__()
-        # Yours: make ln1, attn, ln2 and mlp.
+        # Yours: make ln1 and attn, and ln2 and mlp unless cfg.d_mlp is 0.
         self.ln1 = LayerNorm(cfg)
         self.attn = Attention(cfg)
-        self.ln2 = LayerNorm(cfg)
-        self.mlp = MLP(cfg)
+        self.has_mlp = cfg.d_mlp > 0
+        if self.has_mlp:
+            self.ln2 = LayerNorm(cfg)
+            self.mlp = MLP(cfg)
 
     def forward(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream after this block."""
+        """The residual stream after this block; ``resid`` itself is left as it was."""
         resid = resid + self.attn(self.ln1(resid))
-        return resid + self.mlp(self.ln2(resid))
+        return resid + self.mlp(self.ln2(resid)) if self.has_mlp else resid
 
 
 class Transformer(nn.Module):

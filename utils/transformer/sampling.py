@@ -37,14 +37,18 @@ def sample_temperature(
 
     Source: Ackley, Hinton and Sejnowski (1985), "A Learning Algorithm for Boltzmann Machines".
     """
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}; greedy() is its limit")
-    probabilities = (logits / temperature).softmax(dim=-1)
+    # Measured from the row's largest logit no quotient overflows, however cold it is.
+    below = (logits - logits.amax(dim=-1, keepdim=True)).double()
+    probabilities = (below / temperature).softmax(dim=-1).float()
     return torch.multinomial(probabilities, num_samples=1, generator=generator).squeeze(-1)
 
 
 def top_k_filter(logits: Float[Tensor, "batch d_vocab"], k: int) -> Float[Tensor, "batch d_vocab"]:
     """Keep the k highest logits of each row, and what equals the lowest of them; the rest becomes -inf.
+
+    Equal means equal: a logit below the k-th highest is removed, however small the difference.
 
     Args:
         logits: Scores of the next token.
@@ -67,8 +71,9 @@ def top_k_filter(logits: Float[Tensor, "batch d_vocab"], k: int) -> Float[Tensor
 def top_p_filter(logits: Float[Tensor, "batch d_vocab"], p: float) -> Float[Tensor, "batch d_vocab"]:
     """Keep the smallest set of most probable tokens whose probability is at least p; the rest becomes -inf.
 
-    The token that makes the sum reach p belongs to the set, so at least one token is always kept. Which of several
-    equally probable tokens are kept is left open.
+    The token that makes the sum reach p belongs to the set, so at least one token is always kept; a sum that is p
+    exactly has reached it. Smallest holds for equally probable tokens as well, in contrast to ``top_k_filter``: of four
+    tokens with probability 1/4, p = 1/2 keeps two. Which two is left open.
 
     Args:
         logits: Scores of the next token.
@@ -86,7 +91,8 @@ def top_p_filter(logits: Float[Tensor, "batch d_vocab"], p: float) -> Float[Tens
         raise ValueError(f"p must be above 0 and at most 1, got {p}")
     if p == 1:
         return logits.clone()
-    probabilities, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+    wide = torch.promote_types(logits.dtype, torch.float32)  # in half precision a long sum stops growing
+    probabilities, order = logits.softmax(dim=-1, dtype=wide).sort(dim=-1, descending=True)
     reached_before = probabilities.cumsum(dim=-1) - probabilities
     remove = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, reached_before >= p)
     return logits.masked_fill(remove, -torch.inf)
@@ -112,10 +118,12 @@ def generate(
         The prompts and their continuations.
 
     Raises:
-        ValueError: If there is no token to start from, or ``n_new_tokens`` is negative.
+        ValueError: If there is no token to start from, ``n_new_tokens`` is negative, or ``n_ctx`` is below 1.
     """
     if tokens.shape[1] < 1 or n_new_tokens < 0:
         raise ValueError(f"need a token and n_new_tokens >= 0, got {tuple(tokens.shape)} and {n_new_tokens}")
+    if n_ctx is not None and n_ctx < 1:
+        raise ValueError(f"the model has to be shown at least one token, got n_ctx = {n_ctx}")
     with torch.no_grad():
         for _ in range(n_new_tokens):
             visible = tokens if n_ctx is None else tokens[:, -n_ctx:]

@@ -17,7 +17,8 @@ def cross_entropy_per_token(
         tokens: The tokens that the model read.
 
     Returns:
-        Losses in nats, at least 0. The last position predicts a token that is not there, so it has no entry.
+        Losses in nats, at least 0, in the dtype of the logits, with gradients to them. The last position predicts a
+        token that is not there, so it has no entry; texts of one token give a tensor [batch, 0].
 
     Raises:
         ValueError: If ``logits`` and ``tokens`` do not agree in batch and pos.
@@ -64,8 +65,9 @@ def train_step(
 ) -> float:
     """Take one optimisation step on one batch: the model's parameters change.
 
-    The gradient is clipped: if the norm of all gradients together exceeds 1, all of them are scaled down so
-    that it is 1 (``torch.nn.utils.clip_grad_norm_``).
+    The step follows the gradient of this batch alone, whatever is left in ``.grad`` when it begins. The gradient is
+    clipped: if the norm of all gradients together exceeds 1, all of them are scaled down so that it is 1
+    (``torch.nn.utils.clip_grad_norm_``).
 
     Args:
         model: Maps tokens [batch, pos] to logits [batch, pos, d_vocab].
@@ -74,7 +76,7 @@ def train_step(
         lr: Learning rate of this step.
 
     Returns:
-        Mean loss per predicted token, in nats, before the step.
+        Mean loss per predicted token, in nats, before the step, as a Python float.
 
     Source: Pascanu et al. (2013), "On the difficulty of training recurrent neural networks", algorithm 1, for
     clipping.
