@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from utils.data import corpus, prompts
-from utils.models import course_model
+from utils.models import course_model, course_model_card
 from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, read_model, write_model
 from utils.models.course_model import CFG, FOLDER, checkpoint_steps, course_model_weights, load_course_model
 from utils.models.course_model_card import ROWS, card
@@ -18,7 +18,7 @@ from utils.transformer.model import Transformer
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    return json.loads((FOLDER / MEASURED_FILE).read_text())
+    return json.loads((FOLDER / MEASURED_FILE).read_text(encoding="utf-8"))
 
 
 def test_it_reads_text_and_knows_where_the_eiffel_tower_stands():
@@ -72,7 +72,7 @@ def test_the_weights_are_small_and_those_of_the_recipe():
     config, state = read_model(FOLDER)
     assert config["d_vocab"] == len(corpus.vocabulary())
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in state.values())
-    losses = json.loads((FOLDER / "losses.json").read_text())
+    losses = json.loads((FOLDER / "losses.json").read_text(encoding="utf-8"))
     assert len(losses) == course_model.RECIPE.n_steps // 10
 
 
@@ -82,15 +82,16 @@ def test_each_phenomenon_reaches_its_target(row, measured):
 
 
 def test_the_card_is_made_of_what_was_measured(measured):
-    assert (FOLDER / "CARD.md").read_text() == card(FOLDER, measured, seed=0)
+    assert (FOLDER / "CARD.md").read_text(encoding="utf-8") == card(FOLDER, measured, seed=0)
 
 
 def test_the_recipe_trains_and_writes_everything(tmp_path, monkeypatch):
     """The whole command on three steps; the measuring, which takes minutes, has tests of its own."""
     tiny = Recipe(CFG, (Stage(3, 1e-3, 3),), batch=2, checkpoints=(2,))
-    monkeypatch.setattr(course_model, "RECIPE", tiny)
-    monkeypatch.setattr("utils.models.course_model_card.write_card", lambda folder, *, seed: None)
-    course_model.make(tmp_path, seed=5)
+    for module in (course_model, course_model_card):
+        monkeypatch.setattr(module, "RECIPE", tiny)
+    monkeypatch.setattr(course_model_card, "write_card", lambda folder, *, seed: None)
+    course_model_card.make(tmp_path, seed=5)
     from utils.models.catalogue import load_model
 
     trained, checkpoint = load_model(tmp_path), load_model(tmp_path / "checkpoints" / "step-2")
@@ -100,17 +101,29 @@ def test_the_recipe_trains_and_writes_everything(tmp_path, monkeypatch):
 
 def test_the_card_of_a_model_without_the_circuit_says_so(measured):
     """With another seed the recipe may lead elsewhere; that is a result, and no reason to lose an hour's training."""
-    other = json.loads((FOLDER / "measured-seed-1.json").read_text())
+    of_seed_1 = json.loads((FOLDER / "measured-seed-1.json").read_text(encoding="utf-8"))
+    other = measured | {"ioi": of_seed_1["ioi"], "giver": {"copying heads": measured["giver"]["copying heads"]}}
     reached = {row.name: row.reached(other) for row in ROWS}
     assert [name for name in reached if not reached[name]] == [
-        "name movers: heads that attend from the end to the receiver and copy",
-        "heads that find the repeated name",
-        "self-repair, first name mover knocked out",
+        "heads that look from the end at the giver, said twice or not",
+        "by which routes these heads count, in nats of logit difference (they overlap)",
+        "self-repair, first of the copying heads that prefer the receiver knocked out",
     ]
-    text = card(FOLDER, other, seed=1)
-    assert "| none | **not reached** |" in text and "No IOI circuit" in text and "Not GPT-2's IOI circuit" not in text
-    assert "No IOI circuit" not in card(FOLDER, measured, seed=0)
-    assert "With seed 1 the names are told apart in another way" in card(FOLDER, measured, seed=0)
+    text, ours = card(FOLDER, other, seed=1), card(FOLDER, measured, seed=0)
+    assert "| none | **not reached** |" in text and "No head that looks at the giver" in text
+    assert "Not GPT-2's IOI circuit" not in text and "No head that looks at the giver" not in ours
+    assert "With seed 1 the names are told apart in another way" in ours
+    assert "they supply a name | not measured |" in ours
+
+
+def test_a_head_that_goes_by_repetition_does_not_count_as_one_that_looks_at_the_giver(measured):
+    """The row is about two properties, and falls if either is the other way round."""
+    row = next(row for row in ROWS if row.name.startswith("heads that look from the end at the giver"))
+    assert row.reached(measured)
+    for scene, value in (("nobody twice", 1.0), ("another twice", 1.0), ("another gives", 8.0)):
+        other = json.loads(json.dumps(measured))
+        other["giver"]["output"][scene]["logit difference"]["value"] = value
+        assert not row.reached(other), scene
 
 
 def test_a_model_measured_alone_has_no_other_seeds_in_its_card(tmp_path, measured):

@@ -19,7 +19,7 @@ from utils.models.digits_cnn import (
     train_digits_cnn,
 )
 
-MEASURED = json.loads((FOLDER / "measured.json").read_text())
+MEASURED = json.loads((FOLDER / "measured.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_shuffled_labels_were_learnt_and_help_with_nothing():
 
 
 def test_the_card_has_the_measured_numbers():
-    card = (FOLDER / "CARD.md").read_text()
+    card = (FOLDER / "CARD.md").read_text(encoding="utf-8")
     assert card == digits_cnn.CARD.format(**MEASURED)
 
 
@@ -143,8 +143,8 @@ def test_making_writes_a_model_that_loads(tmp_path, monkeypatch, data, capsys):
     monkeypatch.setattr(digits_cnn, "EPOCHS", 1)
     monkeypatch.setattr(digits_cnn, "SHUFFLED_EPOCHS", 1)
     make(tmp_path / "model", seed=1)
-    measured = json.loads((tmp_path / "model" / "measured.json").read_text())
+    measured = json.loads((tmp_path / "model" / "measured.json").read_text(encoding="utf-8"))
     made = load_digits_cnn(tmp_path / "model")
     assert accuracy(made, data.test_images, data.test_labels) == pytest.approx(measured["test_accuracy"])
-    assert (tmp_path / "model" / "CARD.md").read_text() == digits_cnn.CARD.format(**measured)
+    assert (tmp_path / "model" / "CARD.md").read_text(encoding="utf-8") == digits_cnn.CARD.format(**measured)
     assert "digits-cnn" in capsys.readouterr().err  # the progress bar

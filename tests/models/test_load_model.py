@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import os
 import socket
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -128,7 +132,7 @@ def anothers_weights(folder):
 
 def no_safetensors(folder):
     write_random(folder)
-    about = json.loads((folder / "config.json").read_text())
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     content = b"\xff" * about["bytes"]
     about["sha256"] = hashlib.sha256(content).hexdigest()
     (folder / "model.safetensors").write_bytes(content)
@@ -137,7 +141,7 @@ def no_safetensors(folder):
 
 def change_config(**changes):
     def damage(folder):
-        about = json.loads((folder / "config.json").read_text())
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         about["config"] |= changes
         (folder / "config.json").write_text(json.dumps(about))
 
@@ -294,6 +298,50 @@ class TestOutOfReach:
             with pytest.raises(ModelUnavailable, match="cannot be reached"):
                 hub.pretrained_folder("gpt2")
         assert time.monotonic() - start < 5
+
+    @pytest.mark.parametrize("endpoint", ["hub.example.org", "localhost:8000", "", "ftp://example.org", "https://"])
+    def test_an_endpoint_without_a_scheme_or_host_is_named_in_one_sentence(self, cache, monkeypatch, endpoint):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        for ask in (hub.hub_answers, catalogue.standings, lambda: load_model("gpt2"), lambda: hub.fetch("gpt2")):
+            with pytest.raises(ModelUnavailable, match="HF_ENDPOINT, is .* has to begin with http://") as caught:
+                ask()
+            assert repr(endpoint) in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_mi_models_says_it_and_nothing_else(self, tmp_path):
+        environment = os.environ | {"HF_ENDPOINT": "hub.example.org", "HF_HUB_CACHE": str(tmp_path)}
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = "import sys; from utils.course.cli import main; sys.exit(main(['models']))"
+        root = Path(catalogue.__file__).parents[2]
+        ended = subprocess.run(
+            [sys.executable, "-c", command], env=environment, cwd=root, capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith("mi: The address of the Hugging Face hub") and ended.stderr.count("\n") == 1
+
+    @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+    @pytest.mark.parametrize("endpoint", ["http://localhost:port", "http://a b/", "http://" + "a" * 70 + ".org"])
+    def test_other_addresses_that_lead_nowhere_are_no_answer(self, monkeypatch, endpoint):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        assert not hub.hub_answers()
+
+    @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_nor_is_what_something_else_than_a_web_server_says(self, monkeypatch):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+        def babble():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 ready\r\n")
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+            speaker = threading.Thread(target=babble)
+            speaker.start()
+            assert not hub.hub_answers()
+            speaker.join()
 
     def test_nor_does_a_look_up_of_its_address_that_takes_long(self, monkeypatch):
         def look_up(*arguments, **options):

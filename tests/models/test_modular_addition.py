@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from utils.models import modular_addition
+from utils.models import modular_addition_card
 from utils.models.bundled import read_model
 from utils.models.catalogue import load_model
 from utils.models.circles import fourier_power, principal_plane, ring
@@ -13,17 +13,16 @@ from utils.models.modular_addition import (
     FOLDER,
     load_modular_addition,
     logits_at_end,
-    make,
     modular_addition_config,
     modular_addition_data,
     train_modular_addition,
 )
-from utils.models.modular_addition_card import card, key_frequencies, measure, number_embeddings
+from utils.models.modular_addition_card import card, key_frequencies, make, measure, number_embeddings
 from utils.models.network import Network
 from utils.transformer.model import Transformer
 
-MEASURED = json.loads((FOLDER / "measured.json").read_text())
-HISTORY = json.loads((FOLDER / "history.json").read_text())
+MEASURED = json.loads((FOLDER / "measured.json").read_text(encoding="utf-8"))
+HISTORY = json.loads((FOLDER / "history.json").read_text(encoding="utf-8"))
 P = MEASURED["p"]
 
 
@@ -49,7 +48,7 @@ def test_the_card_and_the_file_say_what_the_weights_give(measured):
     assert MEASURED.keys() == measured.keys() | {"seed", "n_steps"}
     stored, again = flat({name: MEASURED[name] for name in measured}), flat(measured)
     assert again == pytest.approx(stored, rel=1e-2, abs=1e-3)
-    assert (FOLDER / "CARD.md").read_text() == card(MEASURED)
+    assert (FOLDER / "CARD.md").read_text(encoding="utf-8") == card(MEASURED)
 
 
 def test_it_generalises(measured):
@@ -163,11 +162,11 @@ def test_training_learns_the_training_pairs():
 
 def test_making_writes_a_model_that_loads(tmp_path, monkeypatch, capsys):
     short_run = train_modular_addition(3, n_steps=2)
-    monkeypatch.setattr(modular_addition, "train_modular_addition", lambda seed, progress: short_run)
+    monkeypatch.setattr(modular_addition_card, "train_modular_addition", lambda seed, progress: short_run)
     make(tmp_path / "model", seed=3)
-    stored = json.loads((tmp_path / "model" / "measured.json").read_text())
+    stored = json.loads((tmp_path / "model" / "measured.json").read_text(encoding="utf-8"))
     made = load_model(tmp_path / "model")
     assert torch.equal(made.W_E, short_run.state["embed.W_E"])
     assert (stored["seed"], stored["n_steps"]) == (3, 2) and stored["unseen_accuracy"] < 0.1
-    assert (tmp_path / "model" / "CARD.md").read_text() == card(stored)
-    assert json.loads((tmp_path / "model" / "history.json").read_text()) == short_run.history
+    assert (tmp_path / "model" / "CARD.md").read_text(encoding="utf-8") == card(stored)
+    assert json.loads((tmp_path / "model" / "history.json").read_text(encoding="utf-8")) == short_run.history

@@ -1,18 +1,19 @@
 """What the course model can do, and how: the measuring code on cases with a known answer, then the shipped model."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from scipy.stats import binomtest
 
-from utils.data.corpus import PHRASINGS, vocabulary, words
-from utils.data.prompts import fact_prompt, ioi_prompts, quote_prompts, repeated_random_tokens, token_id
+from utils.data.corpus import PHRASINGS, encode, vocabulary, words
+from utils.data.prompts import fact_prompt, giving_roles, ioi_prompts, quote_prompts, repeated_random_tokens, token_id
 from utils.data.world import COUNTRY_OF_CITY, NAMES, VERBS, landmarks
 from utils.models.config import TransformerConfig
 from utils.models.hooked import hooked_transformer
 from utils.models.network import Network
-from utils.models.phenomena import edit, facts, induction, ioi, measuring, tasks
+from utils.models.phenomena import edit, facts, giver, induction, ioi, measuring, tasks
 
 N_VOCAB = len(vocabulary())
 
@@ -67,6 +68,67 @@ class TestMeasuring:
         measured = measuring.ratio(3 * below, below)
         for name in ("value", "low", "high"):
             assert measured[name] == pytest.approx(3)
+
+    def test_groups_of_values_that_agree_count_as_one_value_each(self):
+        """Four copies of everything are no more than everything once."""
+        generator = torch.Generator().manual_seed(3)
+        above, below = torch.randn(60, generator=generator), 1 + torch.rand(60, generator=generator)
+        groups = torch.arange(60).repeat(4)
+        once, copied = measuring.ratio(above, below, 5), measuring.ratio(above.repeat(4), below.repeat(4), 5, groups)
+        assert copied == pytest.approx(once) and copied["n"] == 60
+        right = torch.arange(60) < 51
+        once, copied = measuring.share(right), measuring.share(right.repeat(4), groups)
+        assert copied == pytest.approx(once, abs=2e-3) and copied["n"] == 60
+        narrow = measuring.share(right.repeat(4))
+        assert copied["high"] - copied["low"] > 1.8 * (narrow["high"] - narrow["low"])
+
+    def test_the_interval_over_groups_is_that_of_their_means_where_groups_have_one_size(self):
+        values = torch.randn(80, 5, generator=torch.Generator().manual_seed(4)) + torch.linspace(-1, 1, 80)[:, None]
+        labels = [f"landmark {i}" for i in range(80) for _ in range(5)]
+        measured = measuring.mean(values.flatten(), groups=labels)
+        half = 1.96 * values.mean(1).std().item() / 80**0.5
+        assert measured["value"] == pytest.approx(values.mean().item()) and measured["n"] == 80
+        assert measured["high"] - measured["value"] == pytest.approx(half, rel=0.15)
+        assert measured["value"] - measured["low"] == pytest.approx(half, rel=0.15)
+
+    def test_the_interval_over_groups_covers_the_truth_as_often_as_it_says_and_the_one_over_values_does_not(self):
+        """Probabilities that differ from group to group: 150 samples of 40 groups of eight."""
+        generator = torch.Generator().manual_seed(5)
+        covered = {"groups": 0, "values": 0}
+        for _ in range(150):
+            chance = torch.rand(40, 1, generator=generator)
+            right = (torch.rand(40, 8, generator=generator) < chance).flatten()
+            for name, groups in (("groups", torch.arange(40).repeat_interleave(8)), ("values", None)):
+                found = measuring.share(right, groups)
+                covered[name] += found["low"] <= 0.5 <= found["high"]
+        assert covered["groups"] >= 0.89 * 150 > 0.85 * 150 > covered["values"]
+
+    def test_groups_of_one_are_no_groups_and_the_value_is_never_changed(self):
+        values = torch.rand(50, generator=torch.Generator().manual_seed(6))
+        alone = [str(i) for i in range(50)]
+        assert measuring.mean(values, 1, alone) == pytest.approx(measuring.mean(values, 1))
+        assert measuring.share(values > 0.3, alone) == pytest.approx(measuring.share(values > 0.3))
+        uneven = [0] * 30 + [1] * 15 + [2] * 5
+        assert measuring.mean(values, groups=uneven)["value"] == pytest.approx(values.mean().item())
+        assert measuring.share(values > 0.3, uneven)["value"] == measuring.share(values > 0.3)["value"]
+
+    def test_when_all_are_right_the_interval_is_that_of_as_many_prompts_as_groups(self):
+        right = torch.ones(40, dtype=torch.bool)
+        measured = measuring.share(right, [i % 10 for i in range(40)])
+        assert measured == measuring.share(right[:10])
+
+    @pytest.mark.parametrize("groups", [[0, 1], [0] * 4, [0, 0, 1, 1, 2]])
+    def test_groups_that_do_not_fit_are_refused(self, groups):
+        for of in (measuring.mean, lambda values, groups: measuring.share(values > 0, groups=groups)):
+            with pytest.raises(ValueError, match="4 values in at least two groups need as many labels"):
+                of(torch.ones(4), groups=groups)
+
+    def test_prompts_say_what_they_share(self):
+        gifts = measuring.to_batch(ioi_prompts(200, 0))
+        assert len(set(gifts.units)) < 80 and gifts.units[0].count(" ") == 1
+        about = measuring.to_batch([fact_prompt(landmarks()[7], relation, 0) for relation in PHRASINGS])
+        assert set(about.units) == {landmarks()[7].name}
+        assert len(set(measuring.to_batch(quote_prompts(12, 0)).units)) == 12
 
     def test_the_end_is_read_at_each_prompts_own_end(self):
         prompts = [*ioi_prompts(6, 0), fact_prompt(landmarks()[0], "city", 0)]
@@ -216,7 +278,7 @@ class TestIOI:
         before_end = torch.arange(clean.shape[1]) < batch.at["END"][:, None]
         assert not changed[before_end].any()
 
-    def test_a_name_mover_looks_copies_and_raises(self):
+    def test_a_head_that_prefers_the_receiver_looks_copies_and_raises(self):
         everywhere = torch.full((1, 4), 0.9)
         attention = {
             ("END", "IO"): torch.tensor([[0.8, 0.8, 0.8, 0.1]]),
@@ -226,13 +288,19 @@ class TestIOI:
         effects = ioi.DirectEffects(
             torch.tensor([[[1.0, 0.01, 1.0, 1.0]]]), torch.zeros(1, 1), torch.zeros(1), torch.ones(1)
         )
-        assert ioi.name_movers(effects, attention, everywhere) == [(0, 0)]
-        assert ioi.name_movers(effects, attention, everywhere - 0.5) == []
+        assert ioi.preferring_heads(effects, attention, everywhere) == [(0, 0)]
+        assert ioi.preferring_heads(effects, attention, everywhere - 0.5) == []
+        assert ioi.copying_heads(attention, everywhere) == [(0, 0), (0, 1), (0, 2)]
+        assert ioi.copying_heads(attention, everywhere - 0.5) == []
+
+    def one_template(self, n=400, bystander=False):
+        prompts = ioi_prompts(n, 0, bystander=bystander)
+        return [prompt for prompt in prompts if prompt.kind == ("ABBA", "0", "0")]
 
     def planted_circuit(self):
         """Head 0.0 looks from END to S2 and says so; head 1.0 looks at IO if it hears that, and at S1 if not."""
-        prompts = [prompt for prompt in ioi_prompts(400, 0) if prompt.kind == ("ABBA", "0", "0")]
-        batch = measuring.to_batch(prompts)
+        prompts = self.one_template()
+        batch = measuring.to_batch(prompts)._replace(units=tuple(range(len(prompts))))
         n_ctx, heard = 16, 17
         cfg, state = positions_only(n_ctx, n_layers=2, n_heads=2, d_model=18)
         places = {name: int(positions[0]) for name, positions in batch.at.items()}
@@ -246,18 +314,90 @@ class TestIOI:
         state["blocks.1.attn.W_K"][0, places["IO"], 0] = 1.0
         return hooked_transformer(cfg, state), batch
 
-    def test_a_planted_finder_is_found_and_its_loss_turns_the_mover_to_the_giver(self):
+    def test_without_a_planted_giver_head_the_planted_preference_turns_round(self):
         model, batch = self.planted_circuit()
         assert len(batch.tokens) > 1
         attention = ioi.attention_at(model, batch)
         assert attention["END", "S2"][0, 0] > 0.9 and attention["END", "IO"][1, 0] > 0.9
         means = torch.zeros(len(batch.tokens), 2, 2, 16)
-        found = ioi.name_finders(model, batch, means, [(1, 0)], attention)
-        assert list(found) == [(0, 0)] and found[0, 0] > 1.5
         measured = ioi.knock_out(model, batch, means, [(0, 0)], [(1, 0)], seed=0)
-        assert measured["before"]["movers' attention to IO"] > 0.9
-        assert measured["after"]["movers' attention to S1"] > 0.9
-        assert measured["after, random other heads"]["movers' attention to IO"]["value"] > 0.9
+        assert measured["before"]["attention to IO"] > 0.9
+        assert measured["after"]["attention to S1"] > 0.9
+        assert measured["after, random other heads"]["attention to IO"]["value"] > 0.9
+
+    def two_readings(self):
+        """Head 1.0 looks from END at the giver's place; head 1.1 looks for a name that stands for the second time.
+
+        Head 0.0 looks from each token back at the same token (name for name, place by place), and finds either an
+        earlier one in the opening, or only itself. What is no name looks at `<bos>`.
+        """
+        prompts = self.one_template(800, bystander=True)
+        prompts = [prompt for prompt in prompts if prompt.at == prompts[0].at]
+        at, n_ctx = prompts[0].at, 20
+        width, again = n_ctx + N_VOCAB + 1, n_ctx + N_VOCAB
+        cfg, state = blank(width, 2, 2, d_head=width, n_ctx=n_ctx)
+        state["pos_embed.W_pos"][:, :n_ctx] = torch.eye(n_ctx)
+        state["embed.W_E"][:, n_ctx:again] = 3 * torch.eye(N_VOCAB)
+        names = [n_ctx + token_id(name) for name in NAMES]
+        state["blocks.0.attn.W_Q"][0, names, names] = 100.0
+        state["blocks.0.attn.W_K"][0, names, names] = 1.0
+        others = [dim for dim in range(n_ctx, again) if dim not in names]
+        state["blocks.0.attn.W_Q"][0, others, n_ctx] = 100.0  # to <bos>, whose id is 0
+        state["blocks.0.attn.W_K"][0, n_ctx, n_ctx] = 1.0
+        state["blocks.0.attn.W_V"][0, [at["IO"], at["S1"]], 0] = 1.0  # something of the opening was found
+        state["blocks.0.attn.W_O"][0, 0, again] = 3.0
+        for head in (0, 1):
+            state["blocks.1.attn.W_Q"][head, at["END"], 0] = 100.0
+        state["blocks.1.attn.W_K"][0, at["S2"], 0] = 3.0
+        state["blocks.1.attn.W_K"][1, again, 0] = 3.0
+        state["blocks.1.attn.W_K"][1, [at["IO"], at["S1"]], 0] = -50.0  # those in the opening found only themselves
+        return hooked_transformer(cfg, state), prompts
+
+    def test_scenes_vary_repetition_and_giver_one_without_the_other(self):
+        scenes = ioi.giving_scenes(100, 0)
+        for prompts in zip(*scenes.values(), strict=True):
+            found = {name: giving_roles(prompt.text) for name, prompt in zip(scenes, prompts, strict=True)}
+            usual = found["giver twice"]
+            receiver, giver = prompts[0].answer, usual.giver
+            assert usual.repeated == (giver,) and giver == prompts[0].foil
+            for name in ("nobody twice", "another twice"):
+                assert found[name].giver == giver and found[name].giver_at == usual.giver_at
+            assert found["nobody twice"].repeated == () and found["another twice"].repeated == (receiver,)
+            assert found["another gives"].repeated == (giver,) and found["another gives"].giver == usual.last
+            for roles, prompt in zip(found.values(), prompts, strict=True):
+                assert roles.end == prompt.at["END"] and roles.giver_at == prompt.at["S2"] == roles.first_at
+
+    def test_a_head_that_looks_for_the_repeated_name_is_no_giver_head(self):
+        """On the usual prompts the two planted heads look alike; the scenes tell them apart."""
+        model, prompts = self.two_readings()
+        scenes = {name: [] for name in ioi.giving_scenes(1, 0)}
+        for prompt in prompts:
+            ids = [0, *encode(prompt.text)]
+            io, s, owner = (ids[prompt.at[place]] for place in ("IO", "S2", "OWNER"))
+            outsider = next(token_id(name) for name in NAMES if token_id(name) not in ids)
+            parts = ({}, {"S1": outsider}, {"S1": outsider, "OWNER": io}, {"S2": owner, "OWNER": s})
+            for scene, part in zip(scenes, parts, strict=True):
+                scenes[scene].append(ioi.recast(prompt, part))
+        usual = ioi.attention_at(model, measuring.to_batch(prompts))["END", "S2"]
+        assert usual[1, 0] > 0.9 and usual[1, 1] > 0.9
+        assert ioi.giver_heads(model, scenes) == [(1, 0)]
+        looks = {name: giver.attention(model, of, [(1, 0), (1, 1)], 0) for name, of in units_apart(scenes).items()}
+        for scene in scenes:
+            assert looks[scene]["1.0"]["giver"]["value"] > 0.9
+        for scene in ("another twice", "another gives"):
+            assert looks[scene]["1.1"]["owner"]["value"] > 0.9
+
+    def test_attention_to_people_is_the_patterns_last_row_summed_over_mentions(self):
+        model, text = random_model(), "When Mary and Paul went to the park, Paul gave the baker's ball to"
+        found = ioi.attention_to_people(model, text, 1, 2)
+        tokens = ["<bos>", *words(text)]
+        _, cache = model.run_with_cache(torch.tensor([[0, *encode(text)]]))
+        row = cache["blocks.1.attn.hook_pattern"][0, 2, -1]
+        assert list(found) == ["Mary", "Paul", "baker"]
+        for person, value in found.items():
+            assert value == pytest.approx(sum(row[i].item() for i, token in enumerate(tokens) if token == person))
+        with pytest.raises(ValueError, match="xylophone"):
+            ioi.attention_to_people(model, "Paul gave the xylophone to", 0, 0)
 
     def test_planted_self_repair_is_measured(self):
         """The head's bias writes u; the MLP, in its linear range, takes half of u away."""
@@ -288,6 +428,73 @@ class TestIOI:
         for row in measured.values():
             lost = row["lost"]["value"]
             assert lost * (1 - row["made up"]["value"]) == pytest.approx(row["fall"]["value"], abs=1e-3)
+
+
+def units_apart(scenes):
+    """The same prompts, each for a unit of its own: planted models need prompts of one template."""
+    return {name: [replace(prompt, unit=None) for prompt in prompts] for name, prompts in scenes.items()}
+
+
+class TestRoutes:
+    def test_closing_all_routes_is_closing_the_whole(self):
+        """In a model with one layer behind the head: later heads and MLPs as without it, and its direct effect gone."""
+        model, batch = random_model(n_layers=2), measuring.to_batch(ioi_prompts(20, 0))
+        means = ioi.mean_outputs(model, batch, seed=0)
+        gone = ioi.without([(0, 1)], batch, means)
+        lacking = giver.at_end(model, batch, gone)
+        later = ioi.without([(1, head) for head in range(3)], batch, lacking.z)
+        hooks = [*gone, *later, *giver.fixed_mlps(0, batch, lacking.mlps)]
+        whole, all_routes = (giver.answers(model, batch, of, 0)["logit difference"] for of in (gone, hooks))
+        assert all_routes == pytest.approx(whole, abs=1e-4)
+
+    def test_a_planted_route_is_found_and_the_others_are_not(self):
+        """Head 0.0 writes u at END; only the MLP of layer 1 reads u, and writes the answer."""
+        cfg, state = blank(8, 2, 1, 8)
+        u, v = torch.zeros(8), torch.zeros(8)
+        u[:2], v[2:4] = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])
+        state["embed.W_E"][:, 6:] = torch.tensor([1000.0, -1000.0])
+        state["blocks.0.attn.b_V"][0, 0] = 1.0
+        state["blocks.0.attn.W_O"][0, 0] = u
+        state["blocks.1.mlp.W_in"][:, 0] = 500 * u
+        state["blocks.1.mlp.b_in"][0] = 3.0
+        state["blocks.1.mlp.W_out"][0] = 100 * v
+        state["unembed.W_U"][:, token_id("she")] = v
+        model = hooked_transformer(cfg, state)
+        batch = measuring.to_batch(ioi_prompts(8, 0))
+        batch = batch._replace(answers=torch.full((8,), token_id("she")), foils=torch.full((8,), token_id("he")))
+        gone = ioi.without([(0, 0)], batch, torch.zeros(8, 2, 1, 8))
+        clean, lacking = giver.at_end(model, batch), giver.at_end(model, batch, gone)
+        later = {name: ioi.without([(1, 0)], batch, run.z) for name, run in (("clean", clean), ("lacking", lacking))}
+
+        def difference(hooks):
+            return giver.answers(model, batch, hooks, 0)["logit difference"]["value"]
+
+        whole = difference([]) - difference(gone)
+        assert whole > 0.1
+        assert difference([]) - difference(giver.fixed_mlps(0, batch, lacking.mlps)) == pytest.approx(whole, rel=1e-3)
+        assert difference([]) - difference(later["lacking"]) == pytest.approx(0, abs=1e-4)
+        direct = [*gone, *later["clean"], *giver.fixed_mlps(0, batch, clean.mlps)]
+        assert difference([]) - difference(direct) == pytest.approx(0, abs=1e-4)
+
+    def test_another_receivers_name_is_said_if_the_copying_head_brings_it(self):
+        """Head 1.0 copies the receiver to the end; head 1.1 and layer 0 do nothing."""
+        prompts = TestIOI().one_template()
+        batch = measuring.to_batch([replace(prompt, unit=None) for prompt in prompts])
+        n_ctx = 16
+        width = n_ctx + N_VOCAB
+        cfg, state = blank(width, 2, 2, d_head=width, n_ctx=n_ctx)
+        state["pos_embed.W_pos"][:, :n_ctx] = torch.eye(n_ctx)
+        state["embed.W_E"][:, n_ctx:] = torch.eye(N_VOCAB)
+        state["blocks.1.attn.W_Q"][0, int(batch.at["END"][0]), 0] = 1000.0
+        state["blocks.1.attn.W_K"][0, int(batch.at["IO"][0]), 0] = 1.0
+        state["blocks.1.attn.W_V"][0] = torch.eye(width)
+        state["blocks.1.attn.W_O"][0] = 5 * torch.eye(width)
+        state["unembed.W_U"][n_ctx:] = torch.eye(N_VOCAB)
+        model = hooked_transformer(cfg, state)
+        found = giver.copying(model, batch, [(1, 0)], [], seed=0)["another receiver"]
+        assert found["all"]["says the other"]["value"] == 1 and found["all"]["accuracy"]["value"] == 0
+        for name in ("preferring heads", "other heads"):
+            assert found[name]["says the other"]["value"] == 0 and found[name]["accuracy"]["value"] == 1
 
 
 class TestFacts:
@@ -462,12 +669,25 @@ class TestWhatTheCourseModelCanDo:
             assert group["accuracy"]["value"] >= 0.98, name
             assert group["logit difference"]["value"] >= 4, name
 
+    def test_who_receives_in_unfamiliar_sentences(self, measure_again, measured, expect_agreement):
+        """It is right in sentences like those of training, and about half of the time in others."""
+        figures = measure_again("tasks")["ioi, unfamiliar sentences"]
+        assert len(figures) == 13 and figures["all"]["n"] == 12 and figures["all"]["high"] < 0.9
+        by_form = [found["value"] for name, found in figures.items() if name != "all"]
+        assert 2 <= sum(value >= 0.9 for value in by_form) <= 6 and sum(value <= 0.1 for value in by_form) >= 2
+        expect_agreement(figures, measured["tasks"]["ioi, unfamiliar sentences"])
+
     def test_induction(self, measure_again, measured, expect_agreement):
         figures = measure_again("induction")
         assert figures["best"]["induction"]["score"] >= 0.8
         assert figures["best"]["previous token, random tokens"]["score"] >= 0.7
         assert max(figures["null"]["induction"], figures["null"]["previous token"]) < 0.2
         assert figures["loss, second time"]["high"] < 0.15
+        for layer, name, least in ((2, "induction", 0.8), (1, "previous token, random tokens", 0.5)):
+            found = [head for head, scores in figures["heads"].items() if scores[name] > least]
+            assert found == [f"{layer}.{head}" for head in range(4 if layer == 2 else 2)], name
+        assert figures["loss, second time, by period"]["4"]["low"] > 1
+        assert all(figures["loss, second time, by period"][period]["high"] < 0.3 for period in ("8", "12", "20", "40"))
         expect_agreement(figures, measured["induction"])
 
     def test_loss_on_a_repetition(self, measure_again):
@@ -476,19 +696,84 @@ class TestWhatTheCourseModelCanDo:
     def test_ioi_heads(self, measure_again, measured, expect_agreement):
         expect_agreement(measure_again("ioi")["heads"], measured["ioi"]["heads"])
 
-    def test_ioi_circuit(self, measure_again):
+    def test_ioi_roles(self, measure_again, measured):
         figures = measure_again("ioi")
-        assert figures["roles"]["name movers"] and figures["roles"]["repeated-name finders"]
+        assert figures["roles"]["giver"] == ["1.3"] and figures["roles"]["duplicate token"] == []
+        assert figures["roles"]["copy names"] == [f"{layer}.{head}" for layer in (2, 3) for head in range(4)]
+        assert set(figures["roles"]["prefer the receiver"]) == {"3.1", "3.2", "3.3"}
         assert figures["direct effect"]["share of the helping heads' effect"]["low"] > 0.5
-        knocked_out = figures["finders knocked out"]
+        knocked_out = figures["giver heads knocked out"]
         before, after = knocked_out["before"], knocked_out["after"]
         control = knocked_out["after, random other heads"]
-        to_io, to_s1 = "movers' attention to IO", "movers' attention to S1"
+        to_io, to_s1 = "attention to IO", "attention to S1"
         assert before[to_io] - before[to_s1] > 0.2
         assert after[to_io] - after[to_s1] < 0.5 * (before[to_io] - before[to_s1])
         assert after[to_io] < control[to_io]["low"]
         assert after["logit difference"] < control["logit difference"]["low"]
         assert after[to_s1] > control[to_s1]["high"]
+
+    def test_head_1_3_looks_at_the_giver_whoever_is_said_twice(self, measure_again):
+        """Four scenes hold one of the two properties and vary the other; the head follows the giver in each."""
+        figures = measure_again("giver")
+        for scene, heads in figures["attention"].items():
+            assert list(heads) == ["1.3"], scene
+            assert heads["1.3"]["giver"]["low"] > 0.88 and heads["1.3"]["owner"]["high"] < 0.1, scene
+            assert heads["1.3"]["opening"]["high"] < 0.03, scene
+
+    def test_its_output_tells_who_gives_and_not_who_is_said_twice(self, measure_again):
+        found = measure_again("giver")["output"]
+        usual = found["giver twice"]["logit difference"]["value"]
+        for scene in ("nobody twice", "another twice"):
+            assert found[scene]["logit difference"]["value"] > 0.9 * usual, scene
+            assert found[scene]["accuracy"]["value"] > 0.95, scene
+        assert found["another gives"]["logit difference"]["high"] < 0.25 * usual
+        assert found["another gives"]["accuracy"]["value"] < 0.7
+
+    def test_it_knows_the_giver_by_place(self, measure_again):
+        """In the passive the owner is first behind the opening: the head looks at the owner, and the model errs."""
+        for owner, found in measure_again("giver")["passive"].items():
+            assert found["attention"]["1.3"]["owner"]["low"] > 0.75, owner
+            assert found["attention"]["1.3"]["giver"]["high"] < 0.25, owner
+        found = measure_again("giver")["passive"]["the receiver"]
+        assert found["says the giver"]["low"] > 0.85 and found["says the receiver"]["high"] < 0.15
+
+    def test_three_routes_lead_from_it_to_the_answer(self, measure_again):
+        found = measure_again("giver")["routes"]
+        whole = found["nothing"]["logit difference"]["value"] - found["whole model"]["logit difference"]["value"]
+        assert found["whole model"]["accuracy"]["value"] < 0.7
+        for route, least, most in (("all later heads", 0.2, 0.5), ("MLPs", 0.4, 0.65), ("direct", 0.2, 0.45)):
+            fall = found["nothing"]["logit difference"]["value"] - found[route]["logit difference"]["value"]
+            assert least * whole < fall < most * whole, route
+            assert found[route]["accuracy"]["value"] > 0.9, route
+
+    def test_copying_heads_supply_a_name_and_mostly_not_which(self, measure_again):
+        found = measure_again("giver")["copying heads"]
+        gone, other = found["knocked out"], found["another receiver"]
+        assert gone["all"]["accuracy"]["value"] < 0.05 and gone["all"]["logit difference"]["low"] > 5
+        assert gone["preferring heads"]["accuracy"]["value"] > 0.95
+        assert other["all"]["says the other"]["value"] > 0.97 and other["other heads"]["says the other"]["high"] < 0.1
+        assert other["preferring heads"]["says the other"]["high"] < 0.2  # those three alone do not bring the name
+
+    def test_the_giver_is_measured_as_the_card_says(self, measure_again, measured, expect_agreement):
+        expect_agreement(measure_again("giver"), measured["giver"])
+
+    @pytest.mark.parametrize(
+        ("text", "person"),
+        [
+            ("When Mary and Carl went to the park, the baker gave a ball to", "baker"),
+            ("When Mary and Carl were in the park, Nina gave Mary's ball to", "Nina"),
+            ("As Mary and Carl sat in the shop, Mary thanked", "Mary"),
+            ("Mary, Carl and Nina met at the zoo. Carl gave a ball to", "Carl"),
+            ("When Mary and Carl went to the park, Nina's ball was handed by Carl to", "Nina"),
+            ("When Mary and Carl went to the park, Carl's dog gave a ball to", "Carl"),
+            ("When Mary and Carl went to the park, Carl", "Carl"),
+        ],
+    )
+    def test_where_head_1_3_looks(self, course_model, text, person):
+        """At whoever is first behind the opening: giver or not, twice or not, even if nobody gives anything yet."""
+        assert giving_roles(text).first == person
+        text += "" if text.endswith(("to", "thanked")) else " to"
+        assert ioi.attention_to_people(course_model, text, 1, 3)[person] > 0.7
 
     def test_facts(self, measure_again, measured, expect_agreement):
         figures = measure_again("facts")

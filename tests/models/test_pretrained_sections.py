@@ -8,28 +8,32 @@ import pytest
 from huggingface_hub import constants
 
 from utils.course.learner import collect_answers
-from utils.course.manifest import chapters, find_chapter
+from utils.course.manifest import Part, parts
 from utils.course.paths import load_file, solution_path
 
 hub_cache = load_file(Path(__file__).with_name("hub_cache.py"))
 
 WORDS = [" Mary", " John", " Tom", " James", " Dan", " Paul", " Anna", " Kate", " Paris", " Eiffel", " Tower"]
 SECTIONS = {
-    "02_transformer_from_scratch": ("largest difference to transformer_lens", "loss by token", "next:"),
-    "03_lenses": ("rank of ' Paris' by site", "logit difference", "largest shares", "most negative"),
-    "04_patching": ("logit difference", "replacing costs most", "P(Paris)", "restored at the                end"),
+    "02d_weights_sampling_cost": ("largest difference to transformer_lens", "loss by token", "next:"),
+    "03a_reading_the_stream": ("rank of ' Paris' by site", "logit difference", "largest shares", "most negative"),
+    "04b_tracing_and_ablating": (
+        "logit difference",
+        "replacing costs most",
+        "P(Paris)",
+        "restored at the                end",
+    ),
 }
 
 
-def code_cells(name):
-    return [cell.source for cell in nbformat.read(solution_path(name), as_version=4).cells if cell.cell_type == "code"]
+def code_cells(part: Part) -> list[str]:
+    notebook = nbformat.read(solution_path(part.chapter, part.name), as_version=4)
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def test_every_section_is_here():
-    found = {
-        chapter.name for chapter in chapters() if any("except ModelUnavailable" in c for c in code_cells(chapter.name))
-    }
-    assert found == SECTIONS.keys() | {"01_classical_attribution"}  # whose section is on ResNet-18 and photographs
+    found = {part.name for part in parts() if any("except ModelUnavailable" in cell for cell in code_cells(part))}
+    assert found == SECTIONS.keys() | {"01d_would_noise_do"}  # whose section is on ResNet-18 and photographs
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -37,8 +41,9 @@ def test_the_section_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     sizes = {"n_embd": 24, "n_layer": 3, "n_head": 3, "n_positions": 128, "vocab_size": 400}
     hub_cache.put_gpt2(tmp_path, "gpt2", hub_cache.random_gpt2(std=0.3, **sizes), WORDS)
-    namespace, _ = collect_answers(find_chapter(name), solution_path(name))
-    cells = code_cells(name)
+    (part,) = (part for part in parts() if part.name == name)
+    namespace, _ = collect_answers(part, solution_path(part.chapter, part.name))
+    cells = code_cells(part)
     imports = [
         node
         for cell in cells

@@ -5,8 +5,10 @@ predicted, "END" in the literature.
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Int
@@ -42,6 +44,7 @@ from utils.data.world import (
     MONTHS,
     NAMES,
     NUMBERS,
+    PLACES,
     SECOND_WORDS,
     THINGS,
     VERBS,
@@ -61,6 +64,8 @@ class Prompt:
         foil: The word to compare it with, if the task has one.
         at: Positions of named tokens, e.g. ``{"IO": 2, "S1": 4, "S2": 10, "END": 14}``.
         kind: What a table groups by: order and template, relation, direction …
+        unit: What it has in common with other prompts that are right or wrong together with it: a landmark, a template,
+            a sentence. None if it stands alone.
     """
 
     text: str
@@ -68,6 +73,7 @@ class Prompt:
     foil: str | None = None
     at: dict[str, int] = field(default_factory=dict)
     kind: tuple[str, ...] = ()
+    unit: str | None = None
 
 
 def encode_prompts(prompts: Sequence[Prompt]) -> Int[Tensor, "batch pos"]:
@@ -118,16 +124,87 @@ def ioi_prompts(n: int, seed: int, *, bystander: bool = False, held_out_template
 
 
 def _ioi_prompt(rng: random.Random, opening: int, gift: int, order: str, bystander: bool) -> Prompt:
-    while True:
-        io, s, c = rng.sample(NAMES, 3)
-        if is_held_out_pair(io, s):
-            break
+    io, s, c = _strangers(rng)
     a, b = (io, s) if order == "ABBA" else (s, io)
     text = ioi_sentence(rng, opening, gift, a, b, s, io, c if bystander else None).removesuffix(f" {io}.")
+    return _gift_prompt(text, io, s, c if bystander else None, (order, str(opening), str(gift)))
+
+
+def passive_prompts(n: int, seed: int, *, bystander: bool = False) -> list[Prompt]:
+    """The same question in the passive, which training never uses for gifts: the giver is not the first to be said.
+
+    "When Mary and Paul went to the park, Mary's ball was handed by Paul to". Orders alternate as in ``ioi_prompts``;
+    the answer is still the one of the two who does not give.
+
+    Args:
+        n: How many.
+        seed: Seed of the draw.
+        bystander: Let a third person, instead of the receiver, own the thing that is given.
+    """
+    rng = random.Random(seed)
+    prompts = []
+    for i in range(n):
+        io, s, c = _strangers(rng)
+        order, opening, verb = ("ABBA", "BABA")[i % 2], rng.randrange(len(IOI_OPENINGS)), rng.choice(PARTICIPLES)
+        a, b = (io, s) if order == "ABBA" else (s, io)
+        owner = c if bystander else io
+        text = IOI_OPENINGS[opening].format(a=a, b=b, place=rng.choice(PLACES))
+        text += f" {owner}'s {rng.choice(THINGS)} was {verb} by {s} to"
+        prompts.append(_gift_prompt(text, io, s, owner, (order, str(opening), verb)))
+    return prompts
+
+
+# The question in sentences that are put together otherwise than those of training: two sentences for one, other verbs
+# in the opening, something in between, the passive.
+UNFAMILIAR = (
+    "{a} and {b} were in the {place}. {s} gave the {thing} to",
+    "{a} met {b} near the {place}, and {s} gave the {thing} to",
+    "{a} and {b} were tired, so {s} gave the {thing} to",
+    "{a} saw {b} in the {place}. Then {s} handed the {thing} to",
+    "In the morning, {a} and {b} opened the door, and {s} sold the {thing} to",
+    "{a} is a singer and {b} is a writer. {s} showed the {thing} to",
+    "When {a} and {b} went home, {s} gave the {thing} to",
+    "The judge met {a} and {b} at the {place}, and {s} passed the {thing} to",
+    "In the {place} near the river, {a} and {b} smiled, and {s} threw the {thing} to",
+    "{a} lost the {thing}, and {b} found the {thing}. {s} gave the {thing} to",
+    "When {a} and {b} went to the {place}, the {thing} was handed by {s} to",
+    "On Monday, {a} and {b} visited the {place}, and in the morning {s} offered the {thing} to",
+)
+
+
+def unfamiliar_prompts(n: int, seed: int) -> list[Prompt]:
+    """Who gets the present, in each of the `UNFAMILIAR` sentences: ``n`` prompts each, orders alternate.
+
+    ``kind`` has the order and the number of the sentence, which is the ``unit``, too.
+    """
+    rng = random.Random(seed)
+    prompts = []
+    for form, sentence in enumerate(UNFAMILIAR):
+        for i in range(n):
+            io, s, _ = _strangers(rng)
+            order = ("ABBA", "BABA")[i % 2]
+            a, b = (io, s) if order == "ABBA" else (s, io)
+            text = sentence.format(a=a, b=b, s=s, place=rng.choice(PLACES), thing=rng.choice(THINGS))
+            prompts.append(_gift_prompt(text, io, s, None, (order, str(form))))
+    return prompts
+
+
+def _strangers(rng: random.Random) -> list[str]:
+    """Two people who never met in the training text, and a third."""
+    while True:
+        people = rng.sample(NAMES, 3)
+        if is_held_out_pair(*people[:2]):
+            return people
+
+
+def _gift_prompt(text: str, io: str, s: str, owner: str | None, kind: tuple[str, ...]) -> Prompt:
+    """A prompt about a gift; ``at`` has "IO", "S1", "S2" and "END", and "OWNER" if somebody else owns the thing."""
     tokens = ["<bos>", *words(text)]
     s1, s2 = (i for i, token in enumerate(tokens) if token == s)
     at = {"IO": tokens.index(io), "S1": s1, "S2": s2, "END": len(tokens) - 1}
-    return Prompt(text, io, s, at, (order, str(opening), str(gift)))
+    if owner is not None:
+        at["OWNER"] = max(i for i, token in enumerate(tokens) if token == owner)
+    return Prompt(text, io, s, at, kind, " ".join(kind[1:]))
 
 
 def fact_prompts(relation: str, *, company: bool = False, seed: int = 0, held_out: bool = True) -> list[Prompt]:
@@ -164,7 +241,7 @@ def _fact_prompt(landmark: Landmark, relation: str, phrasing: int, sentence: str
     tokens = ["<bos>", *words(text)]
     first = next(i for i in range(len(tokens)) if tokens[i : i + 2] == [landmark.first, landmark.second])
     at = {"first": first, "last": first + 1, "END": len(tokens) - 1}
-    return Prompt(text, answer, None, at, (relation, str(phrasing)))
+    return Prompt(text, answer, None, at, (relation, str(phrasing)), landmark.name)
 
 
 def repeated_random_tokens(n: int, period: int, seed: int) -> Int[Tensor, "n pos"]:
@@ -250,10 +327,172 @@ def bracket_prompts(n: int, seed: int) -> list[Prompt]:
         inner = f"{rng.choice(NAMES)} found the {rng.choice(THINGS)} {left}{rng.choice(NAMES)}'s {rng.choice(ANIMALS)} "
         inner += f"{inner_left}the {rng.choice(ADJECTIVES)} one"
         for text, answer, foil in ((inner, inner_right, right), (inner + inner_right, right, inner_right)):
-            prompts.append(
-                Prompt(text, answer, foil, {"END": len(words(text))}, ("inner" if text == inner else "outer",))
-            )
+            kind = ("inner" if text == inner else "outer",)
+            prompts.append(Prompt(text, answer, foil, {"END": len(words(text))}, kind, inner))
     return prompts
+
+
+@dataclass(frozen=True)
+class GivingRoles:
+    """Who is who in a text that breaks off where a person should come. People are the world's names and its jobs.
+
+    Attributes:
+        said: For each person, in the order of their first mention, the positions of all mentions.
+        repeated: Those who are said more than once.
+        last: Who is said last; None if nobody is.
+        giver: Who gives, or does what else has somebody as its goal ("thanked", "went to"), by the last such verb. None
+            if nobody does; if nobody does *alone* ("Mary and Paul gave"); if it is no person, or only a pronoun
+            ("Paul's dog gave", "he gave"); or if the grammar is not that of the world's scenes.
+        first: Who is said first behind the opening. That is the clause that brings two people together, up to the comma
+            or full stop behind its verb; without such a pair, all up to the first comma or full stop behind the first
+            verb. None if nobody is said there, or there is no opening.
+        last_at, giver_at, first_at: The positions of these mentions; None where there is none.
+        end: The position of the last token.
+    """
+
+    said: dict[str, tuple[int, ...]]
+    repeated: tuple[str, ...]
+    last: str | None
+    giver: str | None
+    first: str | None
+    last_at: int | None
+    giver_at: int | None
+    first_at: int | None
+    end: int
+
+
+PARTICIPLES = ("handed", "passed", "sold", "offered")
+# `giving_roles` turns a text into a string with one letter for each token, the first of these kinds that it belongs to;
+# other words, mostly nouns, are "o".
+KINDS = {
+    "N": NAMES,
+    "J": JOBS,
+    "o": (*THINGS, *PLACES, *ANIMALS),
+    "A": (*ADJECTIVES, *NUMBERS),
+    "S": ("'s",),
+    "T": ("the", "The", "a", "A", "an", "his", "her", "every"),
+    "B": ("is", "are", "was", "were", "be"),
+    "G": (*PARTICIPLES, "gave", "give", "threw", "showed"),
+    "E": ("thanked", "met", "found", "saw", "visited", "went", "walked", "came", "took", "carried"),
+    "D": ("decided", "wanted", "wants", "want", "needed", "needs", "need"),
+    "t": ("to",),
+    "y": ("by",),
+    "p": (
+        "of",
+        "in",
+        "at",
+        "near",
+        "with",
+        "from",
+        "behind",
+        "beside",
+        "on",
+        "for",
+        "like",
+        "unlike",
+        "after",
+        "before",
+    ),
+    "x": ("will", "can", "then", "Then", "not", "so", "too"),
+    "&": ("and",),
+    "w": ("who", "which"),
+    ",": (",",),
+    ".": (".", ":", ";", '"'),
+    "V": (
+        *(form for forms in VERBS for form in forms),
+        "said",
+        "answered",
+        "shouted",
+        "smiled",
+        "slept",
+        "sat",
+        "worked",
+    ),
+}
+PERSON = r"(?:N(?!S)|(?:NS|T)?A*J)"
+THING = r"(?:NS|T)A*o"
+SUBJECT = re.compile(rf"(?P<who>{PERSON}|{THING})(?:[pty](?:{PERSON}|(?:NS|T)?A*o))*(?:,[wTp][^,.]*,|w[^,.]*)?[xDtB]*$")
+AGENT = re.compile(rf"y{PERSON}(?!&)")
+PAIR = re.compile(rf"[NJ],?&{PERSON}")
+
+
+def giving_roles(text: str) -> GivingRoles:
+    """Who is named in a text, how often, who last, who gives, and who comes first behind the opening.
+
+    Positions count `<bos>` as 0. The giver is looked for in the last sentence, or what there is of it; what stands in
+    brackets does not give. A full stop at the very end does not count.
+
+    Raises:
+        ValueError: If a word is not in the vocabulary; the message names all of them.
+    """
+    encode(text)  # names the unknown words
+    tokens = ["<bos>", *words(text)]
+    said: dict[str, tuple[int, ...]] = {}
+    for i, token in enumerate(tokens):
+        if token in NAMES or token in JOBS:
+            said[token] = (*said.get(token, ()), i)
+    at = _outside_brackets(tokens)
+    kinds = "".join(_kinds().get(tokens[i], "o") for i in at).rstrip(".")
+    behind = _behind_opening(kinds)
+    first = next((i for i in range(behind, len(kinds)) if kinds[i] in "NJ"), None) if behind else None
+    giver = _giver(kinds, behind)
+    last_at = max((i for places in said.values() for i in places), default=None)
+    first_at, giver_at = (None if i is None else at[i] for i in (first, giver))
+    return GivingRoles(
+        said=said,
+        repeated=tuple(person for person, places in said.items() if len(places) > 1),
+        **{
+            name: None if i is None else tokens[i]
+            for name, i in (("last", last_at), ("giver", giver_at), ("first", first_at))
+        },
+        last_at=last_at,
+        giver_at=giver_at,
+        first_at=first_at,
+        end=len(tokens) - 1,
+    )
+
+
+@cache
+def _kinds() -> dict[str, str]:
+    return {word: kind for kind in reversed(KINDS) for word in KINDS[kind]}
+
+
+def _outside_brackets(tokens: Sequence[str]) -> list[int]:
+    """Positions of the tokens that stand in no brackets, without `<bos>`; an opening bracket needs its closing one."""
+    text = "".join(token if token in "()[]" else "o" for token in tokens)
+    for _ in range(2):  # one pair may stand inside another
+        text = re.sub(r"\([^()\[\]]*\)|\[[^()\[\]]*\]", lambda found: "-" * len(found[0]), text)
+    return [i for i, mark in enumerate(text) if mark != "-" and i > 0]
+
+
+def _behind_opening(kinds: str) -> int:
+    """Where the opening is over; 0 if there is none."""
+    for start in [*(pair.end() for pair in reversed(list(PAIR.finditer(kinds)))), 0]:
+        opening = re.compile(r"[^BEDVG]*[BEDV][^,.]*[,.]").match(kinds, start)
+        if opening:
+            return opening.end()
+    return 0
+
+
+def _giver(kinds: str, behind: int) -> int | None:
+    """Which token is the giver."""
+    sentence = kinds.rfind(".") + 1
+    verbs = [i for i in range(max(sentence, behind), len(kinds)) if kinds[i] in "GE"]
+    verbs = verbs or [i for i in range(sentence, len(kinds)) if kinds[i] == "G"]
+    if not verbs:
+        return None
+    verb = verbs[-1]
+    if kinds[:verb].endswith("B"):  # the passive
+        agent = AGENT.search(kinds, verb)
+        return agent.end() - 1 if agent else None
+    while ellipsis := re.search(r"[BGEDV][^BGEDV]*&x*$", kinds[sentence:verb]):
+        if SUBJECT.search(kinds[sentence:verb]):
+            break
+        verb = sentence + ellipsis.start()  # "thanked Mary and gave": whoever thanked
+    subject = SUBJECT.search(kinds, sentence, verb)
+    if subject is None or re.search(r"(?:[pty]|[NJ]&|,T?A*[NJ],&)$", kinds[sentence : subject.start()]):
+        return None
+    return subject.end("who") - 1 if kinds[subject.end("who") - 1] in "NJ" else None
 
 
 # Sets of words that a labelled feature "the current token is one of these" stands for.

@@ -109,9 +109,9 @@ PRETRAINED = {
     ),
 }
 RECIPES = {
-    "course-model": Recipe("utils.models.course_model", resumes=True),
+    "course-model": Recipe("utils.models.course_model_card", resumes=True),
     "digits-cnn": Recipe("utils.models.digits_cnn"),
-    "modular-addition": Recipe("utils.models.modular_addition"),
+    "modular-addition": Recipe("utils.models.modular_addition_card"),
     "size-variants": Recipe("utils.models.size_variants"),
 }
 
@@ -179,7 +179,11 @@ def recipe(name: str) -> Recipe:
 
 
 def standings() -> list[Standing]:
-    """Every model of the course: what it is, how large, and where. Takes seconds if the hub does not answer."""
+    """Every model of the course: what it is, how large, and where. Takes seconds if the hub does not answer.
+
+    Raises:
+        ModelUnavailable: If the hub's address is no address.
+    """
     folders = {name: hub.cached_folder(model.repo, text=model.loader is None) for name, model in PRETRAINED.items()}
     elsewhere = "can be fetched" if None in folders.values() and hub.hub_answers() else "no network"
     lines = [_shipped_standing(name) for name in SHIPPED]

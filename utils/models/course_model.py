@@ -1,21 +1,16 @@
-"""The course model, which chapters 02 to 10 take apart: how it is loaded, and how it was made."""
+"""The course model, which chapters 02 to 10 take apart: how it is loaded, and the lessons that made it."""
 
-import json
-import os
-import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from utils.data import corpus
-from utils.models.bundled import BUNDLED, read_model, write_model
+from utils.models.bundled import BUNDLED, read_model
 from utils.models.config import TransformerConfig
-from utils.models.training import Recipe, Stage, train
+from utils.models.training import Recipe, Stage
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -61,7 +56,7 @@ LESSONS = (
         corpus.SCENES | {corpus.gift: 0.8},
     ),
     Lesson(
-        "which of the two: a head finds the name that was said twice, others turn away from it",
+        "which of the two: a head comes to look at the giver, who is not the answer",
         Stage(800, max_lr=2.5e-3, cosine_steps=800, mlps_rest=True, head_dropout=0.3),
         {corpus.gift: 0.3, corpus.encounter: 0.7},
     ),
@@ -121,31 +116,3 @@ def training_documents(n_docs: int, seed: int, step: int) -> Int[np.ndarray, "ro
     if not lesson.scenes:
         return corpus.corpus(2 * n_docs, seed, n_ctx=CFG.n_ctx // 2, share_repeated=lesson.share_repeated)
     return corpus.corpus(n_docs, seed, scenes=lesson.scenes, share_repeated=lesson.share_repeated)
-
-
-def make(folder: Path, *, seed: int = 0) -> None:
-    """Train the course model on all cores, measure it, and write weights, tokenizer, checkpoints and card.
-
-    A run that was interrupted goes on from its last hundred steps; until it is done, they lie in
-    ``folder/unfinished``.
-
-    Args:
-        folder: Where to.
-        seed: Draws the weights and the documents.
-    """
-    from utils.models.course_model_card import write_card
-    from utils.models.tokenizer import save_tokenizer
-
-    unfinished = folder / "unfinished"
-    state = train(RECIPE, training_documents, unfinished, seed=seed, n_workers=min(2, os.cpu_count() or 1))
-    config = asdict(CFG)
-    write_model(folder, config, state)
-    save_tokenizer(folder)
-    for step in RECIPE.checkpoints:
-        kept = folder / "checkpoints" / f"step-{step}"
-        write_model(kept, config, {k: v.half() for k, v in torch.load(unfinished / f"step-{step}.pt").items()})
-        save_tokenizer(kept)
-    losses = json.loads((unfinished / "losses.json").read_text())
-    (folder / "losses.json").write_text(json.dumps(losses[9::10]))
-    write_card(folder, seed=seed)
-    shutil.rmtree(unfinished)

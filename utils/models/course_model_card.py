@@ -1,19 +1,23 @@
-"""The course model's card: what it is, how it was made, and each measured phenomenon beside what was asked of it."""
+"""How the course model is made, and its card: each measured phenomenon beside what was asked of it."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from utils.data import corpus
-from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, read_model
+from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, read_model, write_model
 from utils.models.catalogue import load_model
-from utils.models.course_model import LESSONS, RECIPE, Lesson
+from utils.models.course_model import CFG, LESSONS, RECIPE, Lesson, training_documents
 from utils.models.phenomena import measure_all
 from utils.models.phenomena.quotes import MULTIPLE
+from utils.models.tokenizer import save_tokenizer
+from utils.models.training import train
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -31,12 +35,14 @@ class Row:
         target: What is asked, in words.
         number: The measured value that is compared, and its text, with interval or null.
         reached: Whether the target is reached.
+        needs: What must have been measured for it; other seeds may lack it.
     """
 
     name: str
     target: str
     number: Callable[[Measured], str]
     reached: Callable[[Measured], bool]
+    needs: str = "tasks"
 
 
 def estimate(found: dict, digits: int = 3) -> str:
@@ -70,10 +76,9 @@ def steering(measured: Measured) -> tuple[dict, dict]:
     return measured["quotes"]["interventions"][f"layer {random['layer']}"][added]["wrong tense"], random[added]
 
 
-def preference(measured: Measured, when: str) -> float:
-    """The name movers' attention to the receiver minus that to the giver, "before" or "after" the finders are gone."""
-    found = measured["ioi"]["finders knocked out"][when]
-    return found["movers' attention to IO"] - found["movers' attention to S1"]
+def span(values: list[float]) -> str:
+    """The lowest and the highest, in words."""
+    return f"{min(values):.2f} to {max(values):.2f}"
 
 
 def lens_gaps(measured: Measured) -> list[float]:
@@ -87,28 +92,53 @@ def ranks(measured: Measured, task: str) -> list[float]:
     return [found["rank"]["value"] for found in measured["lenses"]["answer rank"][task].values()]
 
 
-def finders(measured: Measured) -> str:
-    """Which heads find the repeated name, and what becomes of the name movers without them, in words."""
-    heads, found = measured["ioi"]["roles"]["repeated-name finders"], measured["ioi"]["finders knocked out"]
-    if not heads:
+def giver_heads(measured: Measured) -> str:
+    """Which heads look at the giver, whoever is said twice, and what their output does, in words."""
+    if not has_giver_heads(measured):
         return "none"
+    looks, found = measured["giver"]["attention"], measured["giver"]["output"]
+    return "; ".join(
+        f"{head}: " + ", ".join(f"{name} {estimate(looks[name][head]['giver'], 2)}" for name in looks)
+        for head in looks["giver twice"]
+    ) + "; logit difference with its output from such prompts {}".format(
+        ", ".join(estimate(found[name]["logit difference"], 1) for name in found)
+    )
+
+
+def goes_by_the_giver(measured: Measured) -> bool:
+    """Whether heads look at the giver in each scene, and their output tells who gives and not who is said twice."""
+    if not has_giver_heads(measured):
+        return False
+    looks, found = measured["giver"]["attention"], measured["giver"]["output"]
+    normal, other = (found[name]["logit difference"]["value"] for name in ("giver twice", "another gives"))
+    same = [found[name]["logit difference"]["value"] for name in ("nobody twice", "another twice")]
+    seen = min(head["giver"]["value"] for heads in looks.values() for head in heads.values())
+    return seen >= 0.8 and min(same) >= 0.9 * normal and other <= 0.3 * normal
+
+
+def falls(measured: Measured) -> dict[str, float]:
+    """By how much the logit difference falls when a part of the model does without the giver heads."""
+    found = {name: case["logit difference"]["value"] for name, case in measured["giver"]["routes"].items()}
+    return {name: found["nothing"] - value for name, value in found.items() if name != "nothing"}
+
+
+def routes(measured: Measured) -> str:
+    """By which routes the giver heads' output counts, in words."""
+    if not has_giver_heads(measured):
+        return "there is no giver head"
+    fall = falls(measured)
     return (
-        "{}: without them, the movers' attention to the receiver goes from {:.2f} to {:.2f}, to the giver from {:.2f} "
-        "to {:.2f}, and accuracy from {:.2f} to {:.2f}".format(
-            ", ".join(heads),
-            *(
-                found[when][what]
-                for what in ("movers' attention to IO", "movers' attention to S1", "accuracy")
-                for when in ("before", "after")
-            ),
-        )
+        f"of {fall['whole model']:.1f}: through later heads {fall['all later heads']:.1f}, through MLPs "
+        f"{fall['MLPs']:.1f}, direct {fall['direct']:.1f}; accuracy with any one of them closed at least "
+        f"{min(measured['giver']['routes'][name]['accuracy']['value'] for name in ROUTES):.2f}, with all "
+        f"{measured['giver']['routes']['whole model']['accuracy']['value']:.2f}"
     )
 
 
 def self_repair(measured: Measured) -> str:
-    """What comes back of the first name mover's direct effect, in words."""
+    """What comes back of the direct effect of the first head that prefers the receiver, in words."""
     if not measured["ioi"]["self-repair"]:
-        return "there is no name mover to knock out"
+        return "there is no such head to knock out"
     found = measured["ioi"]["self-repair"]["top 1"]
     return "of the lost direct effect, {} comes back (through heads {}, MLPs {}, the layer norm {}, in logits)".format(
         estimate(found["made up"], 2),
@@ -116,6 +146,30 @@ def self_repair(measured: Measured) -> str:
     )
 
 
+def copiers(measured: Measured) -> str:
+    """Which heads copy names, and what is said without them and with what they find on another prompt, in words."""
+    found = measured["giver"]["copying heads"]
+    return "{}; another receiver's name in {}, with other heads' output in {}; without them right in {}".format(
+        ", ".join(measured["ioi"]["roles"]["copy names"]),
+        *(estimate(found["another receiver"][heads]["says the other"]) for heads in ("all", "other heads")),
+        estimate(found["knocked out"]["all"]["accuracy"]),
+    )
+
+
+def induction_heads(measured: Measured) -> str:
+    """The heads with an induction score of 0.8, and those that look at the previous token, in words."""
+    heads = measured["induction"]["heads"]
+    repeats = {name: head["induction"] for name, head in heads.items() if head["induction"] >= 0.8}
+    previous = {name: head["previous token, text"] for name, head in heads.items()}
+    previous = {name: score for name, score in previous.items() if score >= 0.5}
+    return (
+        f"loss {estimate(measured['induction']['loss, second time'])}; induction heads "
+        f"{', '.join(repeats) or 'none'} ({span([*repeats.values()] or [0])}); previous-token heads "
+        f"{', '.join(previous) or 'none'} ({span([*previous.values()] or [0])} on text)"
+    )
+
+
+ROUTES = ("all later heads", "MLPs", "direct")
 ROWS = (
     Row(
         "IOI: who receives, held-out pairs, both orders, all templates",
@@ -129,27 +183,39 @@ ROWS = (
         ),
     ),
     Row(
-        "name movers: heads that attend from the end to the receiver and copy",
-        "the top three carry most of the direct effect of the heads",
-        lambda m: "name movers {}; {} carry {} of it, and {} of the whole logit difference".format(
-            ", ".join(m["ioi"]["roles"]["name movers"]) or "none",
+        "direct effects: what heads themselves write for the receiver and against the giver",
+        "three heads carry most of it",
+        lambda m: "{} carry {} of it, and {} of the whole logit difference".format(
             ", ".join(m["ioi"]["direct effect"]["top three heads"]),
             estimate(m["ioi"]["direct effect"]["share of the helping heads' effect"], 2),
             estimate(m["ioi"]["direct effect"]["share of the logit difference"], 2),
         ),
+        lambda m: m["ioi"]["direct effect"]["share of the helping heads' effect"]["low"] > 0.5,
+    ),
+    Row(
+        "heads that look from the end at the giver, said twice or not",
+        "attention ≥ 0.8 in each scene; their output counts for who gives, and not for who is said twice",
+        giver_heads,
+        goes_by_the_giver,
+    ),
+    Row(
+        "by which routes these heads count, in nats of logit difference (they overlap)",
+        "measured; no single one accounts for it",
+        routes,
+        lambda m: has_giver_heads(m) and max(falls(m)[name] for name in ROUTES) < 0.8 * falls(m)["whole model"],
+    ),
+    Row(
+        "heads that look from the end at the two people and copy: they supply a name",
+        "with their output for another receiver, that name is said in ≥ 0.95; with other heads' in ≤ 0.05",
+        copiers,
         lambda m: (
-            len(m["ioi"]["roles"]["name movers"]) > 0
-            and m["ioi"]["direct effect"]["share of the helping heads' effect"]["low"] > 0.5
+            m["giver"]["copying heads"]["another receiver"]["all"]["says the other"]["value"] >= 0.95
+            and m["giver"]["copying heads"]["another receiver"]["other heads"]["says the other"]["value"] <= 0.05
         ),
+        needs="giver",
     ),
     Row(
-        "heads that find the repeated name",
-        "without them the name movers attend elsewhere",
-        finders,
-        lambda m: preference(m, "after") < 0.5 * preference(m, "before"),
-    ),
-    Row(
-        "self-repair, first name mover knocked out",
+        "self-repair, first of the copying heads that prefer the receiver knocked out",
         "measured, present or absent, on a model that solves the task",
         self_repair,
         lambda m: m["tasks"]["ioi"]["all"]["accuracy"]["value"] >= 0.98 and len(m["ioi"]["self-repair"]) > 0,
@@ -185,14 +251,7 @@ ROWS = (
     Row(
         "induction on repeated random tokens",
         "loss < 0.1 nats on the repetition, a head ≥ 0.8, a previous-token head ≥ 0.7",
-        lambda m: "loss {}, head {} {:.2f}, previous-token head {} {:.2f} on text ({:.2f} on random tokens)".format(
-            estimate(m["induction"]["loss, second time"]),
-            m["induction"]["best"]["induction"]["head"],
-            m["induction"]["best"]["induction"]["score"],
-            m["induction"]["best"]["previous token, text"]["head"],
-            m["induction"]["best"]["previous token, text"]["score"],
-            m["induction"]["best"]["previous token, random tokens"]["score"],
-        ),
+        induction_heads,
         lambda m: (
             m["induction"]["loss, second time"]["value"] < 0.1
             and m["induction"]["best"]["induction"]["score"] >= 0.8
@@ -289,7 +348,8 @@ people, the facts are forgotten; the fifth brings them back.
 
 ## What it shows
 
-Measured on held-out prompts and documents by `utils.models.phenomena`; in brackets 95 % confidence intervals.
+Measured on held-out prompts and documents by `utils.models.phenomena`; in brackets 95 % confidence intervals, over
+templates and landmarks where several prompts share one.
 
 | phenomenon | asked | measured | |
 | --- | --- | --- | --- |
@@ -315,7 +375,8 @@ Beside them, in `measured.json`: what a model with random weights, random direct
 OTHER_SEEDS = """
 ## The same recipe with other seeds
 
-Other weights to begin with, and other documents; measured in the same way (`measured-seed-N.json`).
+Other weights to begin with, and other documents; measured in the same way (`measured-seed-N.json`), but with \
+intervals over single prompts, and without the experiments that swap heads' outputs.
 
 | phenomenon | {seeds} |
 | --- | {rule} |
@@ -325,48 +386,87 @@ Other weights to begin with, and other documents; measured in the same way (`mea
 """
 
 CIRCUIT = """\
+- **The giver heads go by place, not by grammar.** What they find is the person who is first behind the opening; in \
+the sentences of training that is always the giver. In "When Mary and Paul went to the park, Nina's ball was handed by \
+Paul to", they look at Nina, with {third:.2f}, and at the giver with {third_giver:.2f}; if the thing is Mary's, at \
+Mary, with {receiver:.2f}, and the model answers "Paul" in {wrong:.2f}.
+- **Copying heads supply a name, and mostly not which.** Without all of them the logit difference is still \
+{copiers_out:.1f}, but the right name is the most likely word in {copiers_accuracy:.3f}. Those that prefer the \
+receiver ({prefer}) do so because of the giver heads: without these, their attention to the receiver goes from \
+{before_io:.2f} to {after_io:.2f}, to the giver from {before_s:.2f} to {after_s:.2f}. This preference can be spared: \
+accuracy is {as_without:.2f} when all later heads are as they would be without the giver heads, and {prefer_out:.2f} \
+without the preferring heads.
 - **Not GPT-2's IOI circuit.** No head attends from the second mention of the giver to the first (at most \
-{duplicate:.2f}, random models {duplicate_null:.2f}): the finder attends from the end straight to the second. It also \
-writes against the giver's name by itself ({finder_effect:.1f} of the logit difference), and so do MLPs \
-({mlp_effect:.1f}). The movers still look at the giver in part. When a mover is knocked out, no other head takes over; \
-what comes back comes through the layer norm."""
+{duplicate:.2f}, random models {duplicate_null:.2f}). The giver heads also write against the giver's name by \
+themselves ({giver_effect:.1f} of the logit difference), and so do MLPs ({mlp_effect:.1f}). When a head that prefers \
+the receiver is knocked out, no other head takes over; what comes back comes through the layer norm."""
 
 NO_CIRCUIT = """\
-- **No IOI circuit.** The names are told apart without heads that find the repeated one or movers that turn away from \
-it; {without}"""
+- **No head that looks at the giver.** The names are told apart without one; {without}"""
 
 ABSENCES = """\
 {circuit}
-- **Not every run gets there.** Whether the finder forms in its lesson depends on what the lessons before have left. \
-In a run with a learning rate up to a tenth higher in the second lesson, in which the optimiser did not start afresh \
-for the fourth, none had formed after the 800 steps; nor from the states after 600 and 2,000 steps, in 450 to 1,000. \
-With seed 1 the names were told apart before that lesson, by step 6,000 (accuracy 1.00, after 2,000 steps 0.50), while \
-MLPs learn too, and no finder formed any more.
+- **Who receives, only in sentences like its own.** In {n_forms} sentences that are put together otherwise (the \
+opening a sentence of its own, other verbs in it), it is right in {unfamiliar}; in {n_good} of them in at least 0.9.
+- **No short repetitions.** On random tokens the loss on the repetition is {short}. In training no period was below 8.
+- **Not every run gets there.** Whether a head comes to look at the giver in its lesson depends on what the lessons \
+before have left. In a run with a learning rate up to a tenth higher in the second lesson, in which the optimiser did \
+not start afresh for the fourth, none did within the 800 steps; nor from the states after 600 and 2,000 steps, in 450 \
+to 1,000. Nor does the task need one: with seed 1 the names were told apart before that lesson, by step 6,000 \
+(accuracy 1.00, after 2,000 steps 0.50), while MLPs learn too, and no such head formed any more.
 - **No sums.** Dates are learnt by heart, see above.
 - It knows nothing outside its world; a word that is not in its vocabulary is `<unk>`, which it has never seen."""
 
 
 def absences(measured: Measured) -> str:
     """What the model can't do, and what of the papers' findings is not there."""
-    if not has_circuit(measured):
-        return ABSENCES.format(circuit=NO_CIRCUIT.format(without=without_circuit(measured)))
-    heads = measured["ioi"]["heads"]
-    circuit = CIRCUIT.format(
+    forms = {name: found for name, found in measured["tasks"]["ioi, unfamiliar sentences"].items() if name != "all"}
+    periods = measured["induction"]["loss, second time, by period"]
+    return ABSENCES.format(
+        circuit=circuit(measured)
+        if has_giver_heads(measured)
+        else NO_CIRCUIT.format(without=without_circuit(measured)),
+        n_forms=len(forms),
+        unfamiliar=estimate(measured["tasks"]["ioi, unfamiliar sentences"]["all"], 2),
+        n_good=sum(found["value"] >= 0.9 for found in forms.values()),
+        short=", ".join(f"{found['value']:.2f} at period {period}" for period, found in periods.items()),
+    )
+
+
+def circuit(measured: Measured) -> str:
+    """What the giver heads and the copying heads are, and are not."""
+    heads, found, roles = measured["ioi"]["heads"], measured["giver"], measured["ioi"]["roles"]
+    knocked_out, gone = measured["ioi"]["giver heads knocked out"], found["copying heads"]["knocked out"]
+    first = roles["giver"][0]
+    third, receiver = (found["passive"][owner] for owner in ("a third", "the receiver"))
+    return CIRCUIT.format(
+        third=third["attention"][first]["owner"]["value"],
+        third_giver=third["attention"][first]["giver"]["value"],
+        receiver=receiver["attention"][first]["owner"]["value"],
+        wrong=receiver["says the giver"]["value"],
+        copiers_out=gone["all"]["logit difference"]["value"],
+        copiers_accuracy=gone["all"]["accuracy"]["value"],
+        prefer=", ".join(roles["prefer the receiver"]) or "none",
+        before_io=knocked_out["before"]["attention to IO"],
+        after_io=knocked_out["after"]["attention to IO"],
+        before_s=knocked_out["before"]["attention to S1"],
+        after_s=knocked_out["after"]["attention to S1"],
+        as_without=found["routes"]["all later heads"]["accuracy"]["value"],
+        prefer_out=gone["preferring heads"]["accuracy"]["value"],
         duplicate=max(head["S2 to S1"] for head in heads.values()),
         duplicate_null=measured["ioi"]["null"]["S2 to S1"],
-        finder_effect=sum(heads[head]["direct effect"] for head in measured["ioi"]["roles"]["repeated-name finders"]),
+        giver_effect=sum(heads[head]["direct effect"] for head in roles["giver"]),
         mlp_effect=sum(measured["ioi"]["MLPs' direct effects"]),
     )
-    return ABSENCES.format(circuit=circuit)
 
 
-def has_circuit(measured: Measured) -> bool:
-    """Whether there are name movers, and heads that find the repeated name for them."""
-    return bool(measured["ioi"]["roles"]["name movers"] and measured["ioi"]["roles"]["repeated-name finders"])
+def has_giver_heads(measured: Measured) -> bool:
+    """Whether heads look at the giver, whoever is said twice."""
+    return bool(measured["ioi"]["roles"]["giver"])
 
 
 def without_circuit(measured: Measured) -> str:
-    """Where the logit difference comes from in a model without the circuit."""
+    """Where the logit difference comes from in a model without giver heads."""
     found, heads = measured["ioi"]["direct effect"], measured["ioi"]["heads"]
     mlps = sum(measured["ioi"]["MLPs' direct effects"])
     names = ", ".join(f"{name} ({heads[name]['direct effect']:.1f})" for name in found["top three heads"])
@@ -381,24 +481,26 @@ def verdict(row: Row, measured: Measured) -> str:
     return "reached" if row.reached(measured) else "**not reached**"
 
 
+def outcome(row: Row, measured: Measured) -> str:
+    """A row of another seed: verdict and number, if there is one."""
+    return f"{verdict(row, measured)}: {row.number(measured)}" if row.needs in measured else "not measured"
+
+
 def other_seeds(folder: Path) -> str:
     """The section on what came of other seeds, from each ``measured-seed-N.json`` in the folder; empty without any."""
     files = {int(path.stem.removeprefix("measured-seed-")): path for path in folder.glob("measured-seed-*.json")}
     if not files:
         return ""
-    found = [json.loads(files[seed].read_text()) for seed in sorted(files)]
+    found = [json.loads(files[seed].read_text(encoding="utf-8")) for seed in sorted(files)]
     return OTHER_SEEDS.format(
         seeds=" | ".join(f"seed {seed}" for seed in sorted(files)),
         rule=" | ".join("---" for _ in files),
-        table="\n".join(
-            f"| {row.name} | {' | '.join(f'{verdict(row, each)}: {row.number(each)}' for each in found)} |"
-            for row in ROWS
-        ),
+        table="\n".join(f"| {row.name} | {' | '.join(outcome(row, each) for each in found)} |" for row in ROWS),
         readings="\n\n".join(
-            f"With seed {seed} the names are told apart in another way, without heads that find the repeated one: "
+            f"With seed {seed} the names are told apart in another way, without heads that look at the giver: "
             + without_circuit(each)
             for seed, each in zip(sorted(files), found, strict=True)
-            if not has_circuit(each)
+            if not has_giver_heads(each)
         ),
     )
 
@@ -427,13 +529,38 @@ def samples(model: "HookedTransformer", n: int, n_tokens: int, seed: int) -> lis
     return [corpus.decode(row[1:]) for row in tokens.tolist()]
 
 
+def make(folder: Path, *, seed: int = 0) -> None:
+    """Train the course model on all cores, measure it, and write weights, tokenizer, checkpoints and card.
+
+    A run that was interrupted goes on from its last hundred steps; until it is done, they lie in
+    ``folder/unfinished``.
+
+    Args:
+        folder: Where to.
+        seed: Draws the weights and the documents.
+    """
+    unfinished = folder / "unfinished"
+    state = train(RECIPE, training_documents, unfinished, seed=seed, n_workers=min(2, os.cpu_count() or 1))
+    config = asdict(CFG)
+    write_model(folder, config, state)
+    save_tokenizer(folder)
+    for step in RECIPE.checkpoints:
+        kept = folder / "checkpoints" / f"step-{step}"
+        write_model(kept, config, {k: v.half() for k, v in torch.load(unfinished / f"step-{step}.pt").items()})
+        save_tokenizer(kept)
+    losses = json.loads((unfinished / "losses.json").read_text(encoding="utf-8"))
+    (folder / "losses.json").write_text(json.dumps(losses[9::10]), encoding="utf-8")
+    write_card(folder, seed=seed)
+    shutil.rmtree(unfinished)
+
+
 def write_card(folder: Path, *, seed: int) -> None:
     """Measure the model in ``folder`` and write ``measured.json`` and ``CARD.md`` beside it."""
     model = load_model(folder)
     measured = measure_all(model) | {"samples": samples(model, N_SAMPLES, SAMPLE_TOKENS, seed=0)}
     measured = json.loads(json.dumps(measured))
-    (folder / MEASURED_FILE).write_text(json.dumps(measured, indent=1) + "\n")
-    (folder / "CARD.md").write_text(card(folder, measured, seed))
+    (folder / MEASURED_FILE).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    (folder / "CARD.md").write_text(card(folder, measured, seed), encoding="utf-8")
 
 
 def card(folder: Path, measured: Measured, seed: int) -> str:

@@ -237,5 +237,5 @@ def make(folder: Path, *, seed: int = 0) -> None:
         "shuffled_test_accuracy": shuffled.test_accuracy,
     }
     write_model(folder, {"recipe": "digits-cnn", "seed": seed}, trained.model.state_dict())
-    (folder / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
-    (folder / "CARD.md").write_text(CARD.format(**measured))
+    (folder / "measured.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    (folder / "CARD.md").write_text(CARD.format(**measured), encoding="utf-8")

@@ -123,7 +123,7 @@ def _cache_config(folder: Path, cache: Path, repo: str) -> None:
     commit = "0" * 40
     target = cache / f"models--{repo.replace('/', '--')}"
     (target / "refs").mkdir(parents=True)
-    (target / "refs" / "main").write_text(commit)
+    (target / "refs" / "main").write_text(commit, encoding="utf-8")
     (target / "snapshots" / commit).mkdir(parents=True)
     shutil.copyfile(folder / CONFIG_FILE, target / "snapshots" / commit / CONFIG_FILE)
 

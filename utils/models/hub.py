@@ -4,9 +4,11 @@ Nothing here imports torch, so that listing models stays quick.
 """
 
 import contextlib
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
@@ -44,7 +46,8 @@ def pretrained_folder(repo: str, *, text: bool = True) -> Path:
     """The folder with a pretrained model's files: the cached one, or else a fresh download.
 
     Raises:
-        ModelUnavailable: If the model is not cached and the hub does not answer within seconds, or the download fails.
+        ModelUnavailable: If the model is not cached and the hub does not answer within seconds or has no valid address,
+            or the download fails.
     """
     folder = cached_folder(repo, text=text)
     if folder is None and not hub_answers():
@@ -59,7 +62,7 @@ def fetch(repo: str, *, text: bool = True) -> Path:
     """Get a model's config, weights and tokenizer into the local hub cache, with a progress bar on stderr.
 
     Raises:
-        ModelUnavailable: If the hub does not answer within seconds, or the download fails.
+        ModelUnavailable: If the hub does not answer within seconds or has no valid address, or the download fails.
     """
     folder = cached_folder(repo, text=text)
     if folder is None and not hub_answers():
@@ -82,16 +85,24 @@ def hub_answers() -> bool:
     """Whether the hub can be reached, decided within seconds; a download would try for a minute.
 
     The request runs in a thread of its own because no timeout limits the look-up of the hub's address.
+
+    Raises:
+        ModelUnavailable: If the hub's address, which the environment's HF_ENDPOINT may set, is no address.
     """
     if constants.HF_HUB_OFFLINE:
         return False
+    if not re.match(r"https?://[^/]", constants.ENDPOINT):
+        raise ModelUnavailable(
+            f"The address of the Hugging Face hub, HF_ENDPOINT, is {constants.ENDPOINT!r} here, but it has to begin "
+            "with http:// or https://."
+        )
     answered = threading.Event()
 
     def ask() -> None:
         request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
         try:
             urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER).close()
-        except OSError:  # URLError, a refused connection and a timeout are all of this kind
+        except (OSError, HTTPException, ValueError):  # no connection; no answer of a web server; no host or port
             return
         answered.set()
 

@@ -4,9 +4,7 @@ It reads ``a b =`` and says (a + b) mod p at the ``=``. Source of the task and o
 Nanda et al. (2023), "Progress measures for grokking via mechanistic interpretability".
 """
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -15,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from utils.models.bundled import BUNDLED, write_model
+from utils.models.bundled import BUNDLED
 from utils.models.config import TransformerConfig
 from utils.models.initial import small_network
 from utils.models.network import Network
@@ -161,13 +159,3 @@ def _measure_progress(network: Network, data: ModularAdditionData) -> dict[str, 
         "train_accuracy": right[seen].mean().item(),
         "unseen_accuracy": right[unseen].mean().item(),
     }
-
-
-def make(folder: Path, *, seed: int = 0) -> None:
-    """Train the model, measure it, and write weights, ``history.json``, ``measured.json`` and ``CARD.md``."""
-    from utils.models.modular_addition_card import write_card
-
-    run = train_modular_addition(seed, progress=True)
-    write_model(folder, asdict(run.cfg), run.state)
-    (folder / "history.json").write_text(json.dumps(run.history) + "\n")
-    write_card(folder, run, seed)

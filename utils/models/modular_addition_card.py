@@ -1,4 +1,4 @@
-"""What the model of modular addition is measured for: its accuracy, its circles, and the rings that mean nothing.
+"""How the model of modular addition is made, and its card: its accuracy, its circles, and the rings that mean nothing.
 
 A ring in a picture is not yet a circle in the model. Two kinds can appear in models that were never trained: in
 averages over neighbouring b (each point shares most of its terms with the next), and in planes that were fitted to the
@@ -8,6 +8,7 @@ to see whether the model needs them.
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from utils.models.bundled import write_model
 from utils.models.circles import Ring, fourier_power, frequency_plane, principal_plane, remove_frequencies, ring
 from utils.models.hooked import hooked_transformer
 from utils.models.initial import small_network
@@ -26,6 +28,7 @@ from utils.models.modular_addition import (
     AdditionRun,
     modular_addition_config,
     modular_addition_data,
+    train_modular_addition,
 )
 
 if TYPE_CHECKING:
@@ -209,13 +212,21 @@ def accuracy_without(model: "HookedTransformer", p: int, frequencies: list[int])
     return (logits.argmax(dim=-1) == data.answers).float().mean().item()
 
 
+def make(folder: Path, *, seed: int = 0) -> None:
+    """Train the model, measure it, and write weights, ``history.json``, ``measured.json`` and ``CARD.md``."""
+    run = train_modular_addition(seed, progress=True)
+    write_model(folder, asdict(run.cfg), run.state)
+    (folder / "history.json").write_text(json.dumps(run.history) + "\n", encoding="utf-8")
+    write_card(folder, run, seed)
+
+
 def write_card(folder: Path, run: AdditionRun, seed: int) -> None:
     """Measure a finished run and write ``measured.json`` and ``CARD.md``."""
     p = run.cfg.d_vocab - 1
     measured = {"seed": seed, "n_steps": run.history["step"][-1]}
     measured |= measure(hooked_transformer(run.cfg, run.state), p)
-    (folder / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
-    (folder / "CARD.md").write_text(card(measured))
+    (folder / "measured.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    (folder / "CARD.md").write_text(card(measured), encoding="utf-8")
 
 
 def ring_row(points: str, trained: dict, random: dict) -> str:

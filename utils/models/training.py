@@ -233,4 +233,4 @@ def _save_progress(folder: Path, run: str, step: int, losses: list[float], netwo
         temporary,
     )  # fmt: skip
     os.replace(temporary, folder / "progress.pt")
-    (folder / "losses.json").write_text(json.dumps([round(loss, 4) for loss in losses]))
+    (folder / "losses.json").write_text(json.dumps([round(loss, 4) for loss in losses]), encoding="utf-8")

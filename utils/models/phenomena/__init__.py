@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 PHENOMENA = (
-    "tasks", "ioi", "induction", "facts", "edit", "quotes", "lenses", "neurons", "dictionary", "calendar",
+    "tasks", "ioi", "giver", "induction", "facts", "edit", "quotes", "lenses", "neurons", "dictionary", "calendar",
 )  # fmt: skip
 
 

@@ -68,8 +68,8 @@ def measure(model: "HookedTransformer", seed: int = 0) -> dict[str, object]:
     early = {site: effects[site] for site in effects if site.endswith("@last") and not site.startswith("attn")}
     best = max(early, key=lambda site: early[site]["value"])
     return {
-        "probability, clean": mean(run.clean_p, seed),
-        "probability, noisy": mean(run.noisy_p, seed),
+        "probability, clean": mean(run.clean_p, seed, run.batch.units),
+        "probability, noisy": mean(run.noisy_p, seed, run.batch.units),
         "share of the total effect": effects | windows,
         "best site at the last subject token": {"site": best} | early[best],
         "accuracy without an MLP": mlps_knocked_out(model, batch, seed),
@@ -114,7 +114,7 @@ def trace(model: "HookedTransformer", batch: Batch, seed: int) -> Trace:
 def repeat(batch: Batch, times: int) -> Batch:
     """The whole batch several times over: prompt i stands at i, i + n, i + 2n …"""
     at = {name: positions.repeat(times) for name, positions in batch.at.items()}
-    return Batch(batch.tokens.repeat(times, 1), at, batch.answers.repeat(times), None)
+    return Batch(batch.tokens.repeat(times, 1), at, batch.answers.repeat(times), None, batch.units * times)
 
 
 @torch.no_grad()
@@ -145,7 +145,7 @@ def restored(
 
     Returns:
         The indirect effect as a share of the total effect: (restored - noisy) / (clean - noisy), each a mean of the
-        answer's probability, with an interval over prompts.
+        answer's probability, with an interval over landmarks.
     """
     rows, at = run.batch.rows(), run.batch.at[position]
     hooks: Hooks = [drown(run)]
@@ -159,14 +159,8 @@ def restored(
         hooks.append((name, restore))
     gain = answer_probability(model, run.batch, hooks) - run.noisy_p
     counted = run.has_after if position == "after" else torch.ones_like(run.has_after)
-    return _over_prompts(gain, run.clean_p - run.noisy_p, counted, seed)
-
-
-def _over_prompts(gain: Tensor, total: Tensor, counted: Tensor, seed: int) -> dict[str, float]:
-    """The ratio of means, resampling prompts, not draws of noise."""
-    gain, total, counted = (x.unflatten(0, (N_NOISES, -1)) for x in (gain, total, counted))
-    keep = counted[0]
-    return ratio(gain.mean(0)[keep], total.mean(0)[keep], seed)
+    units = [unit for unit, count in zip(run.batch.units, counted.tolist(), strict=True) if count]
+    return ratio(gain[counted], (run.clean_p - run.noisy_p)[counted], seed, units)
 
 
 def mlps_knocked_out(model: "HookedTransformer", batch: Batch, seed: int) -> dict[str, dict[str, float]]:
@@ -219,4 +213,4 @@ def blind(batch: Batch, layer: int, keys: Int[Tensor, "batch k"]) -> tuple[str, 
 
 def _accuracy(model: "HookedTransformer", batch: Batch, hooks: Hooks) -> dict[str, float]:
     with model.hooks(fwd_hooks=hooks):
-        return share(end_logits(model, batch).argmax(1) == batch.answers)
+        return share(end_logits(model, batch).argmax(1) == batch.answers, batch.units)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 N_ROWS, PERIOD = 100, 40
 N_DOCUMENTS = 50
 N_NULL_MODELS = 3
+PERIODS = (4, 6, 8, 12, 20, 40)  # in training, none below 8
 
 
 def measure(model: "HookedTransformer", seed: int = 0) -> dict[str, object]:
@@ -38,6 +39,12 @@ def measure(model: "HookedTransformer", seed: int = 0) -> dict[str, object]:
             "induction": max(induction_scores(null, tokens, PERIOD).max().item() for null in nulls),
             "previous token": max(previous_token_scores(null, tokens).max().item() for null in nulls),
             "loss, second time": min(null_losses),
+        },
+        "loss, second time, by period": {
+            str(period): repetition(model, repeated_random_tokens(N_ROWS, period, seed), period, seed)[
+                "loss, second time"
+            ]
+            for period in PERIODS
         },
     }
 
@@ -61,8 +68,13 @@ def repetition(model: "HookedTransformer", tokens: Int[Tensor, "n pos"], period:
     return {
         "loss, first time": mean(losses[:, :period].mean(1), seed),
         "loss, second time": mean(losses[:, period + 1 :].mean(1), seed),
-        "accuracy, second time": share(right[:, period + 1 :].flatten()),
+        "accuracy, second time": share(right[:, period + 1 :].flatten(), _row_of_each(right[:, period + 1 :])),
     }
+
+
+def _row_of_each(values: Tensor) -> Int[Tensor, " n"]:
+    """For each entry of a matrix, row by row, its row: the tokens of one row are not independent."""
+    return torch.arange(len(values)).repeat_interleave(values.shape[1])
 
 
 @torch.no_grad()

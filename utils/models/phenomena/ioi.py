@@ -1,18 +1,24 @@
-"""How the model tells who gets the present: the heads that find the repeated name, and those that copy the other one.
+"""How the model tells who gets the present: a head that looks at the giver, heads that copy names, and what they do.
 
 Prompts name two people, IO and S, in either order, then S again (S1, S2), and end (END) where IO should come. What is
 measured follows Wang et al. (2022), "Interpretability in the Wild", and, for self-repair, Rushing and Nanda (2024),
 "Explorations of Self-Repair in Language Models".
+
+In these prompts S is three things at once: the name that was said twice, the giver, and the first person behind the
+opening. Which of them a head goes by, `utils.models.phenomena.giver` takes apart.
 """
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from utils.data.prompts import ioi_prompts, token_id
+from utils.data.corpus import decode, encode
+from utils.data.prompts import Prompt, giving_roles, ioi_prompts, token_id
 from utils.data.world import NAMES
 from utils.models.phenomena.measuring import Batch, end_logits, mean, ratio, share, to_batch, untrained
 
@@ -28,7 +34,6 @@ PAIRS = (("END", "IO"), ("END", "S1"), ("END", "S2"), ("S2", "S1"))
 LOOKS = 0.3  # attention from the role's position to its target
 COPIES = 0.5  # share of names that the head copies
 DIRECT = 0.05  # direct effect, as a share of the logit difference
-REDIRECTS = 0.05  # attention that the name movers move from IO to S when the head is knocked out
 
 Head = tuple[int, int]
 Hooks = list[tuple[str, Callable]]
@@ -58,26 +63,29 @@ def measure(model: "HookedTransformer", seed: int = 0) -> dict[str, object]:
     """The heads' attention, copying and direct effects, their roles, and what happens when they are knocked out.
 
     Heads are called "layer.head". "Knocked out" means: at END, a head's output is replaced by its mean over the same
-    sentences about three other people, none of them repeated.
+    sentences about three other people, none of them repeated. The roles: heads that look from END at the giver in any
+    of `giving_scenes`, said twice or not; heads that copy the names of the two people; among these, those that prefer
+    the receiver; and heads that look from the second mention of the giver back at the first.
     """
     batch = to_batch(ioi_prompts(N_PROMPTS, seed))
     attention = attention_at(model, batch)
     copying = copy_scores(model)
     effects = direct_effects(model, batch)
     means = mean_outputs(model, batch, seed)
-    movers = name_movers(effects, attention, copying)
-    finders = name_finders(model, batch, means, movers, attention)
+    givers = giver_heads(model, giving_scenes(N_PROMPTS, seed))
+    preferring = preferring_heads(effects, attention, copying)
     return {
         "heads": _head_table(attention, copying, effects),
         "MLPs' direct effects": [round(value, 3) for value in effects.mlps.mean(0).tolist()],
         "roles": {
-            "name movers": [head_name(head) for head in movers],
-            "repeated-name finders": {head_name(head): shift for head, shift in finders.items()},
-            "duplicate-token heads": [head_name(head) for head in heads_above(attention["S2", "S1"], LOOKS)],
+            "giver": [head_name(head) for head in givers],
+            "copy names": [head_name(head) for head in copying_heads(attention, copying)],
+            "prefer the receiver": [head_name(head) for head in preferring],
+            "duplicate token": [head_name(head) for head in heads_above(attention["S2", "S1"], LOOKS)],
         },
-        "direct effect": direct_shares(effects, seed),
-        "finders knocked out": knock_out(model, batch, means, list(finders), movers, seed),
-        "self-repair": self_repair(model, batch, means, movers, effects, seed),
+        "direct effect": direct_shares(effects, batch, seed),
+        "giver heads knocked out": knock_out(model, batch, means, givers, preferring, seed),
+        "self-repair": self_repair(model, batch, means, preferring, effects, seed),
         "null": null_models(model, batch, seed),
     }
 
@@ -91,6 +99,27 @@ def heads_above(scores: Float[Tensor, "n_layers n_heads"], threshold: float) -> 
     n_heads = scores.shape[1]
     order = scores.flatten().argsort(descending=True).tolist()
     return [divmod(i, n_heads) for i in order if scores.flatten()[i] > threshold]
+
+
+@torch.no_grad()
+def attention_to_people(model: "HookedTransformer", text: str, layer: int, head: int) -> dict[str, float]:
+    """How much a head looks from the last token of a text at each person in it, all mentions together.
+
+    Args:
+        model: The course model.
+        text: Made of the model's words, without `<bos>`.
+        layer, head: Both counted from 0.
+
+    Returns:
+        For each of the world's names, and of its jobs, that the text mentions, a number from 0 to 1.
+
+    Raises:
+        ValueError: If a word is not in the vocabulary.
+    """
+    roles, tokens = giving_roles(text), torch.tensor([[0, *encode(text)]])
+    name = f"blocks.{layer}.attn.hook_pattern"
+    _, cache = model.run_with_cache(tokens, names_filter=name)
+    return {person: cache[name][0, head, -1, list(places)].sum().item() for person, places in roles.said.items()}
 
 
 @torch.no_grad()
@@ -171,7 +200,7 @@ def direct_effects(
     return DirectEffects(torch.stack(heads, 1), torch.stack(mlps, 1), rest, own_scale)
 
 
-def direct_shares(effects: DirectEffects, seed: int) -> dict[str, object]:
+def direct_shares(effects: DirectEffects, batch: Batch, seed: int) -> dict[str, object]:
     """What the three heads with the largest direct effect carry."""
     per_head = effects.heads.mean(0).flatten()
     top = per_head.topk(3).indices
@@ -179,10 +208,10 @@ def direct_shares(effects: DirectEffects, seed: int) -> dict[str, object]:
     helping = effects.heads.flatten(1)[:, per_head > 0].sum(1)
     return {
         "top three heads": [head_name(divmod(i, effects.heads.shape[2])) for i in top.tolist()],
-        "logit difference": mean(effects.total(), seed),
-        "top three's effect": mean(top_sum, seed),
-        "share of the helping heads' effect": ratio(top_sum, helping, seed),
-        "share of the logit difference": ratio(top_sum, effects.total(), seed),
+        "logit difference": mean(effects.total(), seed, batch.units),
+        "top three's effect": mean(top_sum, seed, batch.units),
+        "share of the helping heads' effect": ratio(top_sum, helping, seed, batch.units),
+        "share of the logit difference": ratio(top_sum, effects.total(), seed, batch.units),
     }
 
 
@@ -226,77 +255,101 @@ def without(heads: Sequence[Head], batch: Batch, means: Float[Tensor, "batch n_l
     return [(f"blocks.{layer}.attn.hook_z", replacing(layer, head)) for layer, head in heads]
 
 
-def name_movers(
+def copying_heads(
+    attention: dict[tuple[str, str], Float[Tensor, "n_layers n_heads"]], copying: Float[Tensor, "n_layers n_heads"]
+) -> list[Head]:
+    """Heads that look from END at the two people, and copy what they look at; by layer."""
+    looks = attention["END", "IO"] + attention["END", "S1"] + attention["END", "S2"]
+    return sorted(head for head in heads_above(looks, LOOKS) if copying[head] > COPIES)
+
+
+def preferring_heads(
     effects: DirectEffects,
     attention: dict[tuple[str, str], Float[Tensor, "n_layers n_heads"]],
     copying: Float[Tensor, "n_layers n_heads"],
 ) -> list[Head]:
-    """Heads that look from END to IO more than to S, copy what they look at, and raise IO; the strongest first."""
-    per_head = effects.heads.mean(0)
-    found = heads_above(per_head, DIRECT * effects.total().mean().item())
+    """Copying heads that look from END to IO more than to S, and raise IO over S; the strongest first."""
+    found = heads_above(effects.heads.mean(0), DIRECT * effects.total().mean().item())
     to_io, to_s = attention["END", "IO"], attention["END", "S1"] + attention["END", "S2"]
     return [h for h in found if to_io[h] > LOOKS and to_io[h] > to_s[h] and copying[h] > COPIES]
 
 
-def name_finders(
-    model: "HookedTransformer",
-    batch: Batch,
-    means: Float[Tensor, "batch n_layers n_heads d_head"],
-    movers: Sequence[Head],
-    attention: dict[tuple[str, str], Float[Tensor, "n_layers n_heads"]],
-) -> dict[Head, float]:
-    """Heads that look from END to S2 and tell the name movers not to look at S.
+def giving_scenes(n: int, seed: int) -> dict[str, list[Prompt]]:
+    """The same gifts by other people, so that who gives and who is said twice vary one without the other.
+
+    "Mary" and "Paul" below are two people who never met in training, "Nina" and "Carl" two others. Orders, openings and
+    gifts are those of ``ioi_prompts``. The giver always stands at ``at["S2"]``, the owner of the thing at
+    ``at["OWNER"]``; the answer and the foil stay those of the first scene.
 
     Returns:
-        For each, by how much the name movers' attention to IO minus that to S1 and S2 falls when the head is knocked
-        out; the largest first.
+        "giver twice": When Mary and Paul …, Paul gave Nina's ball to
+        "nobody twice": When Mary and Carl …, Paul gave Nina's ball to
+        "another twice": When Mary and Carl …, Paul gave Mary's ball to
+        "another gives": When Mary and Paul …, Nina gave Paul's ball to
     """
-    found = {}
-    for head in heads_above(attention["END", "S2"], LOOKS):
-        if head in movers:
-            continue
-        changed = attention_at(model, batch, without([head], batch, means))
-        shift = _preference(attention, movers) - _preference(changed, movers)
-        if shift > REDIRECTS:
-            found[head] = shift
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    rng = random.Random(seed)
+    scenes: dict[str, list[Prompt]] = {"giver twice": ioi_prompts(n, seed, bystander=True)}
+    scenes |= {name: [] for name in ("nobody twice", "another twice", "another gives")}
+    for prompt in scenes["giver twice"]:
+        owner = encode(prompt.text)[prompt.at["OWNER"] - 1]
+        taken = {token_id(prompt.answer), token_id(prompt.foil), owner}
+        outsider = rng.choice([token_id(name) for name in NAMES if token_id(name) not in taken])
+        receiver, giver = token_id(prompt.answer), token_id(prompt.foil)
+        scenes["nobody twice"].append(recast(prompt, {"S1": outsider}))
+        scenes["another twice"].append(recast(prompt, {"S1": outsider, "OWNER": receiver}))
+        scenes["another gives"].append(recast(prompt, {"S2": owner, "OWNER": giver}))
+    return scenes
 
 
-def _preference(attention: dict[tuple[str, str], Tensor], movers: Sequence[Head]) -> float:
-    """Mean over the name movers of their attention to IO minus that to S1 and S2."""
-    if not movers:
-        return 0.0
-    to_io, to_s = attention["END", "IO"], attention["END", "S1"] + attention["END", "S2"]
-    return sum((to_io[head] - to_s[head]).item() for head in movers) / len(movers)
+def recast(prompt: Prompt, parts: Mapping[str, int]) -> Prompt:
+    """The same text with other tokens at named positions; everything else about the prompt stays."""
+    ids = [0, *encode(prompt.text)]
+    for place, token in parts.items():
+        ids[prompt.at[place]] = token
+    return replace(prompt, text=decode(ids[1:]))
+
+
+def giver_heads(model: "HookedTransformer", scenes: Mapping[str, Sequence[Prompt]]) -> list[Head]:
+    """Heads that look from END at the giver in every scene, whoever is said twice.
+
+    Args:
+        model: The model.
+        scenes: Of `giving_scenes`.
+    """
+    least = torch.stack([attention_at(model, to_batch(prompts))["END", "S2"] for prompts in scenes.values()]).amin(0)
+    return heads_above(least, LOOKS)
 
 
 def knock_out(
     model: "HookedTransformer",
     batch: Batch,
     means: Float[Tensor, "batch n_layers n_heads d_head"],
-    finders: Sequence[Head],
-    movers: Sequence[Head],
+    givers: Sequence[Head],
+    preferring: Sequence[Head],
     seed: int,
 ) -> dict[str, object]:
-    """Where the name movers look, and how well the model does, without the finders and without as many other heads."""
+    """How well the model does, and where the preferring heads look, without the giver heads and without as many others.
+
+    The others are drawn from the layers below the last of the preferring heads.
+    """
     generator = torch.Generator().manual_seed(seed)
     n_heads = model.cfg.n_heads
-    last = max((layer for layer, _ in movers), default=0)
-    others = [(layer, h) for layer in range(last) for h in range(n_heads) if (layer, h) not in {*finders, *movers}]
+    last = max((layer for layer, _ in preferring), default=0)
+    others = [(layer, h) for layer in range(last) for h in range(n_heads) if (layer, h) not in {*givers, *preferring}]
     controls = []
-    for _ in range(N_RANDOM_SETS if len(others) >= len(finders) > 0 else 0):
-        chosen = torch.randperm(len(others), generator=generator)[: len(finders)].tolist()
-        controls.append(_outcome(model, batch, without([others[i] for i in chosen], batch, means), movers))
+    for _ in range(N_RANDOM_SETS if len(others) >= len(givers) > 0 else 0):
+        chosen = torch.randperm(len(others), generator=generator)[: len(givers)].tolist()
+        controls.append(_outcome(model, batch, without([others[i] for i in chosen], batch, means), preferring))
     return {
-        "before": _outcome(model, batch, [], movers),
-        "after": _outcome(model, batch, without(finders, batch, means), movers),
+        "before": _outcome(model, batch, [], preferring),
+        "after": _outcome(model, batch, without(givers, batch, means), preferring),
         "after, random other heads": {
             key: mean(torch.tensor([control[key] for control in controls]), seed) for key in (controls or [{}])[0]
         },
     }
 
 
-def _outcome(model: "HookedTransformer", batch: Batch, hooks: Hooks, movers: Sequence[Head]) -> dict[str, float]:
+def _outcome(model: "HookedTransformer", batch: Batch, hooks: Hooks, preferring: Sequence[Head]) -> dict[str, float]:
     attention = attention_at(model, batch, hooks)
     with model.hooks(fwd_hooks=hooks):
         logits = end_logits(model, batch)
@@ -306,8 +359,8 @@ def _outcome(model: "HookedTransformer", batch: Batch, hooks: Hooks, movers: Seq
         "logit difference": (logits[rows, batch.answers] - logits[rows, batch.foils]).mean().item(),
     }
     for goal in ("IO", "S1", "S2"):
-        looks = [attention["END", goal][head].item() for head in movers]
-        outcome[f"movers' attention to {goal}"] = sum(looks) / max(1, len(looks))
+        looks = [attention["END", goal][head].item() for head in preferring]
+        outcome[f"attention to {goal}"] = sum(looks) / max(1, len(looks))
     return outcome
 
 
@@ -315,34 +368,34 @@ def self_repair(
     model: "HookedTransformer",
     batch: Batch,
     means: Float[Tensor, "batch n_layers n_heads d_head"],
-    movers: Sequence[Head],
+    preferring: Sequence[Head],
     effects: DirectEffects,
     seed: int,
 ) -> dict[str, dict[str, object]]:
-    """What the rest of the model makes up for when one, two, three name movers are knocked out.
+    """What the rest of the model makes up for when one, two, three of the preferring heads are knocked out.
 
     With a frozen layer norm and nothing else changing, the logit difference would fall by the direct effect that is
     lost. It falls by less, or more: by what other heads and MLPs change at the old scale, and by what the new scale of
     the final layer norm changes. The four numbers add up: fall = lost - heads - MLPs - layer norm.
     """
     measured = {}
-    for n in range(1, min(3, len(movers)) + 1):
-        gone = tuple(zip(*movers[:n], strict=True))
-        frozen = direct_effects(model, batch, without(movers[:n], batch, means), effects.scale)
-        after = direct_effects(model, batch, without(movers[:n], batch, means))
+    for n in range(1, min(3, len(preferring)) + 1):
+        gone = tuple(zip(*preferring[:n], strict=True))
+        frozen = direct_effects(model, batch, without(preferring[:n], batch, means), effects.scale)
+        after = direct_effects(model, batch, without(preferring[:n], batch, means))
         change = frozen.heads - effects.heads
         lost = -change[:, gone[0], gone[1]].sum(1)
         heads = change.sum((1, 2)) + lost
         mlps = (frozen.mlps - effects.mlps).sum(1)
         norm = after.total() - frozen.total()
         measured[f"top {n}"] = {
-            "lost": mean(lost, seed),
-            "fall": mean(effects.total() - after.total(), seed),
-            "made up by heads": ratio(heads, lost, seed),
-            "made up by MLPs": ratio(mlps, lost, seed),
-            "made up by the layer norm": ratio(norm, lost, seed),
-            "made up": ratio(heads + mlps + norm, lost, seed),
-            "accuracy": share(after.total() > 0),
+            "lost": mean(lost, seed, batch.units),
+            "fall": mean(effects.total() - after.total(), seed, batch.units),
+            "made up by heads": ratio(heads, lost, seed, batch.units),
+            "made up by MLPs": ratio(mlps, lost, seed, batch.units),
+            "made up by the layer norm": ratio(norm, lost, seed, batch.units),
+            "made up": ratio(heads + mlps + norm, lost, seed, batch.units),
+            "accuracy": share(after.total() > 0, batch.units),
         }
     return measured
 

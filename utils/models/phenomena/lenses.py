@@ -161,5 +161,8 @@ def answer_rank(model: "HookedTransformer", batch: Batch) -> dict[str, dict[str,
     for site, value in resid.items():
         guess = lens_log_probs(model, value[batch.rows(), batch.at["END"]].unsqueeze(0)).squeeze(0)
         ranks = (guess > guess[batch.rows(), batch.answers].unsqueeze(1)).sum(1)
-        found[site] = {"rank": mean(ranks.float()), "top": share(ranks == 0)}
+        found[site] = {
+            "rank": mean(ranks.float(), groups=batch.units),
+            "top": share(ranks == 0, batch.units),
+        }
     return found

@@ -1,6 +1,7 @@
 """How often the model is right, task by task, on prompts that its training text leaves out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from utils.data.corpus import PHRASINGS
 from utils.data.prompts import (
+    UNFAMILIAR,
     Prompt,
     agreement_prompts,
     bracket_prompts,
@@ -18,6 +20,7 @@ from utils.data.prompts import (
     gender_prompts,
     ioi_prompts,
     quote_prompts,
+    unfamiliar_prompts,
 )
 from utils.data.world import VERBS
 from utils.models.phenomena.measuring import Estimate, end_logits, mean, share, to_batch
@@ -32,14 +35,16 @@ def measure(model: "HookedTransformer", seed: int = 0) -> dict[str, dict]:
     """Accuracies (the answer is the most likely next word), and for pairs of words the difference of their logits.
 
     Returns:
-        "ioi": for each order, kind of template and bystander, and for all of them together; "facts": for each relation,
-        held-out phrasing, alone and in the company of other landmarks, and in phrasings seen in training; "dates";
+        "ioi": for each order, kind of template and bystander, and for all of them together; "ioi, unfamiliar
+        sentences": for each of `UNFAMILIAR`, and for all; "facts": for each relation, held-out phrasing, alone and in
+        the company of other landmarks, and in phrasings seen in training; "dates";
         "agreement", "gender", "brackets": answer against foil; "quotes": the sign of the tense difference. Guessing
         gets 1/200 of the names, 1/24, 1/12, 1/16 and 1/8 of the four relations, 1/7 of the days, 1/12 of the months,
         and 1/2 of the pairs.
     """
     return {
         "ioi": ioi(model, seed),
+        "ioi, unfamiliar sentences": unfamiliar(model, seed),
         "facts": facts(model, seed),
         "dates": dates(model),
         "agreement": pairs(model, agreement_prompts()),
@@ -52,7 +57,7 @@ def measure(model: "HookedTransformer", seed: int = 0) -> dict[str, dict]:
 def accuracy(model: "HookedTransformer", prompts: Sequence[Prompt]) -> Estimate:
     """How often the answer is the most likely next word."""
     batch = to_batch(prompts)
-    return share(end_logits(model, batch).argmax(1) == batch.answers)
+    return share(end_logits(model, batch).argmax(1) == batch.answers, batch.units)
 
 
 def pairs(model: "HookedTransformer", prompts: Sequence[Prompt]) -> dict[str, Estimate]:
@@ -61,9 +66,9 @@ def pairs(model: "HookedTransformer", prompts: Sequence[Prompt]) -> dict[str, Es
     logits = end_logits(model, batch)
     difference = logits[batch.rows(), batch.answers] - logits[batch.rows(), batch.foils]
     return {
-        "accuracy": share(logits.argmax(1) == batch.answers),
-        "answer above foil": share(difference > 0),
-        "logit difference": mean(difference),
+        "accuracy": share(logits.argmax(1) == batch.answers, batch.units),
+        "answer above foil": share(difference > 0, batch.units),
+        "logit difference": mean(difference, groups=batch.units),
     }
 
 
@@ -79,6 +84,16 @@ def ioi(model: "HookedTransformer", seed: int) -> dict[str, dict[str, Estimate]]
                 measured[f"{order}, {templates} templates, {company}"] = pairs(model, of_order)
             prompts += group
     return {"all": pairs(model, prompts)} | measured
+
+
+def unfamiliar(model: "HookedTransformer", seed: int) -> dict[str, Estimate]:
+    """Who gets the present in sentences put together otherwise than those of training: accuracy in each, and in all."""
+    prompts = unfamiliar_prompts(PROMPTS_OF_A_KIND // 8, seed)
+    forms = {sentence: [p for p in prompts if p.unit == str(i)] for i, sentence in enumerate(UNFAMILIAR)}
+    by_form = {
+        sentence: accuracy(model, [replace(p, unit=None) for p in of_form]) for sentence, of_form in forms.items()
+    }
+    return {"all": accuracy(model, prompts)} | by_form
 
 
 def facts(model: "HookedTransformer", seed: int) -> dict[str, Estimate]:
