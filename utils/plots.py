@@ -137,6 +137,7 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
     horizontal: Mapping[str, float] | None = None,
+    vertical: Mapping[str, float] | None = None,
 ) -> None:
     """Show named curves.
 
@@ -150,6 +151,7 @@ def lines(
             curve's name; thin lines.
         log_x, log_y: Logarithmic axes. Where a value is 0 or less, the y-axis is linear below the least positive one.
         horizontal: Levels by name.
+        vertical: Places on the x-axis by name, such as where a fit ends.
 
     Raises:
         ValueError: ``bands`` without ``unit``; a range for a curve that is not there, or whose low end is the upper.
@@ -165,6 +167,8 @@ def lines(
         style = {"marker": MARKERS[i % len(MARKERS)], "markevery": max(1, len(values) // 10), "markersize": 5}
         key += [(curve, name) for curve in axes.plot(at[name], values, color=colour[name], **style)]
     key += _levels(axes, horizontal)
+    for name, place in (vertical or {}).items():
+        key.append((axes.axvline(place, color="grey", linewidth=0.9, linestyle=":"), name))
     for name, low, high in _ranges(bands, curves):
         axes.fill_between(at[name], low, high, color=colour[name], alpha=0.2, linewidth=0)
     if bands:
