@@ -1,5 +1,7 @@
 """Wrong and right answers to the exercises on attribution maps."""
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,6 +12,17 @@ from utils.attribution.gradients import (
 )
 from utils.attribution.occlusion import occlusion_map
 from utils.course.catalogue import right, wrong
+
+
+def fitting(images, targets):
+    if images.ndim != 4 or targets.shape != images.shape[:1]:
+        raise ValueError("images must be [batch, channel, height, width] and targets [batch]")
+
+
+def plain_gradient(model, images, targets):
+    """As most people write it first: it needs gradients to be switched on."""
+    inputs = images.detach().clone().requires_grad_()
+    return torch.autograd.grad(model(inputs)[torch.arange(len(images)), targets].sum(), inputs)[0]
 
 
 def gradient_of(score, model, images, targets):
@@ -206,6 +219,135 @@ def float32_on_the_way(model, images, targets, *, patch=1, stride=1, baseline=0.
     ).float()
 
 
+@wrong(
+    "occlusion_map",
+    "Where squares overlap, the last one wins: you write its drop over those of the squares before it. A pixel's entry "
+    "is the mean over all squares that cover it.",
+)
+def last_square_wins(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    found = torch.zeros_like(images[:, 0])
+
+    def score(x):
+        return in_parts(model, batch_size)(x).gather(1, targets[:, None])[:, 0]
+
+    with torch.no_grad():
+        before = score(images)
+        for top in corners(images.shape[2], patch, stride):
+            for left in corners(images.shape[3], patch, stride):
+                square = (slice(None), slice(top, top + patch), slice(left, left + patch))
+                covered = images.clone()
+                covered[:, :, *square[1:]] = baseline
+                found[square] = (before - score(covered))[:, None, None]
+    return found
+
+
+@wrong(
+    "occlusion_map",
+    "You divide by the number of all squares. A pixel's mean is over the squares that cover *it*: count them pixel by "
+    "pixel, fewer at the edges than in the middle.",
+)
+def divided_by_all_squares(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    total = slow_occlusion(model, images, targets, patch, stride, baseline, batch_size, combine="sum")
+    n_squares = len(corners(images.shape[2], patch, stride)) * len(corners(images.shape[3], patch, stride))
+    return total / n_squares
+
+
+@wrong(
+    "occlusion_map",
+    "You divide each drop by the number of pixels in its square. Every pixel under the square gets the whole drop; the "
+    "mean is over squares.",
+)
+def drop_for_each_pixel(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size) / patch**2
+
+
+@wrong(
+    "occlusion_map",
+    "`stride` has no effect: your square moves by one pixel, whatever it says.",
+)
+def always_by_one(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    return slow_occlusion(model, images, targets, patch, 1, baseline, batch_size)
+
+
+@wrong(
+    "occlusion_map",
+    "`patch` has no effect: you cover single pixels, whatever it says.",
+)
+def always_one_pixel(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    return slow_occlusion(model, images, targets, 1, 1, baseline, batch_size)
+
+
+@wrong(
+    "occlusion_map",
+    "`baseline` is added to the covered pixels. It is the value that they are set to, so that nothing of what was "
+    "there remains.",
+)
+def baseline_added(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    found, count = torch.zeros_like(images[:, 0]), torch.zeros(images.shape[2:], dtype=images.dtype)
+
+    def score(x):
+        return in_parts(model, batch_size)(x).gather(1, targets[:, None])[:, 0]
+
+    with torch.no_grad():
+        before = score(images)
+        for top in corners(images.shape[2], patch, stride):
+            for left in corners(images.shape[3], patch, stride):
+                square = (slice(top, top + patch), slice(left, left + patch))
+                covered = images.clone()
+                covered[:, :, *square] += baseline
+                found[:, *square] += (before - score(covered))[:, None, None]
+                count[square] += 1
+    return found / count
+
+
+@wrong(
+    "occlusion_map",
+    "Where the last square would stick out, you push it back into the image. It then overlaps the one before it by "
+    "more than the others do; the docstring lets it stick out and cuts it off.",
+)
+def last_square_pushed_back(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    def pushed(size, patch, stride):
+        return [min(corner, size - patch) for corner in corners(size, patch, stride)]
+
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size, corners=pushed)
+
+
+@wrong(
+    "occlusion_map",
+    "Your map has no signs. Where covering a square *raises* the logit the entry is negative: that is a finding of its "
+    "own, which absolute values make look like the opposite.",
+)
+def absolute_drops(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size).abs()
+
+
+@wrong(
+    "occlusion_map",
+    "Negative entries are cut off at zero. Where covering a square *raises* the logit the map should say so.",
+)
+def drops_cut_off_at_zero(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size).clamp(min=0)
+
+
+@wrong(
+    "occlusion_map",
+    "You divide each map by its largest entry. That loses the units: how far the logit falls is what tells a trained "
+    "network's map from an untrained one's.",
+)
+def occlusion_scaled_to_one(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    found = slow_occlusion(model, images, targets, patch, stride, baseline, batch_size)
+    return found / found.abs().amax(dim=(1, 2), keepdim=True)
+
+
+@wrong(
+    "occlusion_map",
+    "Your map has a dimension too many, for the channel. All channels of a pixel are covered at once, so that there is "
+    "one entry for each pixel: [batch, height, width].",
+)
+def occlusion_with_a_channel(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size)[:, None]
+
+
 @right("occlusion_map")
 def square_by_square(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
     maps = []
@@ -344,6 +486,132 @@ def saliency_for_the_first_target(model, images, targets):
     return gradient_of(lambda logits: logits[:, targets[0]], model, images, targets)
 
 
+@wrong(
+    "gradient_saliency",
+    "Your function needs gradients to be switched on. Where the caller has switched them off (`torch.no_grad()` around "
+    "a whole evaluation, say), nothing is recorded, and there is nothing to differentiate. `torch.enable_grad()` "
+    "switches them on for the lines that are yours.",
+)
+def only_where_gradients_are_on(model, images, targets):
+    inputs = images.detach().clone().requires_grad_()
+    logits = model(inputs)
+    if targets.min() < 0 or targets.max() >= logits.shape[1]:
+        raise ValueError("no such class")
+    return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), inputs)[0]
+
+
+@wrong(
+    "gradient_saliency",
+    "A target of -1 goes through: an index counts from the end then, and you explain the last class without anybody "
+    "having asked. A target that is no class is to be refused with a ValueError.",
+)
+def minus_one_is_the_last_class(model, images, targets):
+    with torch.enable_grad():
+        inputs = images.detach().clone().requires_grad_()
+        logits = model(inputs)
+        if targets.max() >= logits.shape[1]:
+            raise ValueError("no such class")
+        return torch.autograd.grad(logits[torch.arange(len(images)), targets].sum(), inputs)[0]
+
+
+@wrong(
+    "gradient_saliency",
+    "You do not look whether a target is a class of the model. PyTorch notices some of these in its own words (an "
+    "IndexError or a RuntimeError), and -1 perhaps not at all; the docstring promises a ValueError.",
+)
+def targets_not_looked_at(model, images, targets):
+    with torch.enable_grad():
+        return plain_gradient(model, images, targets)
+
+
+@wrong(
+    "gradient_saliency",
+    "You add up the channels. The exercise keeps one entry for each channel of each pixel.",
+)
+def saliency_of_all_channels(model, images, targets):
+    return gradient_saliency(model, images, targets).sum(dim=1)
+
+
+@wrong(
+    "gradient_saliency",
+    "You keep the largest absolute value over the channels, as for a picture. The exercise keeps one entry, with its "
+    "sign, for each channel of each pixel.",
+)
+def largest_over_channels(model, images, targets):
+    return gradient_saliency(model, images, targets).abs().amax(dim=1)
+
+
+@wrong(
+    "gradient_saliency",
+    "Your values are right, but a graph hangs on them (`create_graph=True` makes one, and so does `torch.func.grad` "
+    "where weights ask for gradients): it keeps the whole run of the model in memory. Cut it off.",
+)
+def differentiable_once_more(model, images, targets):
+    with torch.enable_grad():
+        inputs = images.detach().clone().requires_grad_()
+        logits = model(inputs)
+        if targets.min() < 0 or targets.max() >= logits.shape[1]:
+            raise ValueError("no such class")
+        return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), inputs, create_graph=True)[0]
+
+
+@wrong(
+    "gradient_saliency",
+    "You divide each map by its largest entry. That loses the units: the entries should be in logits for each unit of "
+    "brightness, and be comparable between images.",
+)
+def gradient_scaled_to_one(model, images, targets):
+    found = gradient_saliency(model, images, targets)
+    return found / found.abs().amax(dim=(1, 2, 3), keepdim=True)
+
+
+@wrong(
+    "gradient_saliency",
+    "You multiply the gradient with the image. That is the method after this one; here the slope alone is asked for.",
+)
+def times_the_image_already(model, images, targets):
+    return images * gradient_saliency(model, images, targets)
+
+
+@wrong(
+    "gradient_saliency",
+    "You differentiate the logarithm of the probability. The other classes are in it, with the sign reversed; the "
+    "exercise asks about the logit.",
+)
+def of_the_log_probability(model, images, targets):
+    return gradient_of(lambda logits: logits.log_softmax(1).gather(1, targets[:, None]), model, images, targets)
+
+
+@wrong(
+    "gradient_saliency",
+    "You freeze the model's weights and leave them so: nobody could train it any more. A function that only looks puts "
+    "back what it changes; and there is no need to freeze anything.",
+)
+def freezes_the_model(model, images, targets):
+    if isinstance(model, nn.Module):
+        model.requires_grad_(False)
+    return gradient_saliency(model, images, targets)
+
+
+@wrong(
+    "gradient_saliency",
+    "Your gradient is in float32 although the images are in float64, so that its digits end early.",
+)
+def gradient_in_float32(model, images, targets):
+    return gradient_saliency(model, images, targets).float()
+
+
+@right("gradient_saliency")
+def with_a_function_of_all_images(model, images, targets):
+    def total(inputs):
+        logits = model(inputs)
+        if not bool(((targets >= 0) & (targets < logits.shape[1])).all()):
+            raise ValueError("no such class")
+        return logits[range(len(targets)), targets].sum()
+
+    return torch.func.grad(total)(images.detach()).detach()
+
+
 @right("gradient_saliency")
 def one_image_at_a_time(model, images, targets):
     maps = []
@@ -422,6 +690,98 @@ def channels_added(model, images, targets):
 def scaled_to_one(model, images, targets):
     found = input_x_gradient(model, images, targets)
     return found / found.abs().amax(dim=(1, 2, 3), keepdim=True)
+
+
+@wrong(
+    "input_x_gradient",
+    "You multiply with the gradient of the largest logit. The question is about the class in `targets`, also when the "
+    "model prefers another one.",
+)
+def times_the_winner_s_gradient(model, images, targets):
+    fitting(images, targets)
+    return images * gradient_of(lambda logits: logits.amax(dim=1), model, images, targets)
+
+
+@wrong(
+    "input_x_gradient",
+    "You multiply with the gradient of the probability. The entries should be in logits, so that they can add up to "
+    "one.",
+)
+def times_the_probability_s_gradient(model, images, targets):
+    fitting(images, targets)
+    return images * gradient_of(lambda z: z.softmax(dim=1).gather(1, targets[:, None]), model, images, targets)
+
+
+@wrong(
+    "input_x_gradient",
+    "Your entries are divided by the batch size: the gradient of a *mean* over the images, where the sum leaves each "
+    "image its own.",
+)
+def times_the_mean_s_gradient(model, images, targets):
+    return input_x_gradient(model, images, targets) / len(images)
+
+
+@wrong(
+    "input_x_gradient",
+    "You drop the pixel's sign before multiplying. Pixels can be negative (normalised photographs are, half of the "
+    "time), and what they contribute then turns round.",
+)
+def times_absolute_image(model, images, targets):
+    return images.abs() * gradient_saliency(model, images, targets)
+
+
+@wrong(
+    "input_x_gradient",
+    "Your values are right, but `backward()` also leaves gradients in the model's weights, and they would be added "
+    "to at the next training step.",
+)
+def product_by_backward(model, images, targets):
+    fitting(images, targets)
+    inputs = images.detach().clone().requires_grad_()
+    model(inputs).gather(1, targets[:, None]).sum().backward()
+    return images * inputs.grad
+
+
+@wrong(
+    "input_x_gradient",
+    "Images and targets that don't fit go through, or fail somewhere inside. A ValueError at the start names the "
+    "mistake; `gradient_saliency` already raises it, if you hand the inputs on as they came.",
+)
+def product_of_anything(model, images, targets):
+    images = images if images.ndim == 4 else images[None].expand(len(targets), *images.shape)
+    return input_x_gradient(model, images, targets.expand(len(images)))
+
+
+@wrong(
+    "input_x_gradient",
+    "You multiply with the gradient of the loss. It has the other sign, and the other classes are in it.",
+)
+def times_the_loss_gradient(model, images, targets):
+    fitting(images, targets)
+    return images * gradient_of(lambda z: F.cross_entropy(z, targets, reduction="sum"), model, images, targets)
+
+
+@wrong(
+    "input_x_gradient",
+    "Negative entries are cut off at zero. They are evidence against the class, and without them the entries cannot "
+    "add up to the logit.",
+)
+def product_cut_off_at_zero(model, images, targets):
+    return input_x_gradient(model, images, targets).clamp(min=0)
+
+
+@wrong(
+    "input_x_gradient",
+    "You multiply with the square of the image. One factor is enough: pixel times derivative.",
+)
+def image_twice(model, images, targets):
+    return images * input_x_gradient(model, images, targets)
+
+
+@right("input_x_gradient")
+def product_with_a_plain_gradient(model, images, targets):
+    fitting(images, targets)
+    return images * plain_gradient(model, images, targets)
 
 
 @right("input_x_gradient")
@@ -571,6 +931,141 @@ def noise_from_elsewhere(model, images, targets, *, sigma, n_samples, generator)
     return noisy_gradients(model, images, targets, sigma, n_samples, fresh).mean(0)
 
 
+@wrong(
+    "smoothgrad",
+    "You take sigma for a share of the range of each image, as the paper's noise level is. The docstring gives it in "
+    "units of pixel brightness: the noise is the same for a faint image and for a strong one.",
+)
+def sigma_as_a_share_of_the_range(model, images, targets, *, sigma, n_samples, generator):
+    spread = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+
+    def scaled(noise):
+        return sigma * spread * noise
+
+    return noisy_gradients(model, images, targets, sigma, n_samples, generator, scaled).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "You average the squares of the gradients. That is a variant of its own (SmoothGrad squared), without a sign; here "
+    "gradients that point both ways should cancel.",
+)
+def mean_of_squares(model, images, targets, *, sigma, n_samples, generator):
+    return noisy_gradients(model, images, targets, sigma, n_samples, generator).square().mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "The image without noise is one of your samples, beside the noisy copies. The mean is over n_samples noisy copies.",
+)
+def the_image_as_well(model, images, targets, *, sigma, n_samples, generator):
+    found = noisy_gradients(model, images, targets, sigma, n_samples, generator)
+    return (found.sum(0) + gradient_saliency(model, images, targets)) / (n_samples + 1)
+
+
+@wrong(
+    "smoothgrad",
+    "The channels of a pixel share one noise. Every channel of every pixel is a number of its own: draw in the shape "
+    "of `images`.",
+)
+def one_noise_for_all_channels(model, images, targets, *, sigma, n_samples, generator):
+    def shared(noise):
+        return (sigma * noise[:, :1]).expand_as(noise)
+
+    return noisy_gradients(model, images, targets, sigma, n_samples, generator, shared).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "You multiply the averaged gradient with the image. That is another method; SmoothGrad is the averaged gradient "
+    "alone.",
+)
+def smooth_product(model, images, targets, *, sigma, n_samples, generator):
+    return images * noisy_gradients(model, images, targets, sigma, n_samples, generator).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "A negative `sigma` goes through. `torch.randn` does not mind its sign, so that nothing fails and nobody is told; "
+    "the docstring promises a ValueError.",
+)
+def negative_sigma(model, images, targets, *, sigma, n_samples, generator):
+    if n_samples < 1:
+        raise ValueError("n_samples must be at least 1")
+    return noisy_gradients(model, images, targets, abs(sigma), n_samples, generator).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "You draw from a new generator with the seed of the one you are given. That one does not move on, so that two "
+    "calls in a row get the same noise; draw from `generator` itself.",
+)
+def generator_stands_still(model, images, targets, *, sigma, n_samples, generator):
+    mine = torch.Generator().manual_seed(generator.initial_seed())
+    return noisy_gradients(model, images, targets, sigma, n_samples, mine).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "Each second copy has the noise of the one before it with the sign reversed. The trick has its uses; here every "
+    "copy has noise of its own.",
+)
+def noise_and_its_opposite(model, images, targets, *, sigma, n_samples, generator):
+    last = []
+
+    def opposite(noise):
+        last.append(sigma * noise if len(last) % 2 == 0 else -last[-1])
+        return last[-1]
+
+    return noisy_gradients(model, images, targets, sigma, n_samples, generator, opposite).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "The noise is multiplied with the image: dark pixels get none. It is added, the same everywhere.",
+)
+def noise_as_a_factor(model, images, targets, *, sigma, n_samples, generator):
+    def scaled(noise):
+        return images * sigma * noise
+
+    return noisy_gradients(model, images, targets, sigma, n_samples, generator, scaled).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "Each copy is made from the copy before it, and the noise piles up. Every copy starts from the image.",
+)
+def noise_piles_up(model, images, targets, *, sigma, n_samples, generator):
+    so_far = []
+
+    def piled(noise):
+        so_far.append(sigma * noise)
+        return sum(so_far)
+
+    return noisy_gradients(model, images, targets, sigma, n_samples, generator, piled).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "You divide by n_samples - 1. That belongs to a variance; a mean of n gradients is divided by n.",
+)
+def divided_by_one_less(model, images, targets, *, sigma, n_samples, generator):
+    found = noisy_gradients(model, images, targets, sigma, n_samples, generator)
+    return found.sum(0) / max(1, n_samples - 1)
+
+
+@right("smoothgrad")
+def with_a_plain_gradient(model, images, targets, *, sigma, n_samples, generator):
+    fitting(images, targets)
+    if sigma < 0 or n_samples < 1:
+        raise ValueError("sigma must not be negative and n_samples at least 1")
+    found = torch.zeros_like(images)
+    for _ in range(n_samples):
+        noise = torch.randn(images.shape, generator=generator).to(images)
+        found = found + plain_gradient(model, images + sigma * noise, targets) / n_samples
+    return found.detach()
+
+
 @right("smoothgrad")
 def all_copies_at_once(model, images, targets, *, sigma, n_samples, generator):
     if sigma < 0 or n_samples < 1:
@@ -718,6 +1213,124 @@ def targets_out_of_step(model, images, targets, *, baseline=0.0, n_steps=50, bat
     return (images - baseline) * total / n_steps
 
 
+@wrong(
+    "integrated_gradients",
+    "You use the trapezoidal rule: n_steps + 1 points, of which the two ends count half. It is about as exact as the "
+    "midpoint rule, asks for one gradient more, and gives other numbers; the docstring takes the middles.",
+)
+def trapezoids(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    found = along_the_way(model, images, targets, baseline, [k / n_steps for k in range(n_steps + 1)])
+    return (images - baseline) * (found[:-1] + found[1:]).mean(0) / 2
+
+
+@wrong(
+    "integrated_gradients",
+    "Your factor in front is x' - x, the way back: all signs are the wrong way round.",
+)
+def the_way_back(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = [(k + 0.5) / n_steps for k in range(n_steps)]
+    return (baseline - images) * along_the_way(model, images, targets, baseline, fractions).mean(0)
+
+
+@wrong(
+    "integrated_gradients",
+    "`batch_size` counts your steps, and each step holds all images: what goes through the model at once is "
+    "batch_size times the number of images. Divide by the number of images first.",
+)
+def batch_size_in_steps(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    total = torch.zeros_like(images)
+    fractions = ((torch.arange(n_steps) + 0.5) / n_steps).to(images)
+    for some in fractions.split(batch_size):
+        points = baseline + some.view(-1, 1, 1, 1, 1) * (images - baseline)
+        found = gradient_saliency(model, points.flatten(0, 1), targets.repeat(len(some)))
+        total += found.view_as(points).sum(0)
+    return (images - baseline) * total / n_steps
+
+
+@wrong(
+    "integrated_gradients",
+    "You add up the channels. The exercise keeps one entry for each channel of each pixel.",
+)
+def integrated_over_channels(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = [(k + 0.5) / n_steps for k in range(n_steps)]
+    return ((images - baseline) * along_the_way(model, images, targets, baseline, fractions).mean(0)).sum(1)
+
+
+@wrong(
+    "integrated_gradients",
+    "You stand at the image and add the way to it: your points run from x to x + (x - x'), beyond the image. They "
+    "should lie between x' and x.",
+)
+def beyond_the_image(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    way = images - baseline
+    points = [images + (k + 0.5) / n_steps * way for k in range(n_steps)]
+    return way * torch.stack([gradient_saliency(model, point, targets) for point in points]).mean(0)
+
+
+@wrong(
+    "integrated_gradients",
+    "`n_steps` has no effect: the number of your steps is fixed.",
+)
+def always_fifty_steps(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = [(k + 0.5) / 50 for k in range(50)]
+    return (images - baseline) * along_the_way(model, images, targets, baseline, fractions).mean(0)
+
+
+@wrong(
+    "integrated_gradients",
+    "Your points are (k + 1) / (n_steps + 1): evenly spread between the ends, and n_steps + 1 gaps. The middles of "
+    "n_steps steps lie elsewhere; with two steps at 1/4 and 3/4.",
+)
+def inner_points(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = [(k + 1) / (n_steps + 1) for k in range(n_steps)]
+    return (images - baseline) * along_the_way(model, images, targets, baseline, fractions).mean(0)
+
+
+@wrong(
+    "integrated_gradients",
+    "You return absolute values. Entries without a sign cannot add up to the difference of the logits.",
+)
+def integrated_without_sign(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    fractions = [(k + 0.5) / n_steps for k in range(n_steps)]
+    return ((images - baseline) * along_the_way(model, images, targets, baseline, fractions).mean(0)).abs()
+
+
+@wrong(
+    "integrated_gradients",
+    "The rest of the steps is lost where `batch_size` does not divide them: your last, smaller part never goes through "
+    "the model.",
+)
+def last_part_lost(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    found = along_the_way(model, images, targets, baseline, [(k + 0.5) / n_steps for k in range(n_steps)])
+    at_once = max(1, batch_size // len(images))
+    whole = n_steps // at_once * at_once if n_steps >= at_once else n_steps
+    return (images - baseline) * found[:whole].sum(0) / n_steps
+
+
+@wrong(
+    "integrated_gradients",
+    "You scale each map so that its entries add up to the difference of the logits. The gap that you close so is how "
+    "one sees whether there were enough steps; do not hide it.",
+)
+def gap_closed_by_force(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    start = torch.as_tensor(baseline, dtype=images.dtype).expand_as(images)
+    fractions = [(k + 0.5) / n_steps for k in range(n_steps)]
+    found = (images - baseline) * along_the_way(model, images, targets, baseline, fractions).mean(0)
+    with torch.no_grad():
+        due = [torch.cat([model(part) for part in x.split(batch_size)]) for x in (images, start)]
+    due = (due[0] - due[1]).gather(1, targets[:, None])[:, 0]
+    return found * (due / found.sum((1, 2, 3))).view(-1, 1, 1, 1)
+
+
+@right("integrated_gradients")
+def with_plain_gradients(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
+    found = [
+        plain_gradient(model, images + (1 - (k + 0.5) / n_steps) * (baseline - images), targets)
+        for k in reversed(range(n_steps))
+    ]
+    return torch.stack(found).mean(0) * (images - baseline)
+
+
 @right("integrated_gradients")
 def step_by_step(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
     fractions = [(k + 0.5) / n_steps for k in range(n_steps)]
@@ -749,7 +1362,7 @@ def image_by_image(model, images, targets, *, baseline=0.0, n_steps=50, batch_si
 # guided_backprop
 
 
-def hooked(model, images, targets, hook, kind=nn.ReLU, modules=None):
+def hooked(model, images, targets, hook, kind=nn.ReLU, modules=None, gradient=gradient_saliency):
     """The gradient with a backward hook on modules of a kind, and everything tidied up afterwards."""
     relus = [m for m in (model.modules() if modules is None else modules) if isinstance(m, kind)]
     in_place = [relu.inplace for relu in relus]
@@ -758,7 +1371,7 @@ def hooked(model, images, targets, hook, kind=nn.ReLU, modules=None):
         for relu in relus:
             relu.inplace = False
             handles.append(relu.register_full_backward_hook(hook))
-        return gradient_saliency(model, images, targets)
+        return gradient(model, images, targets)
     finally:
         for handle in handles:
             handle.remove()
@@ -768,6 +1381,12 @@ def hooked(model, images, targets, hook, kind=nn.ReLU, modules=None):
 
 def positive_below(module, below, above):
     return (below[0].clamp(min=0),)
+
+
+def guided_from(score, model, images, targets):
+    """Guided backpropagation of something else than the target's logit."""
+    fitting(images, targets)
+    return hooked(model, images, targets, positive_below, gradient=lambda m, x, t: gradient_of(score, m, x, t))
 
 
 @wrong(
@@ -875,6 +1494,183 @@ def inplace_not_put_back(model, images, targets):
     return hooked(model, images, targets, positive_below)
 
 
+@wrong(
+    "guided_backprop",
+    "If one ReLU of the model worked in place, all of them do after your function. Remember for each of them how it "
+    "was.",
+)
+def all_in_place_if_any(model, images, targets):
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    any_in_place = any(relu.inplace for relu in relus)
+    try:
+        for relu in relus:
+            relu.inplace = False
+        return hooked(model, images, targets, positive_below)
+    finally:
+        for relu in relus:
+            relu.inplace = any_in_place
+
+
+@wrong(
+    "guided_backprop",
+    "When the model raises an exception, ReLUs that worked in place are left working out of place. Put `inplace` back "
+    "in the `finally`, as you remove the hooks there.",
+)
+def inplace_put_back_only_on_success(model, images, targets):
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    in_place = [relu.inplace for relu in relus]
+    for relu in relus:
+        relu.inplace = False
+    found = hooked(model, images, targets, positive_below)
+    for relu, value in zip(relus, in_place, strict=True):
+        relu.inplace = value
+    return found
+
+
+@wrong(
+    "guided_backprop",
+    "Your hook is on the last ReLU only. The rule holds at every ReLU on the way back.",
+)
+def last_relu_only(model, images, targets):
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    for_all = [relu.inplace for relu in relus]
+    try:
+        for relu in relus:
+            relu.inplace = False
+        return hooked(model, images, targets, positive_below, modules=relus[-1:])
+    finally:
+        for relu, value in zip(relus, for_all, strict=True):
+            relu.inplace = value
+
+
+@wrong(
+    "guided_backprop",
+    "You multiply the map with the image. That is another method; guided backpropagation is the signal that arrives "
+    "at the pixels, as it is.",
+)
+def guided_times_image(model, images, targets):
+    return images * hooked(model, images, targets, positive_below)
+
+
+@wrong(
+    "guided_backprop",
+    "The map itself is cut off at zero as well. The gates stand at the ReLUs; below the first of them comes another "
+    "layer, whose weights have both signs, and so has the map.",
+)
+def negative_pixels_cut_off(model, images, targets):
+    return hooked(model, images, targets, positive_below).clamp(min=0)
+
+
+@wrong(
+    "guided_backprop",
+    "Your map is right, but `backward()` also leaves (guided) gradients in the model's weights, and they would be "
+    "added to at the next training step.",
+)
+def guided_by_backward(model, images, targets):
+    fitting(images, targets)
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    in_place = [relu.inplace for relu in relus]
+    handles = [relu.register_full_backward_hook(positive_below) for relu in relus]
+    try:
+        for relu in relus:
+            relu.inplace = False
+        inputs = images.detach().clone().requires_grad_()
+        model(inputs).gather(1, targets[:, None]).sum().backward()
+        return inputs.grad
+    finally:
+        for relu, handle, value in zip(relus, handles, in_place, strict=True):
+            handle.remove()
+            relu.inplace = value
+
+
+@wrong(
+    "guided_backprop",
+    "Your hooks do not get along with ReLUs that work in place: PyTorch refuses to put out what a hook watches and a "
+    "ReLU then overwrites. Set `inplace = False` for the time of the call, and back afterwards.",
+)
+def in_place_not_thought_of(model, images, targets):
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    handles = [relu.register_full_backward_hook(positive_below) for relu in relus]
+    try:
+        return gradient_saliency(model, images, targets)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@wrong(
+    "guided_backprop",
+    "Every ReLU of the model works in place after your function, those that never did as well. Remember for each of "
+    "them how it was.",
+)
+def all_in_place_afterwards(model, images, targets):
+    try:
+        return hooked(model, images, targets, positive_below)
+    finally:
+        for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+            relu.inplace = True
+
+
+@wrong(
+    "guided_backprop",
+    "The signal starts from the probability. The other classes are in it; the exercise starts from the logit.",
+)
+def guided_from_the_probability(model, images, targets):
+    return guided_from(lambda logits: logits.softmax(1).gather(1, targets[:, None]), model, images, targets)
+
+
+@wrong(
+    "guided_backprop",
+    "The signal starts from the largest logit. The question is about the class in `targets`, also when the model "
+    "prefers another one.",
+)
+def guided_from_the_winner(model, images, targets):
+    return guided_from(lambda logits: logits.amax(1), model, images, targets)
+
+
+@wrong(
+    "guided_backprop",
+    "The signal starts from all logits at once. Pick each image's target out of its row.",
+)
+def guided_from_all_logits(model, images, targets):
+    return guided_from(lambda logits: logits, model, images, targets)
+
+
+@wrong(
+    "guided_backprop",
+    "You return absolute values. The map has signs: below the first ReLU comes another layer, whose weights have both.",
+)
+def guided_without_sign(model, images, targets):
+    return hooked(model, images, targets, positive_below).abs()
+
+
+@wrong(
+    "guided_backprop",
+    "An exception of the model ends in your function. Clean up, and let it go on to the caller (`try` with `finally` "
+    "and without `except`): a map of zeros would be taken for a finding.",
+)
+def swallows_the_exception(model, images, targets):
+    fitting(images, targets)
+    try:
+        return hooked(model, images, targets, positive_below)
+    except RuntimeError:
+        return torch.zeros_like(images)
+
+
+@right("guided_backprop")
+def on_a_copy(model, images, targets):
+    """A copy of the model gets the hooks and is thrown away."""
+    fitting(images, targets)
+    copy = deepcopy(model)
+    relus = [m for m in copy.modules() if isinstance(m, nn.ReLU)]
+    if not relus:
+        raise ValueError("no ReLU")
+    for relu in relus:
+        relu.inplace = False
+        relu.register_full_backward_hook(lambda module, below, above: (below[0] * (above[0] > 0),))
+    return plain_gradient(copy, images, targets)
+
+
 @right("guided_backprop")
 def with_a_rule_of_its_own(model, images, targets):
     """A ReLU with another derivative in place of the module's forward, and no hooks."""
@@ -913,23 +1709,35 @@ def rule_from_above(model, images, targets):
 # grad_cam
 
 
-def watched(model, images, targets, layer):
+def maps_only(output):
+    if not isinstance(output, torch.Tensor) or output.ndim != 4:
+        raise ValueError("the layer must put out maps")
+    return output
+
+
+def of_the_last(seen, total, which=-1):
+    """One of the layer's outputs, out of the graph, and the gradient of the total with respect to it."""
+    if not seen:
+        raise ValueError("the model never runs this layer")
+    return seen[which].detach(), torch.autograd.grad(total, seen[which])[0]
+
+
+def watched(model, images, targets, layer, score=lambda logits, dim: logits, which=-1):
     """A layer's output and the logit's gradient with respect to it; the hook is removed whatever happens."""
     seen = []
 
     def keep(module, inputs, output):
-        seen.append(output)
+        seen.append(maps_only(output))
         return output.clone()
 
     handle = model.get_submodule(layer).register_forward_hook(keep)
     try:
         with torch.enable_grad():
-            total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
+            logits = model(images.detach().clone().requires_grad_())
+            total = score(logits, dim=1).gather(1, targets[:, None]).sum()
     finally:
         handle.remove()
-    if seen[-1].ndim != 4:
-        raise ValueError("the layer must put out maps")
-    return seen[-1].detach(), torch.autograd.grad(total, seen[-1])[0]
+    return of_the_last(seen, total, which)
 
 
 def enlarged(cam, images, **how):
@@ -939,6 +1747,10 @@ def enlarged(cam, images, **how):
 
 def weighted_sum(maps, gradient):
     return (gradient.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True)
+
+
+def cam_of(maps, gradient, images):
+    return enlarged(weighted_sum(maps, gradient).relu(), images)
 
 
 @wrong(
@@ -1025,16 +1837,13 @@ def leaves_its_hook(model, images, targets, layer):
     seen = []
 
     def keep(module, inputs, output):
-        seen.append(output)
+        seen.append(maps_only(output))
         return output.clone()
 
     model.get_submodule(layer).register_forward_hook(keep)
     with torch.enable_grad():
         total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
-    if seen[-1].ndim != 4:
-        raise ValueError("the layer must put out maps")
-    gradient = torch.autograd.grad(total, seen[-1])[0]
-    return enlarged(weighted_sum(seen[-1].detach(), gradient).relu(), images)
+    return cam_of(*of_the_last(seen, total), images)
 
 
 @wrong(
@@ -1044,16 +1853,235 @@ def leaves_its_hook(model, images, targets, layer):
 )
 def overwritten_in_place(model, images, targets, layer):
     seen = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: seen.append(output))
+
+    def keep(module, inputs, output):
+        seen.append(maps_only(output))
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
     try:
         with torch.enable_grad():
             total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
     finally:
         handle.remove()
-    if seen[-1].ndim != 4:
-        raise ValueError("the layer must put out maps")
-    gradient = torch.autograd.grad(total, seen[-1])[0]
-    return enlarged(weighted_sum(seen[-1].detach(), gradient).relu(), images)
+    return cam_of(*of_the_last(seen, total), images)
+
+
+@wrong(
+    "grad_cam",
+    "Your hook is removed when all goes well, and stays on the layer when the model raises an exception (or when you "
+    "refuse the layer yourself). Cleaning up belongs into a `finally`.",
+)
+def hook_left_after_an_exception(model, images, targets, layer):
+    seen = []
+
+    def keep(module, inputs, output):
+        seen.append(maps_only(output))
+        return output.clone()
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
+    with torch.enable_grad():
+        total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
+    handle.remove()
+    return cam_of(*of_the_last(seen, total), images)
+
+
+@wrong(
+    "grad_cam",
+    "Your function needs gradients to be switched on. Where the caller has switched them off, the model's run is not "
+    "recorded, and there is nothing to differentiate: `torch.enable_grad()` around your lines.",
+)
+def cam_only_where_gradients_are_on(model, images, targets, layer):
+    seen = []
+
+    def keep(module, inputs, output):
+        seen.append(maps_only(output))
+        return output.clone()
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
+    try:
+        total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
+    finally:
+        handle.remove()
+    return cam_of(*of_the_last(seen, total), images)
+
+
+@wrong(
+    "grad_cam",
+    "With frozen weights and images that ask for no gradient, nothing in the run asks for one, and there is nothing to "
+    "differentiate. Let a copy of the images require a gradient.",
+)
+def cam_of_trainable_weights_only(model, images, targets, layer):
+    seen = []
+
+    def keep(module, inputs, output):
+        seen.append(maps_only(output))
+        return output.clone()
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            total = model(images.detach()).gather(1, targets[:, None]).sum()
+    finally:
+        handle.remove()
+    return cam_of(*of_the_last(seen, total), images)
+
+
+@wrong(
+    "grad_cam",
+    "A graph hangs on your map: the layer's output that you keep is a part of the model's run. Take it out of that "
+    "graph (`detach`) before you multiply it with the weights.",
+)
+def cam_in_the_graph(model, images, targets, layer):
+    seen = []
+
+    def keep(module, inputs, output):
+        seen.append(maps_only(output))
+        return output.clone()
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            total = model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum()
+            _, gradient = of_the_last(seen, total)
+            return cam_of(seen[-1], gradient, images)
+    finally:
+        handle.remove()
+
+
+@wrong(
+    "grad_cam",
+    "Negative channel weights are dropped, by a ReLU on the weights or their absolute value. Channels that speak "
+    "against the class are to be weighed against the others; the one ReLU comes after the sum.",
+)
+def positive_weights_only(model, images, targets, layer):
+    maps, gradient = watched(model, images, targets, layer)
+    weights = gradient.mean(dim=(2, 3), keepdim=True).relu()
+    return enlarged((weights * maps).sum(dim=1, keepdim=True).relu(), images)
+
+
+@wrong(
+    "grad_cam",
+    "You take the mean over the channels where the formula has the sum: the map looks the same and is smaller by the "
+    "number of channels.",
+)
+def mean_over_channels(model, images, targets, layer):
+    maps, gradient = watched(model, images, targets, layer)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return enlarged((weights * maps).mean(dim=1, keepdim=True).relu(), images)
+
+
+@wrong(
+    "grad_cam",
+    "Your map is as small as the layer: it is still to be enlarged to the size of the images.",
+)
+def as_small_as_the_layer(model, images, targets, layer):
+    return weighted_sum(*watched(model, images, targets, layer)).relu()[:, 0]
+
+
+@wrong(
+    "grad_cam",
+    "You clear all forward hooks of the layer, with those that somebody else had put there. Keep the handle that "
+    "`register_forward_hook` gives you, and remove that.",
+)
+def clears_the_layer_s_hooks(model, images, targets, layer):
+    try:
+        return enlarged(weighted_sum(*watched(model, images, targets, layer)).relu(), images)
+    finally:
+        model.get_submodule(layer)._forward_hooks.clear()
+
+
+@wrong(
+    "grad_cam",
+    "You differentiate the probability. Its gradient has the other classes in it, and vanishes where the model is "
+    "certain; the exercise asks about the logit.",
+)
+def cam_of_the_probability(model, images, targets, layer):
+    return enlarged(weighted_sum(*watched(model, images, targets, layer, score=F.softmax)).relu(), images)
+
+
+@wrong(
+    "grad_cam",
+    "A model can run a layer more than once. You keep what it put out first; the last output counts.",
+)
+def first_of_several_outputs(model, images, targets, layer):
+    return enlarged(weighted_sum(*watched(model, images, targets, layer, which=0)).relu(), images)
+
+
+@wrong(
+    "grad_cam",
+    "Your map is right, but `backward()` also leaves gradients in the model's weights, and they would be added to at "
+    "the next training step. `torch.autograd.grad` returns the layer's gradient and touches no `.grad`.",
+)
+def cam_by_backward(model, images, targets, layer):
+    seen = []
+
+    def keep(module, inputs, output):
+        maps_only(output).retain_grad()
+        seen.append(output)
+        return output.clone()
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            model(images.detach().clone().requires_grad_()).gather(1, targets[:, None]).sum().backward()
+    finally:
+        handle.remove()
+    if not seen:
+        raise ValueError("the model never runs this layer")
+    return cam_of(seen[-1].detach(), seen[-1].grad, images)
+
+
+@wrong(
+    "grad_cam",
+    "The absolute value of the sum takes the place of the ReLU: what speaks against the class lights up as if it spoke "
+    "for it.",
+)
+def absolute_cam(model, images, targets, layer):
+    return enlarged(weighted_sum(*watched(model, images, targets, layer)).abs(), images)
+
+
+@wrong(
+    "grad_cam",
+    "You take absolute values of the gradient for the channels' weights. A channel that speaks against the class then "
+    "counts as one that speaks for it.",
+)
+def absolute_weights(model, images, targets, layer):
+    maps, gradient = watched(model, images, targets, layer)
+    return cam_of(maps, gradient.abs(), images)
+
+
+@wrong(
+    "grad_cam",
+    "You differentiate the largest logit. The question is about the class in `targets`, also when the model prefers "
+    "another one.",
+)
+def cam_of_the_winner(model, images, targets, layer):
+    def largest(logits, dim):
+        return logits.amax(dim, keepdim=True).expand_as(logits)
+
+    return cam_of(*watched(model, images, targets, layer, score=largest), images)
+
+
+@wrong("grad_cam", "All images are explained for the first image's target: `targets` has one class for each of them.")
+def cam_for_the_first_target(model, images, targets, layer):
+    return cam_of(*watched(model, images, targets[:1].expand_as(targets), layer), images)
+
+
+@wrong(
+    "grad_cam",
+    "A channel's weight is averaged over the images of the batch as well. Each image has weights of its own.",
+)
+def weights_of_the_batch(model, images, targets, layer):
+    maps, gradient = watched(model, images, targets, layer)
+    return cam_of(maps, gradient.mean(0, keepdim=True), images)
+
+
+@wrong(
+    "grad_cam",
+    "Your map has a dimension too many: the channels have been added up, so that it is [batch, height, width].",
+)
+def cam_with_a_channel(model, images, targets, layer):
+    return cam_of(*watched(model, images, targets, layer), images)[:, None]
 
 
 @right("grad_cam")
@@ -1073,9 +2101,9 @@ def with_a_nudge(model, images, targets, layer):
     nudge, kept = [], []
 
     def add_zeros(module, inputs, output):
-        kept.append(output.detach().clone())
+        kept.append(maps_only(output).detach().clone())
         nudge.append(torch.zeros_like(output, requires_grad=True))
-        return output + nudge[0]
+        return output + nudge[-1]
 
     with torch.enable_grad():
         handle = model.get_submodule(layer).register_forward_hook(add_zeros)
@@ -1083,8 +2111,8 @@ def with_a_nudge(model, images, targets, layer):
             logits = model(images.detach())
         finally:
             handle.remove()
-        if kept[0].ndim != 4:
-            raise ValueError("the layer must put out maps")
+        if not kept:
+            raise ValueError("the model never runs this layer")
         total = logits[torch.arange(len(images)), targets].sum()
-        [gradient] = torch.autograd.grad(total, nudge)
-    return enlarged(weighted_sum(kept[0], gradient).relu(), images)
+        [gradient] = torch.autograd.grad(total, nudge[-1:])
+    return cam_of(kept[-1], gradient, images)

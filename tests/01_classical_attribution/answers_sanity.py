@@ -20,14 +20,14 @@ def correlation(a, b):
 def mean_ranks(maps):
     """Ranks by counting: how many pixels are smaller, plus half of those that are equal."""
     x = maps.flatten(1)
-    return ((x[:, :, None] > x[:, None, :]).sum(2) + (x[:, :, None] == x[:, None, :]).sum(2) / 2).to(maps.dtype)
+    return ((x[:, :, None] > x[:, None, :]).sum(2) + ((x[:, :, None] == x[:, None, :]).sum(2) + 1) / 2).to(maps.dtype)
 
 
 def spearman(first, second):
     return correlation(mean_ranks(first), mean_ranks(second))
 
 
-def structural(x, y, window, *, unbiased=True, stride=1):
+def structural(x, y, window, *, unbiased=True, stride=1, c1=1e-4, c2=9e-4, means=True):
     """SSIM from all windows, cut out one beside the other."""
     n = window**2
     x, y = (F.unfold(m[:, None], window, stride=stride) for m in (x, y))
@@ -35,8 +35,8 @@ def structural(x, y, window, *, unbiased=True, stride=1):
     divisor = n - 1 if unbiased else n
     vx, vy = ((m - m.mean(1, keepdim=True)).square().sum(1) / divisor for m in (x, y))
     cov = ((x - mx[:, None]) * (y - my[:, None])).sum(1) / divisor
-    top = (2 * mx * my + 1e-4) * (2 * cov + 9e-4)
-    return (top / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))).mean(1)
+    of_means = (2 * mx * my + c1) / (mx**2 + my**2 + c1) if means else 1
+    return (of_means * (2 * cov + c2) / (vx + vy + c2)).mean(1)
 
 
 def to_one(maps):
@@ -188,6 +188,138 @@ def zero_over_zero(first, second, *, window=5):
     found = map_similarity(first, second, window=window)
     empty = (first.abs().amax((1, 2)) == 0) | (second.abs().amax((1, 2)) == 0)
     return found | {"ssim": torch.where(empty, torch.nan, found["ssim"])}
+
+
+@wrong(
+    "map_similarity",
+    "`window` has no effect: your windows are always of one size.",
+)
+def window_of_five(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    size = min(5, *first.shape[1:])
+    return found | {"ssim": structural(to_one(first), to_one(second), size)}
+
+
+@wrong(
+    "map_similarity",
+    "Your constants are 0.01 and 0.03, and they should be the squares of these. They then count for more than the maps "
+    "where the maps are faint, and everything looks alike.",
+)
+def constants_not_squared(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(to_one(first), to_one(second), window, c1=0.01, c2=0.03)}
+
+
+@wrong(
+    "map_similarity",
+    "You have exchanged the two constants: c1 = 0.01² stands with the means, c2 = 0.03² with the variances.",
+)
+def constants_exchanged(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(to_one(first), to_one(second), window, c1=9e-4, c2=1e-4)}
+
+
+@wrong(
+    "map_similarity",
+    "The windows' means are missing from your structural similarity: you have the part of the variances and the "
+    "covariance only.",
+)
+def without_the_means(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(to_one(first), to_one(second), window, means=False)}
+
+
+@wrong(
+    "map_similarity",
+    "Your structural similarity has one window, the whole map. It is the mean over all positions of a small window.",
+)
+def one_window_for_all(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    x, y = (to_one(m).flatten(1) for m in (first, second))
+    mx, my, cov = x.mean(1), y.mean(1), ((x - x.mean(1, keepdim=True)) * (y - y.mean(1, keepdim=True))).sum(1)
+    top = (2 * mx * my + 1e-4) * (2 * cov / (x.shape[1] - 1) + 9e-4)
+    return found | {"ssim": top / ((mx**2 + my**2 + 1e-4) * (x.var(1) + y.var(1) + 9e-4))}
+
+
+@wrong(
+    "map_similarity",
+    'A map without order gets the correlation 0 in your version, and 0 means "unrelated". Nothing can be said about '
+    "such a map: NaN says that, and drops out of a `nanmean`.",
+)
+def no_order_is_zero(first, second, *, window=5):
+    return {name: values.nan_to_num(0.0) for name, values in map_similarity(first, second, window=window).items()}
+
+
+@wrong(
+    "map_similarity",
+    "For the structural similarity you shift each map so that its smallest value becomes 0. It is only divided, by its "
+    "largest absolute value: a pixel without attribution stays at 0.",
+)
+def ssim_from_the_smallest(first, second, *, window=5):
+    def stretched(m):
+        m = m.abs() - m.abs().amin((1, 2), keepdim=True)
+        return to_one(m)
+
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(stretched(first), stretched(second), window)}
+
+
+@wrong(
+    "map_similarity",
+    "For the structural similarity you divide by the largest value, sign and all. A map whose strongest pixel is "
+    "negative is then stretched beyond 1; take the largest absolute value.",
+)
+def ssim_by_the_largest_signed(first, second, *, window=5):
+    def scaled(m):
+        top = m.amax((1, 2), keepdim=True)
+        return m.abs() / torch.where(top > 0, top, torch.ones_like(top))
+
+    found = map_similarity(first, second, window=window)
+    return found | {"ssim": structural(scaled(first), scaled(second), window)}
+
+
+@wrong(
+    "map_similarity",
+    "Your ranks count the *different* values below a pixel, so that many equal pixels count as one. They should share "
+    "the mean of the ranks that they take up, and the next value comes after all of them.",
+)
+def ranks_of_different_values(first, second, *, window=5):
+    def ranks(maps):
+        return torch.stack([m.unique(return_inverse=True)[1] for m in maps]).to(maps.dtype)
+
+    found = map_similarity(first, second, window=window)
+    return found | {
+        "spearman": correlation(ranks(first), ranks(second)),
+        "spearman_abs": correlation(ranks(first.abs()), ranks(second.abs())),
+    }
+
+
+@wrong(
+    "map_similarity",
+    "You use the short formula with the squared differences of the ranks. It holds only where no two values are equal; "
+    "with ties, take the ordinary correlation of the ranks.",
+)
+def formula_without_ties(first, second, *, window=5):
+    def short(a, b):
+        n = a.shape[1]
+        return 1 - 6 * (mean_ranks(a) - mean_ranks(b)).square().sum(1) / (n**3 - n)
+
+    found = map_similarity(first, second, window=window)
+    return {
+        "spearman": torch.where(found["spearman"].isnan(), torch.nan, short(first.flatten(1), second.flatten(1))),
+        "spearman_abs": torch.where(
+            found["spearman_abs"].isnan(), torch.nan, short(first.abs().flatten(1), second.abs().flatten(1))
+        ),
+        "ssim": found["ssim"],
+    }
+
+
+@wrong(
+    "map_similarity",
+    "You return the mean over the batch. Each pair has numbers of its own: three tensors [batch].",
+)
+def mean_over_the_batch(first, second, *, window=5):
+    return {name: values.mean() for name, values in map_similarity(first, second, window=window).items()}
 
 
 @right("map_similarity")
@@ -395,6 +527,118 @@ def shuffled_weights(model, layers, *, generator, cascade=True):
     return copies_of(model, states, cascade)
 
 
+@wrong(
+    "cascading_randomization",
+    "Your fan_in is the number of *outputs* of a layer (the first dimension of its weights, with the kernel). A unit's "
+    "inputs are all dimensions but the first.",
+)
+def fan_out_for_fan_in(model, layers, *, generator, cascade=True):
+    states = drawn(model, layers, generator, spread=lambda p: (2 * p.shape[1] / p.numel()) ** 0.5)
+    return copies_of(model, states, cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "You divide by the sum of inputs and outputs (Xavier's rule). The docstring asks for the variance 2 / fan_in, "
+    "which suits a ReLU.",
+)
+def inputs_and_outputs(model, layers, *, generator, cascade=True):
+    states = drawn(model, layers, generator, spread=lambda p: (2 / (p[0].numel() + p.numel() / p.shape[1])) ** 0.5)
+    return copies_of(model, states, cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "Your weights have the standard deviation 1, whatever the number of inputs: signals grow from layer to layer.",
+)
+def deviation_one(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, spread=lambda p: 1.0), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "Your new weights keep the spread that training has given to the old ones. Before training it was sqrt(2 / "
+    "fan_in).",
+)
+def trained_spread(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, spread=lambda p: p.detach().std()), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "You add noise to the trained weights. What was learnt is still in them; it should be replaced.",
+)
+def noise_added(model, layers, *, generator, cascade=True):
+    states, trained = drawn(model, layers, generator), dict(model.named_parameters())
+    for state in states:
+        for key, value in state.items():
+            if value.ndim > 1:
+                state[key] = trained[key].detach() + value
+    return copies_of(model, states, cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "The running statistics of the normalisation are reset too. They are buffers and no parameters, and stay as they "
+    "are: the docstring says so, and every change more makes the test harder to read.",
+)
+def statistics_reset(model, layers, *, generator, cascade=True):
+    copies = copies_of(model, drawn(model, layers, generator), cascade)
+    for k, copy in enumerate(copies):
+        for name in layers[: k + 1] if cascade else layers[k : k + 1]:
+            for module in copy.get_submodule(name).modules():
+                if hasattr(module, "reset_running_stats"):
+                    module.reset_running_stats()
+    return copies
+
+
+@wrong(
+    "cascading_randomization",
+    "All your copies are frozen. A parameter of a copy asks for gradients if that of the original does.",
+)
+def frozen_copies(model, layers, *, generator, cascade=True):
+    return [copy.requires_grad_(False) for copy in copies_of(model, drawn(model, layers, generator), cascade)]
+
+
+@wrong(
+    "cascading_randomization",
+    "Your copies are switched to evaluation mode, or to training mode, whatever the original is in. They should be in "
+    "its mode.",
+)
+def always_in_evaluation_mode(model, layers, *, generator, cascade=True):
+    return [copy.eval() for copy in copies_of(model, drawn(model, layers, generator), cascade)]
+
+
+@wrong(
+    "cascading_randomization",
+    "You begin your list with the trained network. Copy 0 has lost the first layer already.",
+)
+def begins_with_the_trained_one(model, layers, *, generator, cascade=True):
+    return [deepcopy(model), *copies_of(model, drawn(model, layers, generator), cascade)[:-1]]
+
+
+@wrong(
+    "cascading_randomization",
+    "You draw from a new generator with the seed of the one you are given. That one does not move on, so that two "
+    "calls in a row give the same weights; draw from `generator` itself.",
+)
+def draws_from_the_seed(model, layers, *, generator, cascade=True):
+    mine = torch.Generator().manual_seed(generator.initial_seed())
+    return copies_of(model, drawn(model, layers, mine), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    "You seed the generator anew for every layer, so that all layers get the same numbers, but for their scale. Go on "
+    "drawing where you are.",
+)
+def seeded_for_each_layer(model, layers, *, generator, cascade=True):
+    seed, states = int(torch.randint(2**31, (), generator=generator)), []
+    for name in layers:
+        states += drawn(model, [name], torch.Generator().manual_seed(seed))
+    return copies_of(model, states, cascade)
+
+
 @right("cascading_randomization")
 def each_copy_from_its_own_states(model, layers, *, generator, cascade=True):
     return copies_of(model, drawn(model, layers, generator), cascade)
@@ -500,6 +744,58 @@ def half_of_them(labels, *, generator):
     found = labels.clone()
     found[half] = labels[half[torch.randperm(len(half), generator=generator)]]
     return found
+
+
+@wrong(
+    "label_randomization",
+    "You turn the order of the labels round. That is one fixed order: nothing about it is random, and where the data "
+    "run through the classes in turn, old and new labels go together.",
+)
+def turned_round(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    return labels.flip(0)
+
+
+@wrong(
+    "label_randomization",
+    "You draw places with replacement (`torch.randint`): some labels come twice and others not at all, so that the "
+    "classes change in number. A permutation takes each place once.",
+)
+def with_replacement(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    return labels[torch.randint(len(labels), labels.shape, generator=generator)]
+
+
+@wrong(
+    "label_randomization",
+    "You draw from a new generator with the seed of the one you are given. That one does not move on, so that two "
+    "calls in a row give the same order; draw from `generator` itself.",
+)
+def order_from_the_seed(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(generator.initial_seed()))]
+
+
+@wrong(
+    "label_randomization",
+    "Labels that are not one row go through, or fail somewhere inside. A table of labels (one-hot, say) would be "
+    "shuffled by rows without a word; the docstring promises a ValueError.",
+)
+def labels_of_any_shape(labels, *, generator):
+    return labels[torch.randperm(len(labels), generator=generator)]
+
+
+@wrong(
+    "label_randomization",
+    "Your labels are no longer whole numbers of the type that they were: a loss that takes classes will refuse them.",
+)
+def labels_as_floats(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError
+    return labels[torch.randperm(len(labels), generator=generator)].float()
 
 
 @right("label_randomization")

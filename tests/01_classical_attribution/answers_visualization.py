@@ -106,6 +106,104 @@ def signed(images):
     return down.flatten(1).sum(1) + across.flatten(1).sum(1)
 
 
+@wrong(
+    "total_variation",
+    "You took the length of the pair (down, across) at each pixel, with the last row and column filled up: the "
+    "isotropic form, in which a diagonal edge costs less. The one asked for adds the two absolute values.",
+)
+def isotropic_filled_up(images):
+    four_dimensional(images)
+    down = F.pad(images[:, :, 1:] - images[:, :, :-1], (0, 0, 0, 1))
+    across = F.pad(images[..., 1:] - images[..., :-1], (0, 1))
+    return (down**2 + across**2 + 1e-12).sqrt().flatten(1).sum(1)
+
+
+@wrong(
+    "total_variation",
+    "You have one number for each channel. The formula sums over the channels too: one number for each image.",
+)
+def one_for_each_channel(images):
+    four_dimensional(images)
+    return sum(images.diff(dim=dim).abs().sum(dim=(-2, -1)) for dim in (-2, -1))
+
+
+@wrong(
+    "total_variation",
+    "You take the mean over the channels where the formula has the sum.",
+)
+def mean_over_channels(images):
+    four_dimensional(images)
+    return sum(images.diff(dim=dim).abs().sum(dim=(-2, -1)).mean(1) for dim in (-2, -1))
+
+
+@wrong(
+    "total_variation",
+    "You divide by the number of pixels. The formula has a sum, so that a larger image of the same roughness costs "
+    "more.",
+)
+def for_each_pixel(images):
+    four_dimensional(images)
+    return sum(images.diff(dim=dim).abs().sum(dim=(1, 2, 3)) for dim in (-2, -1)) / images[0].numel()
+
+
+@wrong(
+    "total_variation",
+    "Every pair of neighbours counts twice in your sum, once from each side.",
+)
+def both_ways(images):
+    four_dimensional(images)
+    return 2 * sum(images.diff(dim=dim).abs().sum(dim=(1, 2, 3)) for dim in (-2, -1))
+
+
+@wrong(
+    "total_variation",
+    "You compare each pixel with the one to its right only. Horizontal stripes, which change from row to row, are free "
+    "of charge then.",
+)
+def across_only(images):
+    four_dimensional(images)
+    return images.diff(dim=-1).abs().sum(dim=(1, 2, 3))
+
+
+@wrong(
+    "total_variation",
+    "You compare neighbours among the channels as well. A red pixel beside its own green is no roughness; only rows "
+    "and columns have neighbours.",
+)
+def channels_as_neighbours(images):
+    four_dimensional(images)
+    return sum(images.diff(dim=dim).abs().sum(dim=(1, 2, 3)) for dim in (1, 2, 3))
+
+
+@wrong(
+    "total_variation",
+    "An image without a batch dimension goes through, and its channels are taken for images. The docstring asks for a "
+    "ValueError unless there are four dimensions.",
+)
+def any_number_of_dimensions(images):
+    return sum(images.diff(dim=dim).abs().flatten(1).sum(1) for dim in (-2, -1))
+
+
+@wrong(
+    "total_variation",
+    "No gradient reaches the images: something cuts them out of the graph (`detach`, `.item()`, `torch.no_grad`). "
+    "Total variation is there to be made small by gradient descent.",
+)
+def out_of_the_graph(images):
+    four_dimensional(images)
+    return sum(images.detach().diff(dim=dim).abs().sum(dim=(1, 2, 3)) for dim in (-2, -1))
+
+
+@wrong(
+    "total_variation",
+    "You took one length of all differences together: the root of the sum of all their squares. Each difference counts "
+    "by its own absolute value.",
+)
+def length_of_all_differences(images):
+    four_dimensional(images)
+    return sum(images.diff(dim=dim).square().sum(dim=(1, 2, 3)) for dim in (-2, -1)).sqrt()
+
+
 @right("total_variation")
 def with_diff(images):
     four_dimensional(images)
@@ -167,14 +265,16 @@ def ascend(
     step=unit_step,
     penalty_sign=-1.0,
     report_penalty=False,
+    accept=None,
+    squares=lambda x: x.pow(2).flatten(1).sum(1),
 ):
     """Activation maximisation with one thing or another done differently."""
     check_ascent(images, n_steps, pixel_range)
     x, history = images.clone(), []
     for _ in range(n_steps):
         x = x.detach().requires_grad_()
-        scores = checked(objective(x), x)
-        penalty = tv_weight * total_variation(x) + l2_weight * x.pow(2).flatten(1).sum(1)
+        scores = (accept or checked)(objective(x), x)
+        penalty = tv_weight * total_variation(x) + l2_weight * squares(x)
         total = scores + penalty_sign * penalty
         x = (x + step_size * step(gradient_of(total, x))).clamp(*pixel_range)
         history.append((total if report_penalty else scores).detach())
@@ -315,6 +415,190 @@ def backward_through_everything(
         x = (x.detach() + step_size * unit_step(x.grad)).clamp(*pixel_range)
         history.append(scores.detach())
     return x, torch.stack(history)
+
+
+@wrong(
+    "activation_maximization",
+    "An objective that returns one score for the whole batch goes through. Its gradient mixes the images, and the "
+    "history has a row too few dimensions; the docstring asks for a ValueError unless the scores are [batch].",
+)
+def one_score_for_the_batch(objective, images, **options):
+    def accept(scores, x):
+        if scores.ndim and scores.shape != x.shape[:1]:
+            raise ValueError("objective must return one score for each image")
+        return scores
+
+    return ascend(objective, images, accept=accept, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Scores of any shape go through, or of any with the right first dimension. An objective that returns something "
+    "else than [batch] is to be refused with a ValueError, or its gradient is that of an accidental sum.",
+)
+def any_scores(objective, images, **options):
+    return ascend(objective, images, accept=lambda scores, x: scores, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "You clip the images before the first step. The first scores are then not those of the images that you were given; "
+    "clip after each step.",
+)
+def clipped_at_the_start(objective, images, *, pixel_range=(0.0, 1.0), **options):
+    check_ascent(images, 1, pixel_range)
+    return ascend(objective, images.clamp(*pixel_range), pixel_range=pixel_range, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "What you add to the root mean square is not small beside it: where the gradients are around 1e-5 (a certain "
+    "network's, say), your steps shrink to a part of `step_size`. 1e-8 is enough against a division by zero.",
+)
+def too_much_added(objective, images, **options):
+    return ascend(objective, images, step=lambda g: g / (rms_of_each(g) + 1e-6), **options)
+
+
+@wrong(
+    "activation_maximization",
+    "You take small gradients for zero, and leave their images where they are. Only a gradient of exactly zero points "
+    "nowhere; a network that is very certain has gradients of 1e-5 and less.",
+)
+def small_taken_for_zero(objective, images, **options):
+    def step(gradient):
+        rms = rms_of_each(gradient)
+        return torch.where(rms > 1e-4, gradient / rms, 0.0)
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Your penalty is the root of the sum of squares. The formula has the sum itself: its gradient grows with the "
+    "pixels.",
+)
+def root_of_the_squares(objective, images, **options):
+    return ascend(objective, images, squares=lambda x: x.flatten(1).norm(dim=1), **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Your penalty is the mean of the squared pixels where the docstring has their sum: the same weight then does less "
+    "the larger the image is.",
+)
+def mean_of_the_squares(objective, images, **options):
+    return ascend(objective, images, squares=lambda x: x.pow(2).flatten(1).mean(1), **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Your scores are those after each step. The docstring asks for the scores before it, so that the first row says "
+    "where the walk began.",
+)
+def scores_after_the_step(objective, images, **options):
+    found, history = ascend(objective, images, **options)
+    return found, torch.cat([history[1:], objective(found).detach()[None]])
+
+
+@wrong(
+    "activation_maximization",
+    "The scores that you return still carry a graph, and with it every run of the model. Keep `scores.detach()`.",
+)
+def scores_in_the_graph(objective, images, **options):
+    found, history = ascend(objective, images, **options)
+    with torch.enable_grad():
+        return found, history + 0 * objective(found.clone().requires_grad_())
+
+
+@wrong(
+    "activation_maximization",
+    "You add a number to the mean of the squares, inside the root. 1e-8 is 1e-4 outside of it: for gradients smaller "
+    "than that your steps shrink. Add it after the root, or leave out the division where the root is 0.",
+)
+def added_inside_the_root(objective, images, **options):
+    def step(gradient):
+        return gradient / (gradient.pow(2).mean((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "You divide by the gradient's largest entry. The docstring divides by the root mean square, so that `step_size` is "
+    "what a typical pixel moves by, and not the most that any does.",
+)
+def largest_entry_of_the_gradient(objective, images, **options):
+    def step(gradient):
+        return gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30)
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "You divide by the mean of the absolute values. The docstring has the root of the mean of the squares.",
+)
+def mean_size_of_the_gradient(objective, images, **options):
+    def step(gradient):
+        return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "You divide by the standard deviation, which leaves the gradient's mean out. The root mean square does not: rms² "
+    "is variance plus mean².",
+)
+def deviation_of_the_gradient(objective, images, **options):
+    def step(gradient):
+        deviation = gradient.flatten(1).std(1).view(-1, 1, 1, 1)
+        return torch.where(deviation > 0, gradient / deviation, 0.0)
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Your root mean square is taken for each channel by itself. It is over all pixels of one image, in all channels.",
+)
+def rms_of_each_channel(objective, images, **options):
+    def step(gradient):
+        rms = gradient.pow(2).mean((2, 3), keepdim=True).sqrt()
+        return torch.where(rms > 0, gradient / rms, 0.0)
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Your penalty is half of the sum of squares, as in some optimisers. The docstring has the whole sum.",
+)
+def half_of_the_squares(objective, images, **options):
+    return ascend(objective, images, squares=lambda x: 0.5 * x.pow(2).flatten(1).sum(1), **options)
+
+
+@wrong(
+    "activation_maximization",
+    "You use an optimiser with a memory (Adam, momentum). A step depends on this step's gradient alone.",
+)
+def steps_with_momentum(objective, images, **options):
+    velocity = []
+
+    def step(gradient):
+        velocity.append(unit_step(gradient) + (0.9 * velocity[-1] if velocity else 0))
+        return velocity[-1]
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Your scores are a list. The docstring asks for one tensor [step, batch]: `torch.stack`.",
+)
+def scores_in_a_list(objective, images, **options):
+    found, history = ascend(objective, images, **options)
+    return found, list(history)
 
 
 @right("activation_maximization")
@@ -479,6 +763,128 @@ def divided_by_zero(coefficients, width, *, decay=1.0):
     return from_spectrum(coefficients, width, lambda height: 1 / frequencies(height, width, coefficients) ** decay)
 
 
+@wrong(
+    "fourier_to_images",
+    "You take the first number of each pair for the imaginary part. It is the real one: the pairs are those of "
+    "`torch.view_as_real`.",
+)
+def parts_exchanged(coefficients, width, *, decay=1.0):
+    def scale(height):
+        return 1 / frequencies(height, width, coefficients).clamp_min(1 / max(height, width)) ** decay
+
+    return from_spectrum(coefficients.flip(-1), width, scale)
+
+
+@wrong(
+    "fourier_to_images",
+    "Your frequencies are in cycles per image and not per pixel: all images come out smaller, by the side to the power "
+    "`decay`.",
+)
+def cycles_per_image(coefficients, width, *, decay=1.0):
+    def scale(height):
+        f_y = torch.fft.fftfreq(height, 1 / height, dtype=coefficients.dtype)
+        f_x = torch.fft.rfftfreq(width, 1 / width, dtype=coefficients.dtype)
+        return 1 / (f_y[:, None] ** 2 + f_x**2).sqrt().clamp_min(1) ** decay
+
+    return from_spectrum(coefficients, width, scale)
+
+
+@wrong(
+    "fourier_to_images",
+    "Your frequency is the sum |f_y| + |f_x|. The docstring has the length of the pair, the root of the sum of "
+    "squares: a slanted wave is no faster than an upright one.",
+)
+def sum_of_frequencies(coefficients, width, *, decay=1.0):
+    def scale(height):
+        f_y = torch.fft.fftfreq(height, dtype=coefficients.dtype).abs()
+        f_x = torch.fft.rfftfreq(width, dtype=coefficients.dtype)
+        return 1 / (f_y[:, None] + f_x).clamp_min(1 / max(height, width)) ** decay
+
+    return from_spectrum(coefficients, width, scale)
+
+
+@wrong(
+    "fourier_to_images",
+    "A small number is added to the frequencies against the division by zero. The docstring has a lower limit, "
+    "1 / max(height, width): below it all frequencies count as that, and above it as they are.",
+)
+def number_added_to_the_frequency(coefficients, width, *, decay=1.0):
+    return from_spectrum(
+        coefficients, width, lambda height: 1 / (frequencies(height, width, coefficients) + 1e-3) ** decay
+    )
+
+
+@wrong(
+    "fourier_to_images",
+    "Your images are squashed already (a sigmoid at the end). The docstring leaves that to the caller: with decay 0, "
+    "the coefficients of an image give the image back.",
+)
+def squashed_already(coefficients, width, *, decay=1.0):
+    def scale(height):
+        return 1 / frequencies(height, width, coefficients).clamp_min(1 / max(height, width)) ** decay
+
+    return from_spectrum(coefficients, width, scale).sigmoid()
+
+
+@wrong(
+    "fourier_to_images",
+    "No gradient reaches the coefficients: something cuts them out of the graph (`detach`, or new numbers made from "
+    "them). They are what an optimiser is to turn.",
+)
+def waves_out_of_the_graph(coefficients, width, *, decay=1.0):
+    def scale(height):
+        return 1 / frequencies(height, width, coefficients).clamp_min(1 / max(height, width)) ** decay
+
+    return from_spectrum(coefficients.detach(), width, scale)
+
+
+@wrong(
+    "fourier_to_images",
+    "`decay` has no effect: your exponent is always 1.",
+)
+def decay_of_one(coefficients, width, *, decay=1.0):
+    def scale(height):
+        return 1 / frequencies(height, width, coefficients).clamp_min(1 / max(height, width))
+
+    return from_spectrum(coefficients, width, scale)
+
+
+@wrong(
+    "fourier_to_images",
+    "Only the frequency across counts in your function. Waves that run down the image are scaled as if they were slow.",
+)
+def frequency_across_only(coefficients, width, *, decay=1.0):
+    def scale(height):
+        f_x = torch.fft.rfftfreq(width, dtype=coefficients.dtype)
+        return 1 / f_x.clamp_min(1 / max(height, width)).expand(height, -1) ** decay
+
+    return from_spectrum(coefficients, width, scale)
+
+
+@wrong(
+    "fourier_to_images",
+    "Your lower limit for the frequency is one cycle along the width. It is one along the *longer* side, which can be "
+    "the height.",
+)
+def limit_of_the_width(coefficients, width, *, decay=1.0):
+    def scale(height):
+        return 1 / frequencies(height, width, coefficients).clamp_min(1 / width) ** decay
+
+    return from_spectrum(coefficients, width, scale)
+
+
+@wrong(
+    "fourier_to_images",
+    "Your inverse transform divides by nothing (norm='forward'): the images come out too large, by the root of the "
+    "number of pixels. With norm='ortho' the transform keeps lengths.",
+)
+def forward_norm(coefficients, width, *, decay=1.0):
+    def scale(height):
+        return 1 / frequencies(height, width, coefficients).clamp_min(1 / max(height, width)) ** decay
+
+    return from_spectrum(coefficients, width, scale, norm="forward")
+
+
 @right("fourier_to_images")
 def frequencies_in_single_precision(coefficients, width, *, decay=1.0):
     if coefficients.ndim != 5 or coefficients.shape[-2:] != (width // 2 + 1, 2):
@@ -530,17 +936,21 @@ def ascend_shifted(
     step=unit_step,
     limit=lambda p: p,
     finish=lambda images, shifts: images,
+    accept=None,
+    begin=lambda p: p,
+    move=None,
 ):
     """Ascent under shifts with one thing or another done differently."""
     if max_shift < 0 or n_steps < 1:
         raise ValueError("bad max_shift or n_steps")
-    p, history = parameters.clone(), []
+    p, history = begin(parameters.clone()), []
     for number in range(n_steps):
         p = p.detach().requires_grad_()
         shifts = torch.randint(-max_shift, max_shift + 1, (2,), generator=generator).tolist()
         if draw is not None:
             shifts = draw(number, shifts)
-        scores = checked(objective(to_images(p).roll(shifts, dims=(-2, -1))), p)
+        moved = to_images(p).roll(shifts, dims=(-2, -1)) if move is None else move(p, shifts)
+        scores = (accept or checked)(objective(moved), p)
         p = limit(p + step_size * step(gradient_of(scores, p)))
         history.append(scores.detach())
     return finish(to_images(p).detach(), shifts), torch.stack(history)
@@ -661,6 +1071,164 @@ def gradients_left_behind(objective, parameters, to_images, *, max_shift, n_step
     return to_images(p), torch.stack(history)
 
 
+@wrong(
+    "transform_robust_visualization",
+    "Your shifts go the other way: up and to the left. A positive number is down, or to the right, as in `torch.roll`.",
+)
+def the_other_way(objective, parameters, to_images, **options):
+    return ascend_shifted(
+        objective, parameters, to_images, draw=lambda number, shifts: [-shift for shift in shifts], **options
+    )
+
+
+@wrong(
+    "transform_robust_visualization",
+    "One number is drawn and used for both directions, so that the images move along a diagonal only. Draw two.",
+)
+def along_the_diagonal(objective, parameters, to_images, **options):
+    return ascend_shifted(objective, parameters, to_images, draw=lambda number, shifts: 2 * shifts[:1], **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "The gradient is taken as it is, so that the length of a step depends on the model's numbers. Divide each image's "
+    "by its root mean square.",
+)
+def gradient_as_it_is(objective, parameters, to_images, **options):
+    return ascend_shifted(objective, parameters, to_images, step=lambda g: g, **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "Your parameters walk downhill: the scores fall. They should grow.",
+)
+def down_under_shifts(objective, parameters, to_images, **options):
+    return ascend_shifted(objective, parameters, to_images, step=lambda g: -unit_step(g), **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "An objective that returns one score for the whole batch goes through. The docstring asks for a ValueError unless "
+    "the scores are [batch].",
+)
+def one_score_under_shifts(objective, parameters, to_images, **options):
+    def accept(scores, p):
+        if scores.ndim and scores.shape != p.shape[:1]:
+            raise ValueError("objective must return one score for each image")
+        return scores
+
+    return ascend_shifted(objective, parameters, to_images, accept=accept, **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "Scores of any shape go through, or of any with the right first dimension. An objective that returns something "
+    "else than [batch] is to be refused with a ValueError.",
+)
+def any_scores_under_shifts(objective, parameters, to_images, **options):
+    return ascend_shifted(objective, parameters, to_images, accept=lambda scores, p: scores, **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "The parameters are clipped to [0, 1] before the first step. They need be no pixels, and nothing is clipped here.",
+)
+def start_clipped(objective, parameters, to_images, **options):
+    return ascend_shifted(objective, parameters, to_images, begin=lambda p: p.clamp(0, 1), **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "What you add to the root mean square, or take for zero, is not small beside it: where the gradients are around "
+    "1e-5 your steps are a part of `step_size`. 1e-8 is enough against a division by zero.",
+)
+def added_too_much(objective, parameters, to_images, **options):
+    return ascend_shifted(objective, parameters, to_images, step=lambda g: g / (rms_of_each(g) + 1e-6), **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "What you return still carries a graph: the images and the scores are to be looked at and not differentiated.",
+)
+def returned_in_the_graph(objective, parameters, to_images, **options):
+    images, history = ascend_shifted(objective, parameters, to_images, **options)
+    return images.requires_grad_(), history
+
+
+@wrong(
+    "transform_robust_visualization",
+    "You shift the parameters. They need not have places at all; it is the images made from them that are moved.",
+)
+def parameters_shifted(objective, parameters, to_images, **options):
+    return ascend_shifted(
+        objective,
+        parameters,
+        to_images,
+        move=lambda p, shifts: to_images(p.roll(shifts, dims=(-2, -1)) if p.ndim > 2 else p),
+        **options,
+    )
+
+
+@wrong(
+    "transform_robust_visualization",
+    "What leaves the image at one edge is lost in your function, and zeros come in at the other. The docstring lets it "
+    "come back there, as `torch.roll` does.",
+)
+def zeros_come_in(objective, parameters, to_images, **options):
+    def move(p, shifts):
+        images = to_images(p)
+        down, across = shifts
+        room = max(abs(down), abs(across))
+        height, width = images.shape[2:]
+        wide = F.pad(images, (room, room, room, room))
+        return wide[:, :, room - down :][..., :height, room - across :][..., :width]
+
+    return ascend_shifted(objective, parameters, to_images, move=move, **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "Each image of the batch gets a shift of its own. In a step the whole batch is shifted by the same two numbers.",
+)
+def a_shift_for_each_image(objective, parameters, to_images, *, max_shift, generator, **options):
+    def move(p, shifts):
+        moved = []
+        for i, image in enumerate(to_images(p)):
+            if i:
+                shifts = torch.randint(-max_shift, max_shift + 1, (2,), generator=generator).tolist()
+            moved.append(image.roll(shifts, dims=(-2, -1)))
+        return torch.stack(moved)
+
+    return ascend_shifted(
+        objective, parameters, to_images, max_shift=max_shift, generator=generator, move=move, **options
+    )
+
+
+@wrong(
+    "transform_robust_visualization",
+    "Your root mean square leaves out the last of the parameters' dimensions. Parameters can have any number of them, "
+    "and the mean is over all but the batch.",
+)
+def rms_over_three_dimensions(objective, parameters, to_images, **options):
+    def step(gradient):
+        rms = gradient.pow(2).mean(tuple(range(1, min(4, gradient.ndim))), keepdim=True).sqrt()
+        return torch.where(rms > 0, gradient / rms, 0.0)
+
+    return ascend_shifted(objective, parameters, to_images, step=step, **options)
+
+
+@wrong(
+    "transform_robust_visualization",
+    "You add a number to the mean of the squares, inside the root. 1e-8 is 1e-4 outside of it: for gradients smaller "
+    "than that your steps shrink. Add it after the root, or leave out the division where the root is 0.",
+)
+def small_number_inside_the_root(objective, parameters, to_images, **options):
+    def step(gradient):
+        return gradient / (gradient.pow(2).mean(tuple(range(1, gradient.ndim)), keepdim=True) + 1e-8).sqrt()
+
+    return ascend_shifted(objective, parameters, to_images, step=step, **options)
+
+
 @right("transform_robust_visualization")
 def a_little_added(objective, parameters, to_images, **options):
     return ascend_shifted(objective, parameters, to_images, step=lambda g: g / (rms_of_each(g) + 1e-8), **options)
@@ -716,9 +1284,19 @@ def enough(activations):
         raise ValueError("activations must be [batch, channel, height, width] with at least two images")
 
 
+def grams(activations):
+    """Of images of length 1, so that the Gram matrix of a faint image is not lost."""
+    places = F.normalize(activations.flatten(1), dim=1).view_as(activations).flatten(2)
+    return (places @ places.mT).flatten(1)
+
+
 def normalised_grams(activations):
-    places = activations.flatten(2)
-    return F.normalize((places @ places.mT).flatten(1), dim=1)
+    return F.normalize(grams(activations), dim=1)
+
+
+def longest(activations):
+    top = activations.detach().abs().amax((1, 2, 3), keepdim=True)
+    return torch.where(top > 0, top, torch.ones_like(top))
 
 
 def mean_of_pairs(similarity):
@@ -733,8 +1311,8 @@ def mean_of_pairs(similarity):
 )
 def with_oneself(activations):
     enough(activations)
-    grams = normalised_grams(activations)
-    return (grams @ grams.T).mean()
+    unit = normalised_grams(activations)
+    return (unit @ unit.T).mean()
 
 
 @wrong(
@@ -744,8 +1322,8 @@ def with_oneself(activations):
 )
 def sum_over_pairs(activations):
     enough(activations)
-    grams = normalised_grams(activations)
-    similarity = grams @ grams.T
+    unit = normalised_grams(activations)
+    similarity = unit @ unit.T
     return similarity.sum() - similarity.diagonal().sum()
 
 
@@ -767,9 +1345,9 @@ def place_by_place(activations):
 )
 def gram_of_places(activations):
     enough(activations)
-    places = activations.flatten(2)
-    grams = F.normalize((places.mT @ places).flatten(1), dim=1)
-    return mean_of_pairs(grams @ grams.T)
+    places = F.normalize(activations.flatten(1), dim=1).view_as(activations).flatten(2)
+    unit = F.normalize((places.mT @ places).flatten(1), dim=1)
+    return mean_of_pairs(unit @ unit.T)
 
 
 @wrong(
@@ -780,8 +1358,8 @@ def gram_of_places(activations):
 def without_lengths(activations):
     enough(activations)
     places = activations.flatten(2)
-    grams = (places @ places.mT).flatten(1)
-    return mean_of_pairs(grams @ grams.T)
+    raw = (places @ places.mT).flatten(1)
+    return mean_of_pairs(raw @ raw.T)
 
 
 @wrong(
@@ -791,8 +1369,8 @@ def without_lengths(activations):
 )
 def reversed_sign(activations):
     enough(activations)
-    grams = normalised_grams(activations)
-    return -mean_of_pairs(grams @ grams.T)
+    unit = normalised_grams(activations)
+    return -mean_of_pairs(unit @ unit.T)
 
 
 @wrong(
@@ -813,9 +1391,9 @@ def channel_means(activations):
 )
 def one_for_each_image(activations):
     enough(activations)
-    grams = normalised_grams(activations)
-    n = len(grams)
-    return ((grams @ grams.T).sum() - n) / (n * (n - 1))
+    unit = normalised_grams(activations)
+    n = len(unit)
+    return ((unit @ unit.T).sum() - n) / (n * (n - 1))
 
 
 @wrong(
@@ -824,20 +1402,144 @@ def one_for_each_image(activations):
 )
 def zero_length(activations):
     enough(activations)
+    unit = grams(activations)
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    return mean_of_pairs(unit @ unit.T)
+
+
+@wrong(
+    "diversity_loss",
+    "Very faint images come out too far apart: `F.normalize` divides by 1e-12 at least, `cosine_similarity` by 1e-8, "
+    "and the Gram matrix of activations of 1e-7 is as small as that. Bring the activations of each image to length 1 "
+    "before you multiply them.",
+)
+def faint_images_lost(activations):
+    enough(activations)
     places = activations.flatten(2)
-    grams = (places @ places.mT).flatten(1)
-    grams = grams / grams.norm(dim=1, keepdim=True)
-    return mean_of_pairs(grams @ grams.T)
+    unit = F.normalize((places @ places.mT).flatten(1), dim=1)
+    return mean_of_pairs(unit @ unit.T)
+
+
+@wrong(
+    "diversity_loss",
+    "A small number is added to the length that you divide by. Beside a faint image's Gram matrix it is not small: the "
+    "cosine comes out below 1 where two images are alike.",
+)
+def number_added_to_the_length(activations):
+    enough(activations)
+    places = activations.flatten(2)
+    raw = (places @ places.mT).flatten(1)
+    unit = raw / (raw.norm(dim=1, keepdim=True) + 1e-8)
+    return mean_of_pairs(unit @ unit.T)
+
+
+@wrong(
+    "diversity_loss",
+    "Pairs with a silent image are left out of your mean. They count, with a similarity of 0: an image that excites "
+    "nothing resembles none.",
+)
+def silent_images_left_out(activations):
+    enough(activations)
+    heard = normalised_grams(activations)
+    heard = heard[heard.norm(dim=1) > 0]
+    return mean_of_pairs(heard @ heard.T) if len(heard) > 1 else activations.sum() * 0
+
+
+@wrong(
+    "diversity_loss",
+    "You divide by n² where there are n (n - 1) pairs of different images: the loss of n equal images is below 1.",
+)
+def divided_by_all_pairs(activations):
+    enough(activations)
+    unit = normalised_grams(activations)
+    similarity = unit @ unit.T
+    return (similarity.sum() - similarity.diagonal().sum()) / len(unit) ** 2
+
+
+@wrong(
+    "diversity_loss",
+    "You subtract the channels' means before multiplying: that is a covariance. The Gram matrix is made of the "
+    "activations as they are.",
+)
+def covariance_for_gram(activations):
+    enough(activations)
+    centred = activations - activations.mean((2, 3), keepdim=True)
+    unit = normalised_grams(centred)
+    return mean_of_pairs(unit @ unit.T)
+
+
+@wrong(
+    "diversity_loss",
+    "No gradient reaches the activations: something cuts them out of the graph (`detach`, `torch.no_grad`, numbers "
+    "taken out with `.item()`). The loss is there to be differentiated.",
+)
+def loss_out_of_the_graph(activations):
+    enough(activations)
+    unit = normalised_grams(activations.detach())
+    return mean_of_pairs(unit @ unit.T)
+
+
+@wrong(
+    "diversity_loss",
+    "You add up each pair once (above the diagonal) and divide by the number of pairs in both orders: half of the "
+    "mean.",
+)
+def half_of_the_pairs(activations):
+    enough(activations)
+    unit = normalised_grams(activations)
+    n = len(unit)
+    return (unit @ unit.T).triu(1).sum() / (n * (n - 1))
+
+
+@wrong(
+    "diversity_loss",
+    "You compare each image with the next one only. The mean is over all pairs.",
+)
+def with_the_next_one(activations):
+    enough(activations)
+    unit = normalised_grams(activations)
+    return (unit * unit.roll(1, 0)).sum(1).mean()
+
+
+@wrong(
+    "diversity_loss",
+    "You compare all images with the first one only. The mean is over all pairs.",
+)
+def with_the_first_one(activations):
+    enough(activations)
+    unit = normalised_grams(activations)
+    return (unit[1:] @ unit[0]).mean()
+
+
+@wrong(
+    "diversity_loss",
+    "You bring each channel to length 1 before multiplying. How strongly a channel is active beside the others is lost "
+    "then; only the whole image, or its Gram matrix, is brought to length 1.",
+)
+def channels_of_length_one(activations):
+    enough(activations)
+    unit = normalised_grams(F.normalize(activations.flatten(2), dim=2).view_as(activations))
+    return mean_of_pairs(unit @ unit.T)
+
+
+@wrong(
+    "diversity_loss",
+    "You return one minus the similarity. That is diversity; the loss is the likeness, which is to become small.",
+)
+def diversity_for_likeness(activations):
+    enough(activations)
+    unit = normalised_grams(activations)
+    return 1 - mean_of_pairs(unit @ unit.T)
 
 
 @right("diversity_loss")
 def pair_by_pair(activations):
     enough(activations)
-    grams = [torch.einsum("chw,dhw->cd", a, a).flatten() for a in activations]
+    each = [torch.einsum("chw,dhw->cd", a, a).flatten() for a in activations / longest(activations)]
     pairs = [
-        F.cosine_similarity(grams[a], grams[b], dim=0, eps=1e-12)
-        for a in range(len(grams))
-        for b in range(a + 1, len(grams))
+        F.cosine_similarity(each[a], each[b], dim=0, eps=1e-12)
+        for a in range(len(each))
+        for b in range(a + 1, len(each))
     ]
     return torch.stack(pairs).mean()
 
@@ -845,10 +1547,11 @@ def pair_by_pair(activations):
 @right("diversity_loss")
 def upper_triangle(activations):
     enough(activations)
-    grams = torch.einsum("nchw,ndhw->ncd", activations, activations).flatten(1)
-    lengths = grams.pow(2).sum(1).clamp_min(1e-24).sqrt()
-    similarity = grams @ grams.T / (lengths[:, None] * lengths)
-    first, second = torch.triu_indices(len(grams), len(grams), offset=1)
+    scaled = activations / longest(activations)
+    each = torch.einsum("nchw,ndhw->ncd", scaled, scaled).flatten(1)
+    lengths = each.pow(2).sum(1).clamp_min(1e-24).sqrt()
+    similarity = each @ each.T / (lengths[:, None] * lengths)
+    first, second = torch.triu_indices(len(each), len(each), offset=1)
     return similarity[first, second].mean()
 
 
@@ -877,6 +1580,8 @@ def dream(
     side_at=lambda side, scale, k: round(side / scale**k),
     keep_detail=True,
     keep_base=True,
+    resize=resized,
+    begin=lambda x: x,
 ):
     """DeepDream with one thing or another done differently."""
     four_dimensional(images)
@@ -885,8 +1590,9 @@ def dream(
     detail, x = torch.zeros_like(images[..., :1, :1]), None
     for k in reversed(range(n_octaves)):
         size = [max(1, side_at(side, octave_scale, k)) for side in images.shape[2:]]
-        base = resized(images, size)
-        x = base + resized(detail, size) if keep_base or x is None else resized(x, size)
+        base = resize(images, size)
+        x = base + resize(detail, size) if keep_base or x is None else resize(x, size)
+        x = begin(x)
         for _ in range(n_steps):
             x = x.detach().requires_grad_()
             x = (x + step_size * step(gradient_of(response(activations(x)), x))).clamp(*pixel_range)
@@ -985,6 +1691,118 @@ def zero_to_one_always(activations, images, *, pixel_range=(0.0, 1.0), **options
 )
 def nan_where_nothing_reacts(activations, images, **options):
     return dream(activations, images, step=lambda g: g / rms_of_each(g), **options)
+
+
+@wrong(
+    "deep_dream",
+    "You resize with `align_corners=True`. Coarse and fine pixels then lie in other places than the docstring has "
+    "them.",
+)
+def dream_with_corners_aligned(activations, images, **options):
+    def resize(x, size):
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+    return dream(activations, images, resize=resize, **options)
+
+
+@wrong(
+    "deep_dream",
+    "You resize with the nearest neighbour (the default of `F.interpolate`); bilinear was asked for.",
+)
+def dream_of_nearest_neighbours(activations, images, **options):
+    return dream(activations, images, resize=lambda x, size: F.interpolate(x, size=size), **options)
+
+
+@wrong(
+    "deep_dream",
+    "The step goes downhill: the layer responds less and less.",
+)
+def nightmare(activations, images, **options):
+    return dream(activations, images, step=lambda g: -unit_step(g), **options)
+
+
+@wrong(
+    "deep_dream",
+    "The images are clipped before the first step of an octave, or without any. The docstring clips after a step: with "
+    "`n_steps` = 0 the images come back as they are.",
+)
+def clipped_before_the_steps(activations, images, *, pixel_range=(0.0, 1.0), **options):
+    return dream(activations, images, pixel_range=pixel_range, begin=lambda x: x.clamp(*pixel_range), **options)
+
+
+@wrong(
+    "deep_dream",
+    "Nothing is clipped: pixels leave `pixel_range`, and the layer is asked about images that cannot exist.",
+)
+def nothing_clipped(activations, images, *, pixel_range=(0.0, 1.0), **options):
+    return dream(activations, images, pixel_range=(-math.inf, math.inf), **options)
+
+
+@wrong(
+    "deep_dream",
+    "What you add to the root mean square is not small beside it: where the gradients are around 1e-5 your steps are a "
+    "part of `step_size`. 1e-8 is enough against a division by zero.",
+)
+def dream_with_too_much_added(activations, images, **options):
+    return dream(activations, images, step=lambda g: g / (rms_of_each(g) + 1e-6), **options)
+
+
+@wrong(
+    "deep_dream",
+    "What you return still carries a graph: the images are to be looked at and not differentiated.",
+)
+def dream_in_the_graph(activations, images, **options):
+    return dream(activations, images, **options).requires_grad_()
+
+
+@wrong(
+    "deep_dream",
+    "You round the octaves' sizes up where the docstring rounds them to the nearest whole number.",
+)
+def sizes_rounded_up(activations, images, **options):
+    return dream(activations, images, side_at=lambda side, scale, k: math.ceil(side / scale**k), **options)
+
+
+@wrong(
+    "deep_dream",
+    "You maximise the mean of the absolute values. The docstring has the mean of the squares, in which what is strong "
+    "counts for more.",
+)
+def mean_of_absolute_activations(activations, images, **options):
+    return dream(activations, images, response=lambda maps: maps.abs().flatten(1).mean(1), **options)
+
+
+@wrong(
+    "deep_dream",
+    "You clip once, at the end. Between the steps pixels leave their range, and the layer is asked about images that "
+    "cannot exist.",
+)
+def dream_clipped_at_the_end(activations, images, *, pixel_range=(0.0, 1.0), **options):
+    found = dream(activations, images, pixel_range=(-math.inf, math.inf), **options)
+    return found.clamp(*pixel_range) if options["n_steps"] else found
+
+
+@wrong(
+    "deep_dream",
+    "You resize with bicubic interpolation; bilinear was asked for.",
+)
+def bicubic_dream(activations, images, **options):
+    def resize(x, size):
+        return F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+
+    return dream(activations, images, resize=resize, **options)
+
+
+@wrong(
+    "deep_dream",
+    "You add a number to the mean of the squares, inside the root. 1e-8 is 1e-4 outside of it: for gradients smaller "
+    "than that your steps shrink. Add it after the root, or leave out the division where the root is 0.",
+)
+def dream_with_a_number_in_the_root(activations, images, **options):
+    def step(gradient):
+        return gradient / (gradient.pow(2).mean((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+
+    return dream(activations, images, step=step, **options)
 
 
 @right("deep_dream")

@@ -188,21 +188,27 @@ def fit(images, labels, seed, n_epochs):
 
 
 def test_gradients_notice_shuffled_labels_and_guided_backprop_does_not(data):
+    """Three networks of each kind: what one training run ends with is the processor's, what all share is not."""
     images, labels = data.train_images[:150], data.train_labels[:150]
-    wrong_labels = label_randomization(labels, generator=torch.Generator().manual_seed(1))
-    first, second = (fit(images, labels, seed, 15) for seed in (0, 2))
-    shuffled = fit(images, wrong_labels, 1, 45)
-    assert accuracy(shuffled, images, wrong_labels) == 1
-    assert accuracy(shuffled, data.test_images, data.test_labels) < 0.2
-    assert accuracy(first, data.test_images, data.test_labels) > 0.8
+    true_labels = [fit(images, labels, seed, 15) for seed in range(3)]
+    shuffled = []
+    for seed in range(3):
+        wrong_labels = label_randomization(labels, generator=torch.Generator().manual_seed(seed))
+        shuffled.append(fit(images, wrong_labels, seed, 45))
+        assert accuracy(shuffled[-1], images, wrong_labels) > 0.97
+        assert accuracy(shuffled[-1], data.test_images, data.test_labels) < 0.2
+    assert min(accuracy(model, data.test_images, data.test_labels) for model in true_labels) > 0.8
     some, classes = data.test_images[:24], data.test_labels[:24]
-    of = {name: [METHODS[name](m, some, classes) for m in (first, second, shuffled)] for name in METHODS}
-    control, changed = (
-        {name: mean_similarity(of[name][0], of[name][other])["spearman"] for name in of} for other in (1, 2)
-    )
+    control, changed = {}, {}
+    for name, method in METHODS.items():
+        of_true, of_shuffled = ([method(m, some, classes) for m in models] for models in (true_labels, shuffled))
+        for kind, others in ((control, of_true), (changed, of_shuffled)):
+            pairs = [(of_true[i], others[(i + 1) % 3]) for i in range(3)]
+            kind[name] = [mean_similarity(*pair)["spearman"] for pair in pairs]
     for name in ("gradient", "input x gradient", "integrated gradients"):
-        assert control[name] > 0.35
-        assert abs(changed[name]) < 0.15
-    assert abs(control["guided backprop"] - changed["guided backprop"]) < 0.12
-    assert control["guided backprop"] > 0.6
-    assert control["Grad-CAM"] < 0.4, "two good networks do not agree, so that the test can't be read"
+        assert min(control[name]) > 0.35
+        assert max(map(abs, changed[name])) < 0.2
+    guided = (control["guided backprop"], changed["guided backprop"])
+    assert min(map(min, guided)) > 0.6
+    assert abs(sum(guided[0]) - sum(guided[1])) / 3 < 0.12
+    assert max(control["Grad-CAM"]) < 0.45, "two good networks do not agree, so that the test can't be read"

@@ -26,16 +26,20 @@ def with_random_weights(model, rng, bias=True):
 
 
 def small_cnn(rng, *, channels=2, classes=4, in_place=False, bias=True):
-    """Convolutions and ReLUs at two depths of nesting; takes images of any size from 4 by 4."""
+    """Convolutions and ReLUs at two depths of nesting; takes images of any size from 4 by 4.
+
+    ``in_place`` is for all ReLUs, or a tuple with one entry for each of the three.
+    """
+    first, second, third = in_place if isinstance(in_place, tuple) else 3 * (in_place,)
     with torch.device("meta"):
         model = nn.Sequential(
             nn.Conv2d(channels, 5, 3, padding=1, bias=bias),
-            nn.ReLU(inplace=in_place),
-            nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(5, 6, 2, bias=bias), nn.ReLU(inplace=in_place)),
+            nn.ReLU(inplace=first),
+            nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(5, 6, 2, bias=bias), nn.ReLU(inplace=second)),
             nn.AdaptiveAvgPool2d((2, 3)),
             nn.Flatten(),
             nn.Linear(36, 7, bias=bias),
-            nn.ReLU(inplace=in_place),
+            nn.ReLU(inplace=third),
             nn.Linear(7, classes, bias=bias),
         )
     return with_random_weights(model, rng, bias)
@@ -56,6 +60,22 @@ class Quadratic(nn.Module):
     def gradient(self, images, targets):
         w, v = self.w.detach()[targets], self.v.detach()[targets]
         return ((images.flatten(1) * w).sum(1, keepdim=True) * w + v).view_as(images)
+
+
+class Pair(nn.Module):
+    """A layer that puts out two things at once, as recurrent and attention layers do."""
+
+    def forward(self, x):
+        return x, 2 * x
+
+
+class FirstOfPair(nn.Module):
+    def __init__(self, rest):
+        super().__init__()
+        self.rest = rest
+
+    def forward(self, pair):
+        return self.rest(pair[0])
 
 
 class Fails(nn.Module):
@@ -108,13 +128,20 @@ def expect_unchanged(before, model):
         expect(after[note] == values, note, actual=note)
 
 
-def expect_no_trace(answer, model, images, targets, *, detached=False, **settings):
-    """A call under awkward conditions: frozen weights, gradients switched off, an input that asks for its gradient."""
+def expect_works_without_gradients(answer, model, images, targets, **settings):
+    """For those that promise it: the same map where the caller has switched gradients off."""
+    loud = answer(model, images, targets, **settings)
+    with torch.no_grad():
+        quiet = answer(model, images, targets, **settings)
+    expect_close(quiet, loud, note="With gradients switched off around the call, the map is another one", **EXACT)
+
+
+def expect_no_trace(answer, model, images, targets, *, detached=True, **settings):
+    """A call under awkward conditions: frozen weights, weights with gradients, an input that asks for its gradient."""
     model.requires_grad_(False)
     before = condition(model)
     watched = images.clone().requires_grad_()
-    with torch.no_grad():
-        quiet = answer(model, images, targets, **settings)
+    plain = answer(model, images, targets, **settings)
     asked = images.requires_grad
     images.requires_grad_(False)
     expect(
@@ -125,7 +152,7 @@ def expect_no_trace(answer, model, images, targets, *, detached=False, **setting
     loud = answer(model, watched, targets, **settings)
     expect_unchanged(before, model)
     expect(watched.grad is None, "Your function leaves a gradient in the images' `.grad`.", actual="images.grad")
-    expect_close(loud, quiet, note="With gradients switched off around the call, the map is another one", **EXACT)
+    expect_close(loud, plain, note="For images that ask for gradients, the map is another one", **EXACT)
     model.requires_grad_(True)
     before = condition(model)
     found = answer(model, images, targets, **settings)
@@ -143,8 +170,8 @@ def expect_no_trace(answer, model, images, targets, *, detached=False, **setting
     if detached:
         expect(
             not found.requires_grad,
-            "A graph for derivatives hangs on your map, and keeps every run of the model in memory: nothing is "
-            "differentiated here, so work under `torch.no_grad()`.",
+            "A graph for derivatives hangs on your map, and keeps every run of the model in memory. The map is to be "
+            "looked at and not differentiated: let none arise, or cut it off.",
             actual="in the graph",
         )
 
@@ -214,7 +241,13 @@ class TestOcclusionMap:
     def test_model(self, answer, rng):
         "the model is left as it was, and no graph hangs on the map"
         images, targets = images_and_targets(rng)
-        expect_no_trace(answer, small_cnn(rng), images, targets, detached=True, patch=2, stride=2)
+        expect_no_trace(answer, small_cnn(rng), images, targets, patch=2, stride=2)
+
+    def test_dtype(self, answer, rng):
+        "float32 in, float32 out"
+        images, targets = images_and_targets(rng, height=4)
+        found = answer(small_cnn(rng).float(), images.float(), targets, patch=2, stride=2, baseline=0.25)
+        expect(found.dtype == torch.float32, "The dtype should follow the images.", actual=str(found.dtype))
 
 
 class TestGradientSaliency:
@@ -244,14 +277,20 @@ class TestGradientSaliency:
         expect(found.dtype == torch.float32, "The dtype should follow the images.", actual=str(found.dtype))
 
     def test_model(self, answer, rng):
-        "works where gradients are switched off, and leaves nothing behind in weights or images"
+        "leaves nothing behind in weights or images, and no graph hangs on the map"
         expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
+
+    def test_gradients_off(self, answer, rng):
+        "works where gradients are switched off"
+        expect_works_without_gradients(answer, small_cnn(rng), *images_and_targets(rng))
 
     def test_no_such_class(self, answer, rng):
         "a target that is not a class of the model is refused"
         images, _ = images_and_targets(rng)
         for bad in (4, -1):
-            expect_raises(ValueError, answer, small_cnn(rng), images, torch.tensor([0, bad, 1]))
+            for place in range(3):
+                targets = torch.tensor([0, 1, 2]).index_fill(0, torch.tensor(place), bad)
+                expect_raises(ValueError, answer, small_cnn(rng), images, targets)
 
 
 class TestInputXGradient:
@@ -286,7 +325,7 @@ class TestInputXGradient:
 
     def test_model(self, answer, rng):
         "the model and the images are left as they were"
-        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), detached=False)
 
     def test_bad_shapes(self, answer, rng):
         "images and targets that don't fit are refused"
@@ -352,8 +391,17 @@ class TestSmoothgrad:
             "All pixels of a copy get the same noise.",
             actual=noise.flatten(1).std(1).min(),
         )
-        nearest = torch.cdist(noise[owner == 0].flatten(1), noise[owner == 1].flatten(1)).min()
+        # 300 copies: two pixels that have nothing to do with each other are correlated by 0.06, and never by 0.5.
+        together = torch.corrcoef(noise.flatten(1).T).fill_diagonal_(0).abs().max()
+        expect(together < 0.5, "Some pixels share their noise, within a copy.", actual="pixels with the same noise")
+        first, second = (noise[owner == i].flatten(1) for i in range(2))
         # Two noises of 70 pixels are 3 apart on average, and never below 1.
+        expect(
+            torch.cdist(first, -first).min() > 0.5,
+            "The noise of some copies is that of others with the sign reversed: draw it anew for each copy.",
+            actual="the same noise with the other sign",
+        )
+        nearest = torch.cdist(first, second).min()
         expect(
             nearest > 0.5,
             "The images of a batch get the same noise: draw it for each pixel of each image.",
@@ -376,15 +424,19 @@ class TestSmoothgrad:
             actual="another map",
         )
         expect(not torch.equal(first, other), "Another seed gives the same map.", actual="the same map")
+        generator = torch.Generator().manual_seed(seed)
+        one, two = (answer(model, images, targets, sigma=0.5, n_samples=2, generator=generator) for _ in range(2))
+        expect(
+            not torch.equal(one, two),
+            "Two calls with one generator, one after the other, give the same map: draw from the generator itself, so "
+            "that it moves on, and not from its seed.",
+            actual="the generator stands still",
+        )
 
     def test_model(self, answer, rng):
-        "the model and the images are left as they were"
-        images, targets = images_and_targets(rng)
-        model = small_cnn(rng)
-        before = condition(model)
-        with torch.no_grad():
-            answer(model, images, targets, sigma=0.1, n_samples=2, generator=rng)
-        expect_unchanged(before, model)
+        "the model and the images are left as they were, and no graph hangs on the map"
+        settings = {"sigma": 0.0, "n_samples": 2, "generator": rng}
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), **settings)
 
     def test_bad_settings(self, answer, rng):
         "a negative sigma, no samples, and targets that don't fit the images are refused"
@@ -464,7 +516,7 @@ class TestIntegratedGradients:
 
     def test_model(self, answer, rng):
         "the model and the images are left as they were"
-        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), n_steps=3)
+        expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), detached=False, n_steps=3)
 
 
 class TestGuidedBackprop:
@@ -493,7 +545,7 @@ class TestGuidedBackprop:
         expect_each_alone(answer, small_cnn(rng), *images_and_targets(rng))
 
     def test_model(self, answer, rng):
-        "no hook is left behind, and the model is as it was"
+        "no hook is left behind, the model is as it was, and no graph hangs on the map"
         expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng))
 
     def test_hooks_of_others(self, answer, rng):
@@ -513,24 +565,21 @@ class TestGuidedBackprop:
         expect_bad_shapes_refused(answer, small_cnn(rng), rng)
 
     def test_in_place(self, answer, rng):
-        "ReLUs that work in place: the same map, and in place again afterwards"
+        "ReLUs that work in place: the same map, and these and no others in place again afterwards"
         seed = int(torch.randint(10**6, (), generator=rng))
         images, targets = images_and_targets(rng)
-        plain, in_place = (small_cnn(torch.Generator().manual_seed(seed), in_place=p) for p in (False, True))
-        expected = answer(plain, images, targets)
-        before = condition(in_place)
-        expect_close(
-            answer(in_place, images, targets),
-            expected,
-            note="With ReLUs that work in place, the map is another one",
-            **EXACT,
-        )
-        expect_unchanged(before, in_place)
+        expected = answer(small_cnn(torch.Generator().manual_seed(seed)), images, targets)
+        for which in (True, (False, True, False), (True, False, True)):
+            model = small_cnn(torch.Generator().manual_seed(seed), in_place=which)
+            before = condition(model)
+            found = answer(model, images, targets)
+            expect_close(found, expected, note="With ReLUs that work in place, the map is another one", **EXACT)
+            expect_unchanged(before, model)
 
     def test_failing_model(self, answer, rng):
         "a model that raises is cleaned up as well"
         images, targets = images_and_targets(rng)
-        model = nn.Sequential(*small_cnn(rng, in_place=True), Fails())
+        model = nn.Sequential(*small_cnn(rng, in_place=(False, True, True)), Fails())
         before = condition(model)
         try:
             answer(model, images, targets)
@@ -570,13 +619,49 @@ class TestGradCam:
         expect_each_alone(answer, small_cnn(rng), *images_and_targets(rng), layer="2.1")
 
     def test_model(self, answer, rng):
-        "no hook is left behind, and the model is as it was"
+        "no hook is left behind, the model is as it was, and no graph hangs on the map"
         expect_no_trace(answer, small_cnn(rng), *images_and_targets(rng), layer="2.1")
 
+    def test_gradients_off(self, answer, rng):
+        "works where gradients are switched off, with frozen weights"
+        model = small_cnn(rng).requires_grad_(False)
+        expect_works_without_gradients(answer, model, *images_and_targets(rng), layer="2.1")
+
+    def test_hooks_of_others(self, answer, rng):
+        "a hook that was there before stays"
+        model = small_cnn(rng)
+        model[2][1].register_forward_hook(lambda module, inputs, output: None)
+        answer(model, *images_and_targets(rng), "2.1")
+        expect(
+            len(model[2][1]._forward_hooks) == 1,
+            "A hook that somebody else had put on the layer is gone after your call; remove your own handle only.",
+            actual=len(model[2][1]._forward_hooks),
+            expected="1 hook",
+        )
+
     def test_flat_layer(self, answer, rng):
-        "a layer that puts out no maps is refused"
-        for layer in ("4", "5"):
-            expect_raises(ValueError, answer, small_cnn(rng), *images_and_targets(rng), layer)
+        "a layer that puts out no maps, or that the model never runs, is refused, and no hook stays on it"
+        for layer in ("4", "5", "idle", "pair"):
+            model = small_cnn(rng)
+            if layer == "idle":
+                model.forward = model[:].forward  # without the layer that is added now
+                model.add_module("idle", nn.Conv2d(2, 2, 1))
+            elif layer == "pair":
+                model = nn.Sequential()
+                model.add_module("pair", Pair())
+                model.add_module("head", FirstOfPair(small_cnn(rng)))
+            before = condition(model)
+            expect_raises(ValueError, answer, model, *images_and_targets(rng), layer)
+            expect_unchanged(before, model)
+
+    def test_layer_run_twice(self, answer, reference, rng):
+        "a layer that the model runs twice: its last output counts"
+        model = small_cnn(rng, channels=5)
+        twice = nn.Sequential(nn.Conv2d(2, 5, 1), model[0], model[1], model[0], *model[1:])
+        twice[1] = twice[3] = with_random_weights(nn.Conv2d(5, 5, 3, padding=1, device="meta"), rng)
+        images, targets = images_and_targets(rng)
+        with_random_weights(twice[:1], rng)
+        expect_close(answer(twice, images, targets, "1"), reference(twice, images, targets, "1"), **EXACT)
 
     def test_in_place(self, answer, reference, rng):
         "a ReLU in place after the layer must not overwrite what you keep of it"

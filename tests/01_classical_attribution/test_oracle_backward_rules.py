@@ -79,6 +79,37 @@ def test_neither_leaves_a_hook_when_the_model_fails():
         assert hooks(model) == 0
 
 
+@pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
+def test_both_work_where_gradients_are_switched_off(switch):
+    model = random_digits_cnn(6).double().requires_grad_(False)
+    images, targets = images_and_targets(7)
+    for method in (guided_backprop, lambda *arguments: grad_cam(*arguments, "conv3")):
+        expected = method(model, images, targets)
+        with switch():
+            found = method(model, images.clone(), targets.clone())
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+class Recurrent(nn.Module):
+    """A layer that puts out a pair, and one that is never run."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.idle, self.head = nn.LSTM(8, 5, batch_first=True), nn.Conv2d(1, 2, 1), nn.Linear(40, 10)
+
+    def forward(self, images):
+        return self.head(self.rows(images[:, 0])[0].flatten(1))
+
+
+def test_grad_cam_refuses_a_pair_and_a_layer_that_is_never_run():
+    model = Recurrent().double()
+    images, targets = images_and_targets(9)
+    for layer, sentence in (("rows", "must put out a tensor"), ("idle", "never runs")):
+        with pytest.raises(ValueError, match=sentence):
+            grad_cam(model, images, targets, layer)
+    assert hooks(model) == 0
+
+
 def test_bad_input():
     model = random_digits_cnn(7).double()
     images, targets = images_and_targets(8)

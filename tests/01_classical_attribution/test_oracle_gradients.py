@@ -123,6 +123,19 @@ def test_the_completeness_gap_falls_with_the_square_of_the_steps(smooth_model):
     assert 3 < gaps[1] / gaps[2] < 5
 
 
+@pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
+def test_works_where_gradients_are_switched_off(model, switch):
+    """Images and targets may have been made there, too."""
+    images, targets = images_and_targets(8)
+    methods = (gradient_saliency, input_x_gradient, lambda *inputs: integrated_gradients(*inputs, n_steps=4))
+    expected = [method(model, images, targets) for method in methods]
+    with switch():
+        theirs = images.clone(), targets.clone()
+        found = [method(model, *theirs) for method in methods]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_bad_input(model):
     images, targets = images_and_targets(9)
     generator = torch.Generator()
@@ -131,6 +144,7 @@ def test_bad_input(model):
         (lambda: gradient_saliency(model, images, targets[:1]), "images must be"),
         (lambda: gradient_saliency(model, images, targets + 10), "targets must be between"),
         (lambda: smoothgrad(model, images, targets, sigma=-1, n_samples=1, generator=generator), "sigma"),
+        (lambda: smoothgrad(model, images, targets, sigma=float("nan"), n_samples=1, generator=generator), "sigma"),
         (lambda: smoothgrad(model, images, targets, sigma=1, n_samples=0, generator=generator), "n_samples"),
         (lambda: integrated_gradients(model, images, targets, n_steps=0), "n_steps"),
         (lambda: integrated_gradients(model, images, targets, batch_size=0), "batch_size"),

@@ -42,6 +42,15 @@ def test_similarity_of_flat_maps():
     assert found["ssim"].item() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "side"), [(torch.float16, 300), (torch.bfloat16, 300), (torch.float32, 2000)])
+def test_large_maps_and_coarse_numbers_are_like_their_opposites(dtype, side):
+    """Four million ranks, squared, added up and multiplied, are more than single precision holds."""
+    first = maps(3, 1, side, side)[0].to(dtype)
+    found = map_similarity(first, -first)
+    assert [found[name].item() for name in ("spearman", "spearman_abs", "ssim")] == [-1, 1, 1]
+    assert all(values.dtype == dtype for values in found.values())
+
+
 def test_similarity_refuses_what_does_not_fit():
     first, second = maps(2, 2, 6, 6)
     for window in (4, 1, 7):
@@ -92,6 +101,18 @@ def test_randomisation_refuses_unknown_layers():
     for layers in (["conv9"], ["relu1"], ["fc1", "fc1"]):
         with pytest.raises(ValueError, match="layers must name"):
             cascading_randomization(model, layers, generator=torch.Generator())
+
+
+def test_randomisation_refuses_layers_within_each_other_and_keeps_buffers():
+    """Drawn twice, a layer would not have the same weights in all copies."""
+    block = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model = nn.Sequential(block, nn.Linear(3, 2))
+    block[1].running_mean.fill_(7)
+    for layers in (["0", "0.1"], ["0.1", "1", "0"], ["", "1"]):
+        with pytest.raises(ValueError, match="within each other"):
+            cascading_randomization(model, layers, generator=torch.Generator())
+    last = cascading_randomization(model, ["1", "0.0", "0.1"], generator=torch.Generator())[-1]
+    assert (last[0][1].running_mean == 7).all()
 
 
 def test_every_order_of_the_labels_is_equally_likely():

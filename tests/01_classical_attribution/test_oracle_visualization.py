@@ -87,6 +87,18 @@ class TestActivationMaximization:
         assert all(torch.equal(value, before[name]) for name, value in cnn.state_dict().items())
         assert all(p.grad is None and p.requires_grad for p in cnn.parameters()) and not cnn._forward_hooks
 
+    @pytest.mark.parametrize("size", [1e-40, 1e-25, 1.0, 1e19, 1e30])
+    def test_a_step_is_as_long_for_any_gradient_of_float32(self, size):
+        """The squares of these gradients are 0 or infinite in single precision."""
+        images = torch.full((2, 1, 3, 4), 0.5)
+        ascended, _ = activation_maximization(lambda x: size * x.flatten(1).sum(1), images, n_steps=1, step_size=0.125)
+        options = {"max_shift": 1, "n_steps": 1, "step_size": 0.125, "generator": torch.Generator()}
+        shifted, _ = transform_robust_visualization(
+            lambda x: size * x.flatten(1).sum(1), images, torch.clone, **options
+        )
+        for found in (ascended, shifted):
+            torch.testing.assert_close(found, images + 0.125)
+
     def test_works_without_gradients_around_it(self):
         start = torch.rand(1, 1, 4, 4, dtype=torch.float64)
         with torch.no_grad():
@@ -164,6 +176,12 @@ class TestDiversityLoss:
 
     def test_gradient(self):
         assert torch.autograd.gradcheck(diversity_loss, normal(1, 3, 2, 2, 3).requires_grad_())
+
+    @pytest.mark.parametrize("factor", [1e-10, 1e-7, 1e10, 1e15])
+    def test_strength_does_not_matter(self, factor):
+        activations = normal(2, 3, 2, 4, 4).float()
+        scaled = torch.cat([activations[:2], factor * activations[2:]])
+        assert float(diversity_loss(scaled)) == pytest.approx(float(diversity_loss(activations)), rel=1e-5)
 
     def test_between_0_and_1(self):
         """Gram matrices are positive semi-definite, so their products are never negative."""

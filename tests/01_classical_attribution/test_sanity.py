@@ -69,7 +69,14 @@ class TestMapSimilarity:
         first[0] = 0.0
         found = answer(first, normal(rng, 2, 6, 6))
         for name in ("spearman", "spearman_abs"):
-            expect_close(found[name].isnan(), torch.tensor([True, False]), note=f"NaN at other places in {name}")
+            expect_shape(found[name], (2,))
+            expect(
+                found[name].isnan().tolist() == [True, False],
+                f"The first map of the first pair has one value throughout, and no order: its {name} is NaN, and that "
+                f"of the second pair is not.",
+                actual=found[name],
+                expected="[nan, a number]",
+            )
         expect(
             found["ssim"].isfinite().all(),
             "A map of zeros makes the structural similarity NaN or infinite.",
@@ -118,6 +125,10 @@ def changed_layers(model, other):
 
 
 LAYERS = ["head", "block", "norm", "first"]
+
+
+def layer_of(name):
+    return name.split(".")[0]
 
 
 class TestCascadingRandomization:
@@ -178,26 +189,37 @@ class TestCascadingRandomization:
             expect_close(found, torch.full_like(found, value), note=f"{name} should be {value:.0f} throughout")
 
     def test_one_draw(self, answer, rng):
-        "a layer is drawn once: all copies in which it is random have the same weights"
+        "a layer is drawn once: all copies in which it is random have the same weights, and each layer has its own"
         model = small_network(rng)
+        trained = {name: p.detach() for name, p in model.named_parameters()}
         for cascade in (True, False):
             copies = answer(model, LAYERS, generator=torch.Generator().manual_seed(7), cascade=cascade)
             if cascade:
                 last = copies[-1].state_dict()
             for k, copy in enumerate(copies):
                 state = copy.state_dict()
-                for name in [name for name in state if name.split(".")[0] == LAYERS[k]]:
-                    expect(
-                        torch.equal(state[name], last[name]),
+                for name in [name for name in trained if layer_of(name) == LAYERS[k]]:
+                    expect(  # whether the layer has been drawn at all is another check's business
+                        torch.equal(state[name], last[name]) or torch.equal(state[name], trained[name]),
                         f"{name} is drawn anew from copy to copy."
                         if cascade
                         else f"With the same seed, {name} is not the same with cascade=True and cascade=False.",
                         actual=f"{name} of copy {k}, cascade={cascade}",
                     )
+        weights = [last[name].flatten()[:1500] for name in ("block.0.weight", "block.2.weight", "head.weight")]
+        together = torch.corrcoef(torch.stack(weights).double()).fill_diagonal_(0).abs().max()
+        # 1,500 pairs of unrelated numbers are correlated by 0.03, and never by 0.3.
+        expect(
+            together < 0.3 or together.isnan(),
+            "The layers have the same numbers, but for their scale: each is to be drawn from where the generator "
+            "stands after the one before.",
+            actual="the same numbers in all layers",
+        )
 
     def test_original(self, answer, rng):
-        "the trained network stays as it is, and the copies share nothing with it or with each other"
+        "the trained network stays as it is; the copies share nothing, and are like it in all else"
         model = small_network(rng)
+        model.block.requires_grad_(False)
         for training in (True, False):
             model.train(training)
             before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -216,6 +238,21 @@ class TestCascadingRandomization:
                 actual=[copy.training for copy in copies],
                 expected=str([training] * len(copies)),
             )
+            frozen = [[not p.requires_grad for p in m.parameters()] for m in (model, *copies)]
+            expect(
+                all(of_copy == frozen[0] for of_copy in frozen[1:]),
+                "Other parameters are frozen in a copy than in the original.",
+                actual=frozen[1:],
+                returned=f"{sum(frozen[-1])} frozen parameters in the last copy",
+                expected=f"{sum(frozen[0])}, those of the original",
+            )
+            for name, value in model.named_buffers():
+                for copy in copies:
+                    expect_close(
+                        copy.get_buffer(name),
+                        value,
+                        note=f"The buffer {name} is no parameter and should stay as trained",
+                    )
 
     def test_generator(self, answer, rng):
         "one seed, one set of copies"
@@ -231,6 +268,14 @@ class TestCascadingRandomization:
             actual="other weights",
         )
         expect(not torch.equal(first, other), "Another seed gives the same weights.", actual="the same weights")
+        generator = torch.Generator().manual_seed(seed)
+        one, two = (answer(model, ["head"], generator=generator)[0].head.weight.detach() for _ in range(2))
+        expect(
+            not torch.equal(one, two),
+            "Two calls with one generator, one after the other, give the same weights: draw from the generator "
+            "itself, so that it moves on, and not from its seed.",
+            actual="the generator stands still",
+        )
 
 
 class TestLabelRandomization:
@@ -259,7 +304,8 @@ class TestLabelRandomization:
         expect(
             table.max() < 33,
             "Old and new label go together: a network could still learn from the images.",
-            actual=table.max(),
+            actual=table,
+            returned=f"{table.max():.0f} in the fullest cell",
             expected="about 10 in each cell of a table of old by new labels",
         )
 
@@ -286,7 +332,15 @@ class TestLabelRandomization:
             actual="another order",
         )
         expect(not torch.equal(first, other), "Another seed gives the same order.", actual="the same order")
+        generator = torch.Generator().manual_seed(seed)
+        one, two = (answer(labels, generator=generator) for _ in range(2))
+        expect(
+            not torch.equal(one, two),
+            "Two calls with one generator, one after the other, give the same order: draw from the generator itself.",
+            actual="the generator stands still",
+        )
 
     def test_bad_labels(self, answer, rng):
         "labels that are not a single row are refused"
         expect_raises(ValueError, answer, torch.zeros(3, 2, dtype=torch.long), generator=rng)
+        expect_raises(ValueError, answer, torch.tensor(3), generator=rng)

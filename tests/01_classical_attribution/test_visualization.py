@@ -14,6 +14,9 @@ ASCENT = {"rtol": 1e-6, "atol": 1e-6}
 # `fftfreq` gives float32 unless asked, and that is no mistake: 1e-7 of waves that are some units high.
 FREQUENCIES = {"rtol": 1e-5, "atol": 1e-5}
 SHAPES = ((3, 2, 4, 6), (2, 1, 5, 3))
+# One per cent of a step is what a docstring leaves to a number that is added against a division by zero.
+WHOLE_STEP = {"rtol": 0.01, "atol": 0.0}
+SIZES_OF_GRADIENTS = (1e-5, 1.0, 1e15)
 
 
 def normal(rng, *shape, dtype=torch.float64):
@@ -47,6 +50,25 @@ def score_of(net):
         return (maps * net.mix[:, : images.shape[2], : images.shape[3]]).flatten(1).sum(1)
 
     return objective
+
+
+def straight_uphill(size):
+    """Scores whose gradient is ``size`` at every pixel."""
+
+    def objective(images):
+        return size * images.flatten(1).sum(1)
+
+    return objective
+
+
+def wrong_scores(net):
+    """Objectives that do not return one score for each of two images, in the shape [batch]."""
+    return (
+        lambda x: x.flatten(1),
+        lambda x: score_of(net)(x)[:, None],
+        lambda x: score_of(net)(x).mean(0, keepdim=True),
+        lambda x: score_of(net)(x).sum(),
+    )
 
 
 def layer_of(net):
@@ -179,6 +201,25 @@ class TestActivationMaximization:
             options = {"n_steps": 4, "step_size": 0.6, "pixel_range": pixel_range}
             expect_close(answer(objective, images, **options), reference(objective, images, **options), **ASCENT)
 
+    def test_sizes_of_gradients(self, answer, rng):
+        "a step is as long for tiny gradients as for huge ones"
+        images = pixels(rng, 2, 1, 4, 5).float()
+        for size in SIZES_OF_GRADIENTS:
+            found = answer(straight_uphill(size), images, n_steps=1, step_size=0.125)[0]
+            expect_close(
+                found - images,
+                torch.full_like(images, 0.125),
+                note=f"With a gradient whose root mean square is {size:g}, a step of size 0.125 was of another length",
+                **WHOLE_STEP,
+            )
+
+    def test_starts_out_of_range(self, answer, reference, rng):
+        "the first scores are those of the images as they are given, also where these lie out of range"
+        objective, images = score_of(SmallNet(rng, 1)), 3 * pixels(rng, 2, 1, 4, 4)
+        for n_steps in (1, 3):
+            found = answer(objective, images, n_steps=n_steps, step_size=0.05)
+            expect_close(found, reference(objective, images, n_steps=n_steps, step_size=0.05), **ASCENT)
+
     def test_no_gradient(self, answer, rng):
         "an image that no change can improve stays as it is, and spoils no other"
         net, images = SmallNet(rng, 1), pixels(rng, 2, 1, 4, 4)
@@ -207,8 +248,10 @@ class TestActivationMaximization:
         objective, images = score_of(SmallNet(rng, 1)), pixels(rng, 2, 1, 4, 4)
         expect_raises(ValueError, answer, objective, images[0], n_steps=1, step_size=0.1)
         expect_raises(ValueError, answer, objective, images, n_steps=0, step_size=0.1)
-        expect_raises(ValueError, answer, objective, images, n_steps=1, step_size=0.1, pixel_range=(1.0, 0.0))
-        expect_raises(ValueError, answer, lambda x: x.flatten(1), images, n_steps=1, step_size=0.1)
+        for empty in ((1.0, 0.0), (0.5, 0.5)):
+            expect_raises(ValueError, answer, objective, images, n_steps=1, step_size=0.1, pixel_range=empty)
+        for wrong in wrong_scores(SmallNet(rng, 1)):
+            expect_raises(ValueError, answer, wrong, images, n_steps=1, step_size=0.1)
 
 
 def waves(rng, batch, channels, height, width):
@@ -314,6 +357,29 @@ class TestTransformRobustVisualization:
                 **ASCENT,
             )
 
+    def test_sizes_of_gradients(self, answer, rng):
+        "a step is as long for tiny gradients as for huge ones"
+        start = pixels(rng, 2, 1, 4, 5).float()
+        options = {"max_shift": 1, "n_steps": 1, "step_size": 0.125, "generator": rng}
+        for size in SIZES_OF_GRADIENTS:
+            found = answer(straight_uphill(size), start, torch.clone, **options)[0]
+            expect_close(
+                found - start,
+                torch.full_like(start, 0.125),
+                note=f"With a gradient whose root mean square is {size:g}, a step of size 0.125 was of another length",
+                **WHOLE_STEP,
+            )
+
+    def test_nothing_clipped(self, answer, reference, rng):
+        "parameters and images of any size"
+        objective, start = score_of(SmallNet(rng, 1)), 3 * normal(rng, 2, 1, 4, 4)
+        options = {"max_shift": 1, "n_steps": 2, "step_size": 0.1}
+        found, wanted = (
+            f(objective, start, lambda p: 2 * p, **options, generator=torch.Generator().manual_seed(4))
+            for f in (answer, reference)
+        )
+        expect_close(found, wanted, **ASCENT)
+
     def test_returned_image_is_in_place(self, answer, rng):
         "with steps of length 0, what comes back is what was given, unshifted"
         start = pixels(rng, 2, 1, 5, 6)
@@ -354,7 +420,7 @@ class TestTransformRobustVisualization:
     def test_model_left_alone(self, answer, rng):
         "the model keeps its mode and gets no gradients; torch's global random state is not used"
         net, state = SmallNet(rng, 1), torch.get_rng_state()
-        images, _ = answer(
+        images, scores = answer(
             score_of(net),
             normal(rng, 2, 1, 4, 4),
             torch.sigmoid,
@@ -367,7 +433,11 @@ class TestTransformRobustVisualization:
         torch.set_rng_state(state)
         expect_untouched(net)
         expect(not moved, "Your shifts come from torch's global random state; use `generator`.", actual="global state")
-        expect(not images.requires_grad, "The images you return still carry a graph.", actual=images.requires_grad)
+        expect(
+            not images.requires_grad and not scores.requires_grad,
+            "What you return still carries a graph: the images or the scores require gradients.",
+            actual=(images.requires_grad, scores.requires_grad),
+        )
 
     def test_bad_input(self, answer, rng):
         "a negative shift, no steps and a score too many are refused"
@@ -375,7 +445,8 @@ class TestTransformRobustVisualization:
         good = {"max_shift": 1, "n_steps": 1, "step_size": 0.1, "generator": torch.Generator().manual_seed(0)}
         expect_raises(ValueError, answer, objective, start, torch.sigmoid, **(good | {"max_shift": -1}))
         expect_raises(ValueError, answer, objective, start, torch.sigmoid, **(good | {"n_steps": 0}))
-        expect_raises(ValueError, answer, lambda x: x.flatten(1), start, torch.sigmoid, **good)
+        for wrong in wrong_scores(SmallNet(rng, 1)):
+            expect_raises(ValueError, answer, wrong, start, torch.sigmoid, **good)
 
 
 class TestDiversityLoss:
@@ -414,6 +485,26 @@ class TestDiversityLoss:
         activations = normal(rng, 2, 3, 4, 4)
         activations[1] = 0
         expect_close(answer(activations), torch.tensor(0.0).double(), note="The second image is silent", **FLOAT64)
+        heard = normal(rng, 3, 3, 4, 4)
+        with_silence = torch.cat([heard, torch.zeros(1, 3, 4, 4, dtype=torch.float64)])
+        expect_close(
+            answer(with_silence),
+            answer(heard) / 2,
+            note="Beside three images a silent one: of the six pairs now three have a similarity of 0, and all count",
+            **FLOAT64,
+        )
+
+    def test_strengths(self, answer, rng):
+        "very faint and very strong images count like others, in float32 too"
+        image = normal(rng, 1, 3, 4, 4, dtype=torch.float32)
+        for factor in (1e-7, 1e10):
+            expect_close(
+                answer(torch.cat([image, factor * image])),
+                torch.tensor(1.0),
+                note=f"An image and {factor:g} times the same image are alike: 1",
+                rtol=1e-4,
+                atol=1e-4,
+            )
 
     def test_gradients_and_dtype(self, answer, reference, rng):
         "gradients; float32 stays float32, and the memory layout does not matter"
@@ -438,12 +529,27 @@ class TestDeepDream:
             expect_close(answer(activations, images, **options), reference(activations, images, **options), **ASCENT)
 
     def test_nothing_added(self, answer, rng):
-        "without steps the image comes back as it was, fine lines and all"
-        images = pixels(rng, 2, 1, 8, 9)
-        found = answer(layer_of(SmallNet(rng, 1)), images, n_octaves=3, octave_scale=1.4, n_steps=0, step_size=0.1)
-        expect_close(
-            found, images, note="With n_steps = 0 no detail is added, and yet the image is another one", **ASCENT
-        )
+        "without steps the image comes back as it was, fine lines and all, in range or not"
+        for images in (pixels(rng, 2, 1, 8, 9), 3 * pixels(rng, 2, 1, 8, 9) - 1):
+            found = answer(layer_of(SmallNet(rng, 1)), images, n_octaves=3, octave_scale=1.4, n_steps=0, step_size=0.1)
+            expect_close(
+                found, images, note="With n_steps = 0 no detail is added, and yet the image is another one", **ASCENT
+            )
+
+    def test_sizes_of_gradients(self, answer, rng):
+        "a step is as long for tiny gradients as for huge ones"
+        images = 0.5 * torch.ones(2, 1, 4, 5)
+        options = {"n_octaves": 1, "octave_scale": 1.5, "n_steps": 1, "step_size": 0.125}
+        # The mean of squares of 20 pixels of 0.5 has a gradient of 0.05.
+        for size in (2e-2, 1.0, 1e7):
+            found = answer(lambda x, size=size: size * x, images, **options)
+            expect_close(
+                found - images,
+                torch.full_like(images, 0.125),
+                note=f"With a gradient whose root mean square is {0.05 * size**2:g}, one step of size 0.125 was of "
+                "another length",
+                **WHOLE_STEP,
+            )
 
     def test_more_of_it(self, answer, rng):
         "the layer responds more strongly than before"

@@ -21,8 +21,9 @@ def guided_backprop(
         guided backprop:     R * (z > 0) * (R > 0).
 
     Every ``nn.ReLU`` in the model gets the rule for this one call. Afterwards the model is as it was, also if the call
-    ends with an exception: the hooks of this call are gone and no others, and ReLUs that work in place do so again
-    (hooks can't watch those, so that they have to work out of place meanwhile).
+    ends with an exception: the hooks of this call are gone and no others, weights have the ``grad`` that they had, and
+    the ReLUs that worked in place, and only these, do so again (hooks can't watch those, so that they have to work out
+    of place meanwhile).
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode.
@@ -30,7 +31,7 @@ def guided_backprop(
         targets: The class whose logit the signal starts from, for each image [batch].
 
     Returns:
-        Map [batch, channel, height, width]. Not a derivative of anything, so without units.
+        Map [batch, channel, height, width], without a graph. Not a derivative of anything, so without units.
 
     Raises:
         ValueError: If the model has no ``nn.ReLU`` module (a call of ``F.relu`` can't be hooked), or the shapes of
@@ -74,20 +75,22 @@ def grad_cam(
         CAM_ij   = ReLU(sum over k of weight_k * A_kij),
 
     enlarged to the size of the image by bilinear interpolation (``align_corners=False``), after the ReLU. Works also
-    with frozen weights and where gradients are switched off. No hook is left, also if the call ends with an exception.
+    with frozen weights and within ``torch.no_grad()``. Afterwards the model is as it was, also if the call ends with an
+    exception: the hook of this call is gone and no others, and weights have the ``grad`` that they had.
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode.
         images: Images [batch, channel, height, width].
         targets: The class whose logit is differentiated, for each image [batch].
-        layer: Name of a submodule as in ``model.named_modules()``, with an output [batch, k, i, j].
+        layer: Name of a submodule as in ``model.named_modules()``, with an output [batch, k, i, j]; its last one, if
+            the model runs it more than once.
 
     Returns:
-        Map [batch, height, width], zero or positive.
+        Map [batch, height, width], zero or positive, without a graph.
 
     Raises:
-        ValueError: If the model has no such layer, or its output is not [batch, k, i, j], or the shapes of images and
-            targets don't fit.
+        ValueError: If the model has no such layer or never runs it, or its output is not a tensor [batch, k, i, j], or
+            the shapes of images and targets don't fit.
 
     Source: Selvaraju et al. (2017), "Grad-CAM", arXiv 1610.02391, equations 1 and 2.
     """
@@ -103,19 +106,21 @@ def grad_cam(
     seen = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise ValueError(f"layer {layer!r} must put out a tensor [batch, k, i, j]")
         seen.append(output)
         return output.clone()  # an operation in place after the layer would overwrite what we keep
 
     handle = model.get_submodule(layer).register_forward_hook(keep)
     try:
-        with torch.enable_grad():
-            inputs = images.detach().clone().requires_grad_()
-            total = model(inputs).gather(1, targets[:, None]).sum()
+        with torch.inference_mode(False), torch.enable_grad():  # the first, and copies, for callers in inference mode
+            inputs, classes = images.detach().clone().requires_grad_(), targets.clone()
+            total = model(inputs).gather(1, classes[:, None]).sum()
     finally:
         handle.remove()
+    if not seen:
+        raise ValueError(f"the model never runs the layer {layer!r}")
     activations = seen[-1]
-    if activations.ndim != 4:
-        raise ValueError(f"layer {layer!r} must put out [batch, k, i, j], got {tuple(activations.shape)}")
     [gradient] = torch.autograd.grad(total, activations)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     cam = (weights * activations.detach()).sum(dim=1, keepdim=True).relu()

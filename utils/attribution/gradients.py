@@ -16,8 +16,8 @@ def gradient_saliency(
 
         S(x) = d logit_target(x) / dx
 
-    Works also where gradients are switched off, and leaves weights and images as they were: their ``grad``, and
-    whether they require one.
+    Works also within ``torch.no_grad()``, and leaves weights and images as they were: their ``grad``, and whether they
+    require one.
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode: an image's
@@ -26,7 +26,8 @@ def gradient_saliency(
         targets: The class whose logit is differentiated, for each image [batch].
 
     Returns:
-        Gradient [batch, channel, height, width], in logits for each unit of pixel brightness.
+        Gradient [batch, channel, height, width], without a graph, in the images' dtype and in logits for each unit of
+        pixel brightness.
 
     Raises:
         ValueError: If the shapes of images and targets don't fit, or a target is not a class of the model.
@@ -40,12 +41,12 @@ def gradient_saliency(
             f"got {tuple(images.shape)} and {tuple(targets.shape)}"
         )
     # Yours: one forward and one backward pass for the whole batch.
-    with torch.enable_grad():
-        inputs = images.detach().clone().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():  # the first, and the copies, for callers in inference mode
+        inputs, classes = images.detach().clone().requires_grad_(), targets.clone()
         logits = model(inputs)
         if targets.min() < 0 or targets.max() >= logits.shape[1]:
             raise ValueError(f"targets must be between 0 and {logits.shape[1] - 1}, got {targets.tolist()}")
-        [gradient] = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), inputs)
+        [gradient] = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), inputs)
     return gradient
 
 
@@ -57,6 +58,7 @@ def input_x_gradient(
     """Each pixel times the derivative of the target logit with respect to it.
 
     For a model without biases whose only non-linearities are ReLUs and max-pooling, the entries add up to the logit.
+    Weights and images are left as they were, their ``grad`` too.
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode.
@@ -86,8 +88,10 @@ def smoothgrad(
 ) -> Float[Tensor, "batch channel height width"]:
     """The gradient, averaged over noisy copies of each image.
 
-        S(x) = 1 / n * sum over i of d logit_target(x + noise_i) / dx,    noise_i normal, independent for each pixel,
-                                                                          with standard deviation sigma
+        S(x) = 1 / n * sum over i of d logit_target(x + noise_i) / dx,    noise_i normal, independent for each pixel
+                                                                          of each copy, with standard deviation sigma
+
+    Weights and images are left as they were, their ``grad`` too.
 
     Args:
         model: From images [n, channel, height, width] to logits [n, class], in evaluation mode.
@@ -99,14 +103,14 @@ def smoothgrad(
             brought to the images' dtype.
 
     Returns:
-        Averaged gradient [batch, channel, height, width], in logits for each unit of pixel brightness.
+        Averaged gradient [batch, channel, height, width], without a graph, in logits for each unit of pixel brightness.
 
     Raises:
         ValueError: If sigma is negative, or n_samples below 1, or the shapes of images and targets don't fit.
 
     Source: Smilkov et al. (2017), "SmoothGrad: removing noise by adding noise", arXiv 1706.03825, section 2.
     """
-    if sigma < 0:
+    if not sigma >= 0:
         raise ValueError(f"sigma must not be negative, got {sigma}")
     if n_samples < 1:
         raise ValueError(f"n_samples must be at least 1, got {n_samples}")
@@ -131,7 +135,8 @@ def integrated_gradients(
         IG(x) = (x - x') * mean over k of d logit_target(x' + a_k (x - x')) / dx,    a_k = (k + 1/2) / n_steps,
 
     for k = 0 … n_steps - 1: the midpoint rule for the paper's integral over a from 0 to 1. With many steps, the
-    entries of one image add up to logit_target(x) - logit_target(x').
+    entries of one image add up to logit_target(x) - logit_target(x'). Weights and images are left as they were, their
+    ``grad`` too.
 
     Args:
         model: From images [n, channel, height, width] to logits [n, class], in evaluation mode.

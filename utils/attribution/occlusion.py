@@ -25,7 +25,8 @@ def occlusion_map(
 
         drop(P) = logit_target(image) - logit_target(image with P covered),
 
-    and a pixel's entry in the map is the mean drop over the squares that cover it.
+    and a pixel's entry in the map is the mean drop over the squares that cover it. Weights and images are left as they
+    were, their ``grad`` too.
 
     Args:
         model: From images [n, channel, height, width] to logits [n, class], in evaluation mode.
@@ -34,7 +35,7 @@ def occlusion_map(
         patch: Side of the square, in pixels, at least 1 and at most the smaller side of the image.
         stride: Step from one square to the next, in pixels, at least 1 and at most ``patch`` (no pixel is missed).
         baseline: What covered pixels are set to, in the units of the image.
-        batch_size: At most this many images go through the model at a time.
+        batch_size: At most this many images go through the model at a time, whole or covered.
 
     Returns:
         Map [batch, height, width] in the images' dtype and without a graph, in units of the logit. Positive: covering

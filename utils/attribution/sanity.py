@@ -33,7 +33,8 @@ def map_similarity(
         window: Side of the window of the structural similarity, odd, at least 3, at most the smaller side of the maps.
 
     Returns:
-        Three tensors [batch], by name. A map that is constant has no order: its rank correlations are NaN.
+        Three tensors [batch], by name, without a graph. A map that is constant has no order: its rank correlations are
+        NaN.
 
     Raises:
         ValueError: If the maps are not of one shape [batch, height, width], or the window does not fit.
@@ -49,16 +50,18 @@ def map_similarity(
     if window % 2 == 0 or not 3 <= window <= min(first.shape[1:]):
         raise ValueError(f"window must be odd, from 3 to {min(first.shape[1:])}, got {window}")
     # Yours: ranks and their correlation, with and without the sign; then means, variances, covariances by windows.
+    # In double precision: ranks of a large map, multiplied and added up, are too much for less.
+    signed, sizes = ([change(m.detach().double()) for m in (first, second)] for change in (torch.clone, torch.abs))
     found = {}
-    for name, maps in (("spearman", (first, second)), ("spearman_abs", (first.abs(), second.abs()))):
+    for name, maps in (("spearman", signed), ("spearman_abs", sizes)):
         centred = []
-        for values in (m.detach().flatten(1).contiguous() for m in maps):
-            ordered = values.sort(dim=1).values
-            ranks = torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)
-            centred.append(ranks.to(values.dtype) - ranks.to(values.dtype).mean(dim=1, keepdim=True))
+        for values in (m.flatten(1) for m in maps):
+            ordered, order = values.sort(dim=1)
+            twice = torch.searchsorted(ordered, ordered) + torch.searchsorted(ordered, ordered, right=True)
+            ranks = torch.empty_like(order).scatter(1, order, twice)
+            centred.append(ranks - ranks.double().mean(dim=1, keepdim=True))
         a, b = centred
-        found[name] = (a * b).sum(dim=1) / (a.square().sum(dim=1) * b.square().sum(dim=1)).sqrt()
-    sizes = [m.detach().abs() for m in (first, second)]
+        found[name] = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))
     largest = [m.amax(dim=(1, 2), keepdim=True) for m in sizes]
     x, y = (m / torch.where(top > 0, top, 1.0) for m, top in zip(sizes, largest, strict=True))
     parts = torch.stack([x, y, x * x, y * y, x * y], dim=1)
@@ -71,7 +74,7 @@ def map_similarity(
     likeness = (2 * mean_x * mean_y + 0.01**2) * (2 * cov + 0.03**2)
     likeness = likeness / ((mean_x**2 + mean_y**2 + 0.01**2) * (var_x + var_y + 0.03**2))
     found["ssim"] = likeness.mean(dim=(1, 2))
-    return found
+    return {name: values.to(first.dtype) for name, values in found.items()}
 
 
 def cascading_randomization(
@@ -88,20 +91,21 @@ def cascading_randomization(
     layer's parameters of two or more dimensions are normal with mean 0 and variance 2 / fan_in, where fan_in is the
     number of inputs of one unit (the product of all dimensions but the first); parameters of one dimension named
     "bias" (within a block: "2.bias" and the like) are 0, all others of one dimension (the scale of a normalisation) 1.
+    Buffers, such as the running mean and variance of a normalisation, stay as trained.
 
     Args:
         model: A trained network. It is left as it is.
         layers: Names of submodules with parameters, as in ``model.named_modules()``, in the order in which they are to
-            be randomised: from the output to the input in the paper's test.
+            be randomised: from the output to the input in the paper's test. None of them lies within another.
         generator: Source of the weights.
         cascade: Whether a copy keeps what the earlier copies have lost.
 
     Returns:
-        One network for each entry of ``layers``, in the mode (training or evaluation) of the original, none of them
-        sharing weights with it or with each other.
+        A list with one network for each entry of ``layers``, in the mode (training or evaluation) of the original and
+        with its frozen parameters frozen, none of them sharing weights with it or with each other.
 
     Raises:
-        ValueError: If a name is given twice, or is not that of a submodule with parameters.
+        ValueError: If a name is given twice, or is not that of a submodule with parameters, or lies within another.
 
     Source: Adebayo et al. (2018), "Sanity Checks for Saliency Maps", arXiv 1810.03292, section 3; for the variance,
     He et al. (2015), "Delving Deep into Rectifiers", equation 10.
@@ -111,6 +115,8 @@ def cascading_randomization(
     for name in layers:
         if name not in modules or not list(modules[name].parameters()) or layers.count(name) > 1:
             raise ValueError(f"layers must name submodules with parameters, each once, got {name!r} in {layers}")
+        if any(other != name and f"{other}.".startswith(f"{name}." if name else "") for other in layers):
+            raise ValueError(f"layers must not lie within each other, got {layers}")
     # Yours: draw each layer once, then put the draws into copies.
     drawn = []
     for name in layers:

@@ -51,11 +51,13 @@ def activation_maximization(
         x <- clip(x + step_size * g / rms(g)),    rms(g) = root of the mean of g² over the pixels of one image.
 
     So each image of the batch takes steps of its own, all of the same length. An image whose gradient is zero stays as
-    it is. Parameters of the model behind ``objective`` get no gradients.
+    it is, but for the clipping; with an rms(g) between 1e-5 and 1e15 it takes the whole step, to within one per cent
+    (what is added to rms(g) against a division by zero has to be that small). Parameters of the model behind
+    ``objective`` get no gradients.
 
     Args:
         objective: Takes the images, returns a score for each of them [batch].
-        images: Where to start [batch, channel, height, width]; not changed.
+        images: Where to start [batch, channel, height, width], also outside ``pixel_range``; not changed.
         n_steps: Number of steps, at least 1.
         step_size: Root-mean-square change of a pixel in one step, before clipping; in units of the pixels.
         tv_weight: Price of one unit of total variation.
@@ -63,12 +65,12 @@ def activation_maximization(
         pixel_range: Smallest and largest value that a pixel may take.
 
     Returns:
-        The images after the last step, without a graph, and the scores (without the penalties) before each step
-        [step, batch].
+        The images after the last step and the scores (without the penalties) before each step [step, batch], both
+        without a graph. The first scores are those of ``images`` as they are given.
 
     Raises:
         ValueError: If ``images`` is not four-dimensional, ``n_steps`` is below 1, ``pixel_range`` is empty, or
-            ``objective`` does not return one score for each image.
+            ``objective`` does not return one score for each image, in the shape [batch].
 
     Source: Erhan et al. (2009), "Visualizing higher-layer features of a deep network", section 3; with the L2 penalty,
     Simonyan et al. (2013), arXiv 1312.6034, equation 1; with total variation, Mahendran and Vedaldi (2015).
@@ -89,9 +91,10 @@ def activation_maximization(
                 raise ValueError(f"objective must return one score for each image, got shape {tuple(scores.shape)}")
             penalty = tv_weight * total_variation(x) + l2_weight * x.pow(2).flatten(1).sum(1)
             (gradient,) = torch.autograd.grad((scores - penalty).sum(), x)
-        rms = gradient.pow(2).flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
-        step = torch.where(rms > 0, gradient / rms, 0.0)
-        x = (x.detach() + step_size * step).clamp(low, high)
+        largest = gradient.abs().flatten(1).amax(1).view(-1, 1, 1, 1)
+        scaled = gradient / largest  # squares of tiny or of huge numbers would leave the range of float32
+        rms = scaled.pow(2).flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
+        x = (x.detach() + step_size * torch.where(largest > 0, scaled / rms, 0.0)).clamp(low, high)
         history.append(scores.detach())
     return x, torch.stack(history)
 
@@ -152,7 +155,9 @@ def transform_robust_visualization(
         p <- p + step_size * g / rms(g)
 
     along the gradient g of the shifted images' objective, its root mean square taken over the parameters of one image.
-    An image whose gradient is zero stays as it is. Nothing is clipped; ``to_images`` keeps pixels in their range.
+    An image whose gradient is zero stays as it is; with an rms(g) between 1e-5 and 1e15 it takes the whole step, to
+    within one per cent (what is added to rms(g) against a division by zero has to be that small). Nothing is clipped;
+    ``to_images`` keeps pixels in their range. Parameters of the model behind ``objective`` get no gradients.
 
     Args:
         objective: Takes images, returns a score for each of them [batch].
@@ -165,12 +170,12 @@ def transform_robust_visualization(
         generator: Where the shifts come from.
 
     Returns:
-        The images (not shifted) that the last parameters make, without a graph, and the scores of the shifted images
-        before each step [step, batch].
+        The images (not shifted) that the last parameters make, and the scores of the shifted images before each step
+        [step, batch], both without a graph.
 
     Raises:
         ValueError: If ``max_shift`` is negative, ``n_steps`` is below 1, or ``objective`` does not return one score for
-            each image.
+            each image, in the shape [batch].
 
     Source: Mordvintsev, Olah and Tyka (2015), "Inceptionism" (jitter); Olah et al. (2017), "Feature Visualization",
     the section on transformation robustness.
@@ -188,8 +193,11 @@ def transform_robust_visualization(
             if scores.shape != p.shape[:1]:
                 raise ValueError(f"objective must return one score for each image, got shape {tuple(scores.shape)}")
             (gradient,) = torch.autograd.grad(scores.sum(), p)
-        rms = gradient.pow(2).flatten(1).mean(1).sqrt().view(-1, *[1] * (p.ndim - 1))
-        p = p.detach() + step_size * torch.where(rms > 0, gradient / rms, 0.0)
+        one_each = (-1, *[1] * (p.ndim - 1))
+        largest = gradient.abs().flatten(1).amax(1).view(one_each)
+        scaled = gradient / largest  # squares of tiny or of huge numbers would leave the range of float32
+        rms = scaled.pow(2).flatten(1).mean(1).sqrt().view(one_each)
+        p = p.detach() + step_size * torch.where(largest > 0, scaled / rms, 0.0)
         history.append(scores.detach())
     with torch.no_grad():
         return to_images(p), torch.stack(history)
@@ -208,7 +216,8 @@ def diversity_loss(activations: Float[Tensor, "batch channel height width"]) -> 
 
     Returns:
         A number from 0 (no two images have anything in common) to 1 (all the same). An image without any activation
-        is similar to none. Gradients flow to the activations.
+        is similar to none, and counts in the mean. A factor in front of one image's activations changes nothing, from
+        1e-7 to 1e10. Gradients flow to the activations.
 
     Raises:
         ValueError: If ``activations`` is not four-dimensional or holds fewer than two images.
@@ -219,7 +228,8 @@ def diversity_loss(activations: Float[Tensor, "batch channel height width"]) -> 
     if activations.ndim != 4 or len(activations) < 2:
         wanted = "[batch, channel, height, width] with at least two images"
         raise ValueError(f"activations must be {wanted}, got shape {tuple(activations.shape)}")
-    places = activations.flatten(2)
+    # Length 1 twice: the Gram matrix of very faint activations is smaller than F.normalize takes for zero.
+    places = F.normalize(activations.flatten(1), dim=1).view_as(activations).flatten(2)
     gram = F.normalize((places @ places.mT).flatten(1), dim=1)
     similarity = gram @ gram.T
     n_images = len(gram)
@@ -245,14 +255,16 @@ def deep_dream(
         x <- clip(x + step_size * g / rms(g)),    g = gradient of the mean of activations² of one image,
 
     and the new detail is x minus the resized original. All resizing is bilinear, with ``align_corners=False``. An image
-    whose gradient is zero stays as it is.
+    whose gradient is zero stays as it is, but for the clipping; with an rms(g) between 1e-5 and 1e15 it takes the whole
+    step, to within one per cent (what is added to rms(g) against a division by zero has to be that small). Parameters
+    of the model behind ``activations`` get no gradients.
 
     Args:
         activations: Takes images of any size, returns what a layer makes of them [batch, ...].
-        images: Where to start [batch, channel, height, width]; not changed.
+        images: Where to start [batch, channel, height, width], also outside ``pixel_range``; not changed.
         n_octaves: Number of sizes, at least 1.
         octave_scale: Ratio of two neighbouring sizes, above 1.
-        n_steps: Steps in each octave.
+        n_steps: Steps in each octave; with 0 the images come back as they are.
         step_size: Root-mean-square change of a pixel in one step, before clipping.
         pixel_range: Smallest and largest value that a pixel may take.
 
@@ -283,7 +295,9 @@ def deep_dream(
             with torch.enable_grad():
                 response = activations(x).pow(2).flatten(1).mean(1)
                 (gradient,) = torch.autograd.grad(response.sum(), x)
-            rms = gradient.pow(2).flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
-            x = (x.detach() + step_size * torch.where(rms > 0, gradient / rms, 0.0)).clamp(*pixel_range)
+            largest = gradient.abs().flatten(1).amax(1).view(-1, 1, 1, 1)
+            scaled = gradient / largest  # squares of tiny or of huge numbers would leave the range of float32
+            rms = scaled.pow(2).flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
+            x = (x.detach() + step_size * torch.where(largest > 0, scaled / rms, 0.0)).clamp(*pixel_range)
         detail = x.detach() - base
     return x.detach()
