@@ -3,8 +3,9 @@
     python benchmarks/patching.py
 
 Prints, for the stream, attention and MLPs and for few and many prompts, the largest difference of the values and the
-seconds of each; then what attribution patching costs in forward passes, and how well it ranks the sites. The rivals
-take turns, so that a machine that is busy for a while slows both.
+seconds of each; then what attribution patching costs in forward passes, how well it ranks the sites, and from where to
+where the ratio of its estimate to the exact effect goes over all sites with an effect above half a nat. The rivals take
+turns, so that a machine that is busy for a while slows both.
 """
 
 import statistics
@@ -63,11 +64,13 @@ def compare(model, patching, n_prompts):
         estimate, exact = torch.stack([x.mean(0) for x in found.values()]), values - start
         live = exact.abs() > 1e-4
         ranks = torch.stack([x[live].argsort().argsort().double() for x in (exact, estimate)])
+        ratios = (estimate / exact)[exact.abs() > 0.5]
         print(
             f"{point:>15}, {n_prompts:2} prompts: {values.numel()} sites, largest difference "
             f"{(values - wanted).abs().max():.1e}, ours {ours:.3f} s, transformer_lens {theirs:.3f} s: "
             f"{theirs / ours:.1f} times; attribution patching {estimating / forward:.1f} forward passes, "
-            f"rank correlation {torch.corrcoef(ranks)[0, 1]:.2f}"
+            f"rank correlation {torch.corrcoef(ranks)[0, 1]:.2f}, estimate / exact from {ratios.min():.2f} to "
+            f"{ratios.max():.2f} over {len(ratios)} sites"
         )
 
 

@@ -1,5 +1,8 @@
 """Wrong answers for LIME, each with the sentence for a learner who made the mistake, and right ones."""
 
+import math
+
+import numpy as np
 import torch
 
 from utils.attribution.lime import lime_kernel_weights, lime_neighbourhood
@@ -10,7 +13,7 @@ from utils.course.catalogue import right, wrong
 
 def noise(x, scale, n_samples, generator):
     """Standard normal numbers for a neighbourhood, after the input was looked at."""
-    if x.shape != scale.shape or (scale <= 0).any() or n_samples < 1:
+    if x.shape != scale.shape or not (scale > 0).all() or n_samples < 1:
         raise ValueError("bad input")
     return torch.randn(n_samples, x.shape[0], generator=generator, dtype=x.dtype)
 
@@ -25,7 +28,7 @@ def with_x_first(rows, x):
     "explanation of this one needs this one's neighbours.",
 )
 def around_zero(x, scale, n_samples, *, generator):
-    return with_x_first(scale * noise(x, scale, n_samples, generator), x)
+    return with_x_first(scale.to(x.dtype) * noise(x, scale, n_samples, generator), x)
 
 
 @wrong(
@@ -43,7 +46,7 @@ def same_size_for_all(x, scale, n_samples, *, generator):
     "fit can tell the features apart.",
 )
 def one_number_a_row(x, scale, n_samples, *, generator):
-    return with_x_first(x + scale * noise(x, scale, n_samples, generator)[:, :1], x)
+    return with_x_first(x + scale.to(x.dtype) * noise(x, scale, n_samples, generator)[:, :1], x)
 
 
 @wrong(
@@ -54,7 +57,7 @@ def one_number_a_row(x, scale, n_samples, *, generator):
 def uniform_noise(x, scale, n_samples, *, generator):
     noise(x, scale, n_samples, torch.Generator().manual_seed(0))
     draws = torch.rand(n_samples, len(x), generator=generator, dtype=x.dtype)
-    return with_x_first(x + scale * 12**0.5 * (draws - 0.5), x)
+    return with_x_first(x + scale.to(x.dtype) * 12**0.5 * (draws - 0.5), x)
 
 
 @wrong(
@@ -63,7 +66,7 @@ def uniform_noise(x, scale, n_samples, *, generator):
     "and nothing there deserves more weight.",
 )
 def without_x(x, scale, n_samples, *, generator):
-    return x + scale * noise(x, scale, n_samples, generator)
+    return x + scale.to(x.dtype) * noise(x, scale, n_samples, generator)
 
 
 @wrong(
@@ -72,7 +75,7 @@ def without_x(x, scale, n_samples, *, generator):
     "feature's own units.",
 )
 def scale_as_variance(x, scale, n_samples, *, generator):
-    return with_x_first(x + scale.clamp(min=0).sqrt() * noise(x, scale, n_samples, generator), x)
+    return with_x_first(x + scale.to(x.dtype).clamp(min=0).sqrt() * noise(x, scale, n_samples, generator), x)
 
 
 @wrong(
@@ -81,7 +84,7 @@ def scale_as_variance(x, scale, n_samples, *, generator):
     "thrown about. How far is far is a matter of `scale` alone.",
 )
 def proportional_noise(x, scale, n_samples, *, generator):
-    return with_x_first(x * (1 + scale * noise(x, scale, n_samples, generator)), x)
+    return with_x_first(x * (1 + scale.to(x.dtype) * noise(x, scale, n_samples, generator)), x)
 
 
 @wrong(
@@ -91,17 +94,85 @@ def proportional_noise(x, scale, n_samples, *, generator):
 )
 def global_randomness(x, scale, n_samples, *, generator):
     noise(x, scale, n_samples, torch.Generator().manual_seed(0))
-    return with_x_first(x + scale * torch.randn(n_samples, len(x), dtype=x.dtype), x)
+    return with_x_first(x + scale.to(x.dtype) * torch.randn(n_samples, len(x), dtype=x.dtype), x)
 
 
 @wrong(
     "lime_neighbourhood",
-    "Your rows are right, and bad input goes through: a scale of 0 leaves a feature unvaried without a word, and "
-    "the distance along it will be 0 divided by 0.",
+    "Your rows are right, and a scale of 0 goes through: it leaves a feature unvaried without a word, and the distance "
+    "along it will be 0 divided by 0.",
 )
-def nothing_refused_here(x, scale, n_samples, *, generator):
-    rows = x + scale[: len(x)] * torch.randn(max(1, n_samples), len(x), generator=generator, dtype=x.dtype)
+def scale_of_zero(x, scale, n_samples, *, generator):
+    noise(x, scale.clamp(min=1e-9) if not (scale < 0).any() else scale, n_samples, torch.Generator().manual_seed(0))
+    rows = x + scale.to(x.dtype) * torch.randn(n_samples, len(x), generator=generator, dtype=x.dtype)
     return with_x_first(rows, x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "Your rows are right, and any scale goes through: 0 leaves a feature unvaried without a word, NaN makes it NaN.",
+)
+def any_scale(x, scale, n_samples, *, generator):
+    noise(x, torch.ones_like(scale), n_samples, torch.Generator().manual_seed(0))
+    rows = x + scale.to(x.dtype) * torch.randn(n_samples, len(x), generator=generator, dtype=x.dtype)
+    return with_x_first(rows, x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "Your rows are right, and a scale of NaN goes through: no comparison with NaN is true, `scale <= 0` included. Ask "
+    "for what a scale should be, and refuse all else.",
+)
+def nan_scale(x, scale, n_samples, *, generator):
+    noise(x, scale.nan_to_num(nan=1.0), n_samples, torch.Generator().manual_seed(0))
+    rows = x + scale.to(x.dtype) * torch.randn(n_samples, len(x), generator=generator, dtype=x.dtype)
+    return with_x_first(rows, x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "Your rows are right, and a scale of any shape goes through that broadcasts: one number is then used for all "
+    "features, or a table makes more rows than were asked for.",
+)
+def scale_that_broadcasts(x, scale, n_samples, *, generator):
+    if not (scale > 0).all() or n_samples < 1:
+        raise ValueError("bad input")
+    rows = x + scale.to(x.dtype) * torch.randn(n_samples, len(x), generator=generator, dtype=x.dtype)
+    return with_x_first(rows, x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "Your rows are right, and n_samples = 0 goes through. Row 0 is x, so there is at least one row to be had.",
+)
+def no_samples_needed(x, scale, n_samples, *, generator):
+    return with_x_first(x + scale.to(x.dtype) * noise(x, scale, max(n_samples, 1), generator), x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "Your rows are right, and in float64 as soon as scale is: a product takes the wider dtype of the two. The "
+    "docstring says whose it should be.",
+)
+def wider_of_the_two(x, scale, n_samples, *, generator):
+    return with_x_first(x + scale * noise(x, scale, n_samples, generator), x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "Your rows wander: each is made from the one before it, so that they move ever farther from x. All of them should "
+    "lie around x itself.",
+)
+def random_walk(x, scale, n_samples, *, generator):
+    return with_x_first(x + (scale * noise(x, scale, n_samples, generator)).to(x.dtype).cumsum(0), x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "You put x in front of n_samples neighbours, which makes one row more than asked for: x is one of them.",
+)
+def one_row_more(x, scale, n_samples, *, generator):
+    return torch.cat([x[None], x + scale.to(x.dtype) * noise(x, scale, n_samples, generator)])
 
 
 @wrong(
@@ -112,7 +183,26 @@ def nothing_refused_here(x, scale, n_samples, *, generator):
 def one_neighbour(x, scale, n_samples, *, generator):
     noise(x, scale, n_samples, torch.Generator().manual_seed(0))
     once = torch.randn(len(x), generator=generator, dtype=x.dtype)
-    return with_x_first((x + scale * once).expand(n_samples, -1), x)
+    return with_x_first((x + scale.to(x.dtype) * once).expand(n_samples, -1), x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "All your features move by the average of `scale`. One unit may be a large step for one feature and nothing for "
+    "another, which is why there is a scale for each.",
+)
+def average_scale(x, scale, n_samples, *, generator):
+    return with_x_first(x + scale.to(x.dtype).mean() * noise(x, scale, n_samples, generator), x)
+
+
+@wrong(
+    "lime_neighbourhood",
+    "Your rows come in pairs, one with the noise and one with its negative. That is a fine trick for means, and these "
+    "rows are not independent.",
+)
+def mirrored(x, scale, n_samples, *, generator):
+    half = noise(x, scale, (n_samples + 1) // 2, generator)
+    return with_x_first(x + scale.to(x.dtype) * torch.cat([half, -half])[:n_samples], x)
 
 
 @right("lime_neighbourhood")
@@ -120,7 +210,8 @@ def column_by_column(x, scale, n_samples, *, generator):
     if scale.shape != x.shape or not all(s > 0 for s in scale.tolist()) or n_samples <= 0:
         raise ValueError("bad input")
     columns = [
-        v + s * torch.randn(n_samples, generator=generator, dtype=x.dtype) for v, s in zip(x, scale, strict=True)
+        v + s * torch.randn(n_samples, generator=generator, dtype=x.dtype)
+        for v, s in zip(x, scale.tolist(), strict=True)
     ]
     rows = torch.stack(columns, dim=1)
     rows[0] = x
@@ -131,15 +222,26 @@ def column_by_column(x, scale, n_samples, *, generator):
 def from_torch_normal(x, scale, n_samples, *, generator):
     if scale.shape != x.shape or not bool(torch.all(scale > 0)) or n_samples < 1:
         raise ValueError("bad input")
-    others = torch.normal(x.expand(n_samples - 1, -1), scale.expand(n_samples - 1, -1), generator=generator)
-    return torch.vstack([x, others])
+    middle, spread = x.expand(n_samples - 1, -1), scale.to(x.dtype).expand(n_samples - 1, -1)
+    return torch.vstack([x, torch.normal(middle, spread, generator=generator)])
+
+
+@right("lime_neighbourhood")
+def number_by_number(x, scale, n_samples, *, generator):
+    if scale.shape != x.shape or not all(s > 0 for s in scale.tolist()) or n_samples <= 0:
+        raise ValueError("bad input")
+    rows = [x.tolist()]
+    for _ in range(n_samples - 1):
+        steps = torch.randn(len(x), generator=generator, dtype=torch.float64).numpy()
+        rows.append(x.double().numpy() + scale.double().numpy() * steps)
+    return torch.tensor(np.array(rows), dtype=x.dtype)
 
 
 # lime_kernel_weights
 
 
 def scaled(x, neighbours, scale, kernel_width):
-    if kernel_width <= 0 or (scale <= 0).any():
+    if not kernel_width > 0 or not (scale > 0).all():
         raise ValueError("bad input")
     return (neighbours - x) / scale
 
@@ -154,9 +256,9 @@ def distance_not_squared(x, neighbours, scale, kernel_width):
 
 @wrong(
     "lime_kernel_weights",
-    "This is the square root of the kernel, as the authors' library has it (and not their paper): the weight at a"
-    " distance of kernel_width is 0.61 and not 1/e. Whichever is meant, a width can only be compared if the "
-    "kernel is the same.",
+    "Your weights are the square roots of what they should be: 0.61 at a distance of kernel_width, and not 1/e. A 2 in "
+    "the exponent does that, as in the normal density; so does the authors' library, unlike their paper. A width can "
+    "only be compared if the kernel is the same.",
 )
 def as_in_the_library(x, neighbours, scale, kernel_width):
     return (-scaled(x, neighbours, scale, kernel_width).square().sum(1) / kernel_width**2).exp().sqrt()
@@ -219,11 +321,87 @@ def from_the_first_row(x, neighbours, scale, kernel_width):
 
 @wrong(
     "lime_kernel_weights",
-    "Your weights are right, and a width of 0 or a scale of 0 goes through: the result is NaN, and it comes to "
-    "light much later.",
+    "You leave out the minus: your weights grow with the distance, and the farthest neighbour counts most.",
+)
+def growing(x, neighbours, scale, kernel_width):
+    return (scaled(x, neighbours, scale, kernel_width).square().sum(1) / kernel_width**2).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "You multiply the differences by scale. In units of scale means divided by it: a step of one scale has length 1.",
+)
+def multiplied_by_scale(x, neighbours, scale, kernel_width):
+    scaled(x, neighbours, scale, kernel_width)
+    return (-((neighbours - x) * scale).square().sum(1) / kernel_width**2).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "Your weights are right, and a width of 0 goes through: every neighbour then weighs nothing, and x itself 0 "
+    "divided by 0.",
+)
+def width_of_zero(x, neighbours, scale, kernel_width):
+    scaled(x, neighbours, scale, 1.0 if kernel_width == 0 else kernel_width)
+    return (-((neighbours - x) / scale / kernel_width).square().sum(1)).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "Your weights are right, and a width that is not above 0 goes through: of a negative one you would not even "
+    "notice, as it is squared, and with 0 every neighbour weighs nothing.",
 )
 def any_width(x, neighbours, scale, kernel_width):
+    scaled(x, neighbours, scale, 1.0 if kernel_width <= 0 else kernel_width)
+    return (-((neighbours - x) / scale).square().sum(1) / torch.tensor(float(kernel_width)).square()).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "Your weights are right, and a scale of 0 goes through: every neighbour that differs in this feature, however "
+    "little, then weighs nothing.",
+)
+def scale_of_nothing(x, neighbours, scale, kernel_width):
+    scaled(x, neighbours, torch.where(scale == 0, 1.0, scale), kernel_width)
     return (-((neighbours - x) / scale).square().sum(1) / kernel_width**2).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "Your weights are right, and NaN goes through as a width or a scale: no comparison with NaN is true, `<= 0` "
+    "included. Ask for what they should be, and refuse all else.",
+)
+def nan_goes_through(x, neighbours, scale, kernel_width):
+    if kernel_width <= 0 or (scale <= 0).any():
+        raise ValueError("bad input")
+    return (-((neighbours - x) / scale).square().sum(1) / kernel_width**2).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "Your weights are right where the input is, and you refuse nothing: a width or scale of 0 or NaN makes weights of "
+    "0 or NaN, which come to light much later.",
+)
+def nothing_refused_there(x, neighbours, scale, kernel_width):
+    return (-((neighbours - x) / scale).square().sum(1) / torch.tensor(float(kernel_width)).square()).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "You add up over the neighbours and not over the features: the result has one number for each feature.",
+)
+def summed_over_neighbours(x, neighbours, scale, kernel_width):
+    return (-scaled(x, neighbours, scale, kernel_width).square().sum(0) / kernel_width**2).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "You square the differences and then divide by scale: a distance in units of scale has to be divided before it is "
+    "squared.",
+)
+def scale_not_squared(x, neighbours, scale, kernel_width):
+    scaled(x, neighbours, scale, kernel_width)
+    return (-((neighbours - x).square() / scale).sum(1) / kernel_width**2).exp()
 
 
 @right("lime_kernel_weights")
@@ -243,7 +421,7 @@ def row_by_row(x, neighbours, scale, kernel_width):
 
 
 def asked(model, x, scale, kernel_width, n_samples, ridge, generator):
-    """Steps, weights and outputs of a neighbourhood, after everything was looked at."""
+    """Steps, weights and outputs of a neighbourhood, in the outputs' dtype, after everything was looked at."""
     if not ridge > 0:
         raise ValueError("ridge must be above 0")
     rows = lime_neighbourhood(x, scale, n_samples, generator=generator)
@@ -251,14 +429,21 @@ def asked(model, x, scale, kernel_width, n_samples, ridge, generator):
         out = model(rows)
     if out.shape != (n_samples,):
         raise ValueError("model must return one number a row")
-    return (rows - x) / scale, lime_kernel_weights(x, rows, scale, kernel_width), out
+    pi = lime_kernel_weights(x, rows, scale, kernel_width)
+    return ((rows - x) / scale).to(out.dtype), pi.to(out.dtype), out
 
 
-def fit(u, pi, out, ridge):
-    """Weighted ridge by its normal equations, with a column of ones for the intercept."""
+def with_ones(u, ridge):
+    """The steps with a column of ones for the intercept, and the ridge on all but that."""
     design = torch.cat([u, torch.ones_like(u[:, :1])], dim=1)
     penalty = ridge * torch.eye(design.shape[1], dtype=u.dtype)
     penalty[-1, -1] = 0
+    return design, penalty
+
+
+def fit(u, pi, out, ridge):
+    """Weighted ridge by its normal equations."""
+    design, penalty = with_ones(u, ridge)
     solution = torch.linalg.solve(design.T @ (pi[:, None] * design) + penalty, design.T @ (pi * out))
     return solution[:-1], solution[-1]
 
@@ -266,6 +451,11 @@ def fit(u, pi, out, ridge):
 def fidelity(u, pi, out, w, b):
     middle = (pi * out).sum() / pi.sum()
     return 1 - (pi * (out - b - u @ w) ** 2).sum() / (pi * (out - middle) ** 2).sum()
+
+
+def explained(u, pi, out, w, b):
+    """What to return for a line."""
+    return w, b, fidelity(u, pi, out, w, b)
 
 
 @wrong(
@@ -297,7 +487,7 @@ def through_the_origin(model, x, scale, *, kernel_width, n_samples=1000, ridge=1
 )
 def ridge_on_the_intercept(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
     u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
-    design = torch.cat([u, torch.ones_like(u[:, :1])], dim=1)
+    design, _ = with_ones(u, ridge)
     gram = design.T @ (pi[:, None] * design) + ridge * torch.eye(len(x) + 1, dtype=u.dtype)
     solution = torch.linalg.solve(gram, design.T @ (pi * out))
     w, b = solution[:-1], solution[-1]
@@ -312,7 +502,7 @@ def ridge_on_the_intercept(model, x, scale, *, kernel_width, n_samples=1000, rid
 def per_unit(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
     u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
     w, b = fit(u, pi, out, ridge)
-    return w / scale, b, fidelity(u, pi, out, w, b)
+    return w / scale.to(w), b, fidelity(u, pi, out, w, b)
 
 
 @wrong(
@@ -323,7 +513,7 @@ def per_unit(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, genera
 def not_centred_at_x(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
     u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
     w, b = fit(u, pi, out, ridge)
-    return w, b - (x / scale) @ w, fidelity(u, pi, out, w, b)
+    return w, b - (x / scale).to(w) @ w, fidelity(u, pi, out, w, b)
 
 
 @wrong(
@@ -382,17 +572,131 @@ def unweighted_fidelity(model, x, scale, *, kernel_width, n_samples=1000, ridge=
 
 @wrong(
     "lime_explain",
-    "Your explanation is right, and bad input goes through: for a model with several outputs you explain some "
-    "mixture or the first of them, and nobody asked which.",
+    "For a model with several outputs you explain the first of them, and nobody asked which.",
 )
 def any_model(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
-    rows = lime_neighbourhood(x, scale, n_samples, generator=generator)
-    with torch.no_grad():
+    def first_output(rows):
         out = model(rows)
-    out = out if out.ndim == 1 else out[:, 0]
-    u, pi = (rows - x) / scale, lime_kernel_weights(x, rows, scale, kernel_width)
+        return (out if out.ndim else out.expand(len(rows))).reshape(len(rows), -1)[:, 0]
+
+    u, pi, out = asked(first_output, x, scale, kernel_width, n_samples, ridge, generator)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "A ridge of 0 goes through. With more features than neighbours near x there is then no solution, or any number of "
+    "them.",
+)
+def ridge_of_zero(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, 1.0 if ridge == 0 else ridge, generator)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "You don't look at the ridge before you use it: a negative one pays for large coefficients, and 0 may leave the "
+    "equations without a solution.",
+)
+def any_ridge(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, 1.0, generator)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "A ridge of NaN goes through, as no comparison with NaN is true, `ridge <= 0` included.",
+)
+def nan_ridge(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, 1.0 if math.isnan(ridge) else ridge, generator)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "Your weights stand on one side of the normal equations only, in the matrix: the right-hand side counts all "
+    "neighbours alike.",
+)
+def right_side_unweighted(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    design, penalty = with_ones(u, ridge)
+    solution = torch.linalg.solve(design.T @ (pi[:, None] * design) + penalty, design.T @ out)
+    return explained(u, pi, out, solution[:-1], solution[-1])
+
+
+@wrong(
+    "lime_explain",
+    "You subtract plain means before a weighted fit. Near x the weighted means are others, and only with these does "
+    "the intercept drop out.",
+)
+def plain_means(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    c, r = u - u.mean(0), out - out.mean()
+    w = torch.linalg.solve(c.T @ (pi[:, None] * c) + ridge * torch.eye(len(x), dtype=u.dtype), c.T @ (pi * r))
+    return explained(u, pi, out, w, out.mean() - u.mean(0) @ w)
+
+
+@wrong(
+    "lime_explain",
+    "Your intercept is the model's output at x. The line need not pass through that point; its own value there is what "
+    "the fit says.",
+)
+def output_for_intercept(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    return explained(u, pi, out, fit(u, pi, out, ridge)[0], out[0])
+
+
+@wrong(
+    "lime_explain",
+    "Your intercept is the weighted mean of the outputs. That is what the line says at the weighted mean of the "
+    "neighbours, which need not be x.",
+)
+def mean_for_intercept(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
     w, b = fit(u, pi, out, ridge)
-    return w, b, fidelity(u, pi, out, w, b)
+    return w, (pi * out).sum() / pi.sum(), fidelity(u, pi, out, w, b)
+
+
+@wrong(
+    "lime_explain",
+    "Your fit is right; your fidelity measures the spread of the outputs around 0. A constant has to be able to "
+    "explain the mean: take the weighted mean off first.",
+)
+def spread_around_zero(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    w, b = fit(u, pi, out, ridge)
+    return w, b, 1 - (pi * (out - b - u @ w) ** 2).sum() / (pi * out**2).sum()
+
+
+@wrong(
+    "lime_explain",
+    "Your fit is right; in your fidelity the outputs vary around their plain mean and not the weighted one, and the "
+    "best constant is the weighted.",
+)
+def spread_around_the_plain_mean(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    w, b = fit(u, pi, out, ridge)
+    return w, b, 1 - (pi * (out - b - u @ w) ** 2).sum() / (pi * (out - out.mean()) ** 2).sum()
+
+
+@wrong(
+    "lime_explain",
+    "Your fit is right; what you return as the fidelity is the share that the line leaves *un*explained.",
+)
+def unexplained_share(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    w, b = fit(u, pi, out, ridge)
+    return w, b, 1 - fidelity(u, pi, out, w, b)
+
+
+@wrong(
+    "lime_explain",
+    "Your explanation is right, and in the dtype of x. The docstring asks for that of the model's outputs, which may "
+    "be another.",
+)
+def in_the_dtype_of_x(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    return tuple(part.to(x.dtype) for part in explained(u, pi, out, *fit(u, pi, out, ridge)))
 
 
 @wrong(
@@ -406,15 +710,94 @@ def model_with_gradients(model, x, scale, *, kernel_width, n_samples=1000, ridge
             return model(rows)
 
     u, pi, out = asked(with_gradients, x, scale, kernel_width, n_samples, ridge, generator)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "Each of your squared residuals counts with the root of its weight. In a least-squares problem whose rows are "
+    "multiplied by the root, the squares count with the weight itself; in normal equations the weight stands as it is.",
+)
+def root_of_the_weights(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    return explained(u, pi, out, *fit(u, pi.sqrt(), out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "You divide the weights by their sum and leave the ridge as it is: it then holds the slopes down as many times "
+    "harder. Weights that add up to 1 need a ridge that is divided as well.",
+)
+def weights_of_sum_one(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    return explained(u, pi, out, *fit(u, pi / pi.sum(), out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "Your ridge is on the coefficients per unit of each feature, as you fit on z - x and not on (z - x) / scale. A "
+    "feature with small numbers then pays much more for the same effect.",
+)
+def ridge_per_unit(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    raw = u * scale.to(u)
+    w, b = fit(raw, pi, out, ridge)
+    return w * scale.to(w), b, fidelity(raw, pi, out, w, b)
+
+
+@wrong(
+    "lime_explain",
+    "You take the weighted mean off the outputs and not off the steps. The line is then forced through the mean "
+    "output at x, where it need not pass.",
+)
+def steps_not_centred(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    middle = (pi * out).sum() / pi.sum()
+    gram = u.T @ (pi[:, None] * u) + ridge * torch.eye(len(x), dtype=u.dtype)
+    return explained(u, pi, out, torch.linalg.solve(gram, u.T @ (pi * (out - middle))), middle)
+
+
+@wrong(
+    "lime_explain",
+    "Your fit is right; your fidelity is the mean weighted square of what the line misses, in squared units of the "
+    "output. The docstring asks for a share: one less that, divided by the spread of the outputs.",
+)
+def mean_squared_error(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
     w, b = fit(u, pi, out, ridge)
-    return w, b, fidelity(u, pi, out, w, b)
+    return w, b, (pi * (out - b - u @ w) ** 2).sum() / pi.sum()
+
+
+@wrong(
+    "lime_explain",
+    "Your fit is right; your fidelity is the squared correlation of line and outputs. Without a ridge that is the "
+    "same; with one the line is too flat, and a correlation does not notice.",
+)
+def squared_correlation(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    w, b = fit(u, pi, out, ridge)
+    share, line = pi / pi.sum(), u @ w
+    line, rest = line - share @ line, out - share @ out
+    return w, b, (share @ (line * rest)) ** 2 / ((share @ line**2) * (share @ rest**2))
+
+
+@wrong(
+    "lime_explain",
+    "You call the model once for each neighbour. It takes them all together, in one call.",
+)
+def one_call_a_row(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    def by_rows(rows):
+        parts = [model(row[None]) for row in rows]
+        return torch.stack(parts) if any(part.shape != (1,) for part in parts) else torch.cat(parts)
+
+    u, pi, out = asked(by_rows, x, scale, kernel_width, n_samples, ridge, generator)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
 
 
 @right("lime_explain")
 def by_normal_equations(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
     u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
-    w, b = fit(u, pi, out, ridge)
-    return w, b, fidelity(u, pi, out, w, b)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
 
 
 @right("lime_explain")
@@ -426,3 +809,21 @@ def by_least_squares_with_extra_rows(model, x, scale, *, kernel_width, n_samples
     target = torch.cat([root * out, torch.zeros(len(x), dtype=u.dtype)])
     solution = torch.linalg.lstsq(torch.cat([top, bottom]), target[:, None]).solution[:, 0]
     return solution[:-1], solution[-1], fidelity(u, pi, out, solution[:-1], solution[-1])
+
+
+@right("lime_explain")
+def in_numpy(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    if not ridge > 0:
+        raise ValueError("ridge must be above 0")
+    rows = lime_neighbourhood(x, scale, n_samples, generator=generator)
+    pi = lime_kernel_weights(x, rows, scale, kernel_width).double().numpy()
+    with torch.no_grad():
+        out = model(rows)
+    if tuple(out.shape) != (len(rows),):
+        raise ValueError("one number for each row")
+    u, y = ((rows - x) / scale).double().numpy(), out.double().numpy()
+    u_mean, y_mean = np.average(u, axis=0, weights=pi), np.average(y, weights=pi)
+    c, r = u - u_mean, y - y_mean
+    w = np.linalg.solve((c * pi[:, None]).T @ c + ridge * np.eye(len(x)), c.T @ (pi * r))
+    share = 1 - np.average((r - c @ w) ** 2, weights=pi) / np.average(r**2, weights=pi)
+    return tuple(torch.as_tensor(part, dtype=out.dtype) for part in (w, y_mean - u_mean @ w, share))

@@ -137,6 +137,37 @@ def in_float32(model, x, background, coalitions):
     return coalition_values(model, x, background, coalitions).float()
 
 
+@wrong(
+    "coalition_values",
+    "You take the mean output over the background off. The value of the empty coalition is that mean, and not 0; "
+    "whoever needs differences forms them later.",
+)
+def less_the_empty(model, x, background, coalitions):
+    return coalition_values(model, x, background, coalitions) - outputs(model, background).mean()
+
+
+@wrong(
+    "coalition_values",
+    "Your values are right, and in float64 whatever the model puts out. The docstring says whose dtype they should "
+    "have.",
+)
+def always_float64(model, x, background, coalitions):
+    return coalition_values(model, x, background, coalitions).double()
+
+
+@wrong(
+    "coalition_values",
+    "You call a model that returns a column [row, 1] right, by flattening it. The docstring asks for one number a row "
+    "and an error for all else: what has two dimensions may next time have two columns.",
+)
+def column_flattened(model, x, background, coalitions):
+    def flat(rows):
+        out = model(rows)
+        return out[:, 0] if out.ndim == 2 and out.shape[1] == 1 else out
+
+    return coalition_values(flat, x, background, coalitions)
+
+
 @right("coalition_values")
 def coalition_by_coalition(model, x, background, coalitions):
     if not background.shape[0] or background.shape[1:] != x.shape or coalitions.shape[1:] != x.shape:
@@ -261,6 +292,98 @@ def no_limit(model, x, background):
     return torch.zeros_like(x)
 
 
+@wrong(
+    "shapley_exact",
+    "You refuse sixteen features. The docstring says 'at most 16', and that includes 16.",
+)
+def fewer_than_sixteen(model, x, background):
+    if len(x) >= 16:
+        raise ValueError("too many features")
+    return shapley_exact(model, x, background)
+
+
+@wrong(
+    "shapley_exact",
+    "Your values add up to the output at x itself: the value of the empty coalition is shared out too. They should "
+    "share what sets this output apart from the background's.",
+)
+def with_the_base(model, x, background):
+    base = coalition_values(model, x, background, torch.zeros(1, len(x), dtype=torch.bool))[0]
+    return shapley_exact(model, x, background) + base / len(x)
+
+
+@wrong(
+    "shapley_exact",
+    "Your gains have the wrong sign: what a feature brings is the value with it less the value without it.",
+)
+def loss_for_gain(model, x, background):
+    return -shapley_exact(model, x, background)
+
+
+@wrong(
+    "shapley_exact",
+    "You compare with the background's mean, one input that nobody is. The value of a coalition is the mean output "
+    "over all rows of the background, which is another number.",
+)
+def against_the_mean(model, x, background):
+    if len(x) > 16 or not len(background):
+        raise ValueError("bad input")
+    return shapley_exact(model, x, background.mean(0, keepdim=True))
+
+
+@wrong(
+    "shapley_exact",
+    "You divide by the total, so that your values add up to 1. They should add up to what there is to share, in units "
+    "of the output, and that may be small or negative.",
+)
+def shares_of_one(model, x, background):
+    values = shapley_exact(model, x, background)
+    return values / values.sum()
+
+
+@wrong(
+    "shapley_exact",
+    "You take absolute values: how much, without the direction. A feature that lowers the output is due a negative "
+    "share, or the shares don't add up.",
+)
+def sizes_only(model, x, background):
+    return shapley_exact(model, x, background).abs()
+
+
+@wrong(
+    "shapley_exact",
+    "You leave the empty coalition out: what a feature brings when it arrives first is missing.",
+)
+def never_first(model, x, background):
+    return weighted_gains(model, x, background, lambda s, n: 1 / (n * math.comb(n - 1, s)) if s else 0.0)
+
+
+@wrong(
+    "shapley_exact",
+    "Your second factorial is one too large: of M features, |S| came before and the feature itself takes a place, so "
+    "that M - |S| - 1 come after.",
+)
+def factorial_too_large(model, x, background):
+    def weight(s, n):
+        return math.factorial(s) * math.factorial(n - s) / math.factorial(n)
+
+    return weighted_gains(model, x, background, weight)
+
+
+@right("shapley_exact")
+def all_orders_of_few(model, x, background):
+    """By its definition where there are few orders, by the sum over coalitions where there are many."""
+    n = len(x)
+    if n > 6:
+        return by_factorials(model, x, background)
+    orders = torch.tensor(list(itertools.permutations(range(n))))
+    steps = torch.arange(n + 1)[:, None]
+    before = orders.argsort(1)[:, None, :] < steps
+    values = coalition_values(model, x, background, before.flatten(0, 1)).reshape(len(orders), n + 1)
+    credit = torch.zeros(len(orders), n, dtype=values.dtype).scatter(1, orders, values.diff(dim=1))
+    return credit.mean(0)
+
+
 @right("shapley_exact")
 def by_factorials(model, x, background):
     def weight(s, n):
@@ -363,7 +486,51 @@ def coalitions_of_the_others(sizes, n_features):
     "or gives a weight of its own.",
 )
 def any_size(sizes, n_features):
-    return shapley_kernel_weights(sizes.clamp(0, max(1, n_features)), max(1, n_features))
+    return shapley_kernel_weights(sizes.clamp(0, n_features), n_features)
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "Your weights are right, and no features at all go through. With M = 0 the only coalition is empty and full at "
+    "once.",
+)
+def no_features_needed(sizes, n_features):
+    return shapley_kernel_weights(sizes, n_features) if n_features else torch.full(sizes.shape, math.inf).double()
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "You divide by the sum of the weights. In the regression a common factor changes nothing, but the docstring's "
+    "formula has none, and with infinite ends there is no sum.",
+)
+def adding_up_to_one(sizes, n_features):
+    weights = shapley_kernel_weights(sizes, n_features)
+    return weights / weights[weights.isfinite()].sum()
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "At the two ends your weight is 1. There the fit has to be exact, and only an infinite weight makes it so.",
+)
+def one_at_the_ends(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: (n - 1) / (math.comb(n, s) * s * (n - s)), ends=1.0)
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "At the two ends your weight is NaN, 0 divided by 0. There the fit has to be exact: infinite.",
+)
+def nan_at_the_ends(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: (n - 1) / (math.comb(n, s) * s * (n - s)), ends=math.nan)
+
+
+@wrong(
+    "shapley_kernel_weights",
+    "Your numerator is 1 and not M - 1. The regression does not notice a common factor, but whoever adds these to "
+    "other weights does.",
+)
+def numerator_one(sizes, n_features):
+    return table(sizes, n_features, lambda s, n: 1 / (math.comb(n, s) * s * (n - s)))
 
 
 @wrong(
@@ -401,29 +568,59 @@ def size_by_size(sizes, n_features):
 # kernel_shap
 
 
-def drawn(x, n_coalitions, generator, *, uniform=False, pairs=True):
-    """Coalitions and their weights: all of them, or drawn ones."""
-    n = len(x)
-    if n_coalitions is None and n > 16:
+def taken_whole(n_features, n_coalitions):
+    """The coalitions of sizes that are taken whole, the other sizes, and how many coalitions are left for these."""
+    n_all = 2**n_features - 2
+    if n_coalitions is None and n_features > 16:
         raise ValueError("n_coalitions must be given")
-    if n_coalitions is not None and n_coalitions < 2:
-        raise ValueError("n_coalitions must be at least 2")
-    if n_coalitions is None or 2**n - 2 <= n_coalitions:
-        members = torch.tensor(list(itertools.product([False, True], repeat=n)))[1:-1]
-        return members, shapley_kernel_weights(members.sum(1), n)
-    if generator is None:
-        raise ValueError("generator must be given")
-    n_draws = (n_coalitions + 1) // 2 if pairs else n_coalitions
-    if uniform:
-        members = torch.rand(n_draws, n, generator=generator) < 0.5
-        members[members.all(1) | ~members.any(1), 0] ^= True
-    else:
-        s = torch.arange(1, n, dtype=torch.float64)
-        sizes = 1 + torch.multinomial(1 / (s * (n - s)), n_draws, replacement=True, generator=generator)
-        members = torch.rand(n_draws, n, generator=generator).argsort(1).argsort(1) < sizes[:, None]
-    if pairs:
-        members = torch.stack([members, ~members], 1).flatten(0, 1)[:n_coalitions]
-    return members, torch.ones(n_coalitions, dtype=torch.float64)
+    left = n_all if n_coalitions is None else min(n_coalitions, n_all)
+    if left < min(2 * n_features + 2, n_all):
+        raise ValueError("n_coalitions is too small")
+    members, sizes = [], list(range(1, n_features))
+    while sizes:
+        ends = sorted({sizes[0], sizes[-1]})
+        count = len(ends) * math.comb(n_features, ends[0])
+        asked = left * len(ends) / (ends[0] * (n_features - ends[0])) / sum(1 / (s * (n_features - s)) for s in sizes)
+        if ends[0] > 1 and asked < count - 1e-9:
+            break
+        members += [
+            [i in c for i in range(n_features)] for s in ends for c in itertools.combinations(range(n_features), s)
+        ]
+        left, sizes = left - count, [s for s in sizes if s not in ends]
+    return torch.tensor(members, dtype=torch.bool).reshape(-1, n_features), sizes, left
+
+
+def of_sizes(sizes, n_features, generator):
+    """A random coalition of each of these sizes."""
+    ranks = torch.rand(len(sizes), n_features, generator=generator).argsort(1).argsort(1)
+    return ranks < torch.as_tensor(sizes)[:, None]
+
+
+def by_chance(sizes, n_features, n, generator):
+    """Coalitions whose sizes have the chances 1 / (s (M - s))."""
+    s = torch.tensor(sizes, dtype=torch.float64)
+    drawn = torch.multinomial(1 / (s * (n_features - s)), n, replacement=True, generator=generator)
+    return of_sizes(s[drawn], n_features, generator)
+
+
+def with_complements(sizes, n_features, left, generator, draw=by_chance):
+    half = draw(sizes, n_features, left // 2, generator)
+    return torch.cat([half, ~half])
+
+
+def chosen(x, n_coalitions, generator, *, draw=with_complements, weigh=None):
+    """Coalitions and their weights: of whole sizes, and drawn ones, in which one thing can be set wrong."""
+    n = len(x)
+    members, sizes, left = taken_whole(n, n_coalitions)
+    weights = shapley_kernel_weights(members.sum(1), n)
+    if left:
+        if generator is None:
+            raise ValueError("generator must be given")
+        more = draw(sizes, n, left, generator)
+        share = (n - 1) * sum(1 / (s * (n - s)) for s in sizes) / len(more)
+        more_weights = weigh(more, n, share) if weigh else torch.full((len(more),), share, dtype=torch.float64)
+        members, weights = torch.cat([members, more]), torch.cat([weights, more_weights])
+    return members, weights
 
 
 def ends_and_values(model, x, background, members):
@@ -455,7 +652,7 @@ def solved(model, x, background, members, weights):
     "and not Shapley's.",
 )
 def unweighted_fit(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     return solved(model, x, background, members, torch.ones_like(weights))
 
 
@@ -465,7 +662,7 @@ def unweighted_fit(model, x, background, *, n_coalitions=None, generator=None):
     "weight: the line has to pass through both.",
 )
 def no_constraint(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     _, _, values = ends_and_values(model, x, background, members)
     Z = torch.cat([members.double(), torch.ones(len(members), 1, dtype=torch.float64)], dim=1)
     solution = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * values))
@@ -478,7 +675,7 @@ def no_constraint(model, x, background, *, n_coalitions=None, generator=None):
     " same factor; the constrained fit moves them by what costs least.",
 )
 def stretched_afterwards(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     empty, full, values = ends_and_values(model, x, background, members)
     Z = members.double()
     free = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * (values - empty)))
@@ -492,7 +689,7 @@ def stretched_afterwards(model, x, background, *, n_coalitions=None, generator=N
     "same; drawn ones say more about some features than about others, and these should move less.",
 )
 def shifted_afterwards(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     empty, full, values = ends_and_values(model, x, background, members)
     Z = members.double()
     free = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * (values - empty)))
@@ -505,7 +702,7 @@ def shifted_afterwards(model, x, background, *, n_coalitions=None, generator=Non
     "the errors of all the others.",
 )
 def rest_to_the_last(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     empty, full, values = ends_and_values(model, x, background, members)
     Z = members.double()
     free = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * (values - empty)))
@@ -519,7 +716,7 @@ def rest_to_the_last(model, x, background, *, n_coalitions=None, generator=None)
     "by its root.",
 )
 def squared_weights(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     return solved(model, x, background, members, weights**2)
 
 
@@ -529,7 +726,7 @@ def squared_weights(model, x, background, *, n_coalitions=None, generator=None):
     "value of the empty coalition has to be taken off.",
 )
 def without_the_base(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     _, full, values = ends_and_values(model, x, background, members)
     return constrained(members, weights, values, full).to(model(x[None]).dtype)
 
@@ -539,8 +736,13 @@ def without_the_base(model, x, background, *, n_coalitions=None, generator=None)
     "You try all coalitions, whatever n_coalitions says. With 30 features that is a thousand million of them.",
 )
 def budget_ignored(model, x, background, *, n_coalitions=None, generator=None):
-    drawn(x, n_coalitions, generator)
-    return solved(model, x, background, *drawn(x, None, None))
+    _, _, left = taken_whole(len(x), n_coalitions)
+    if left and generator is None:
+        raise ValueError("generator must be given")
+    if len(x) > 16:
+        chosen_ones = chosen(x, 2 * n_coalitions, generator)
+        return solved(model, x, background, *chosen_ones)
+    return solved(model, x, background, *chosen(x, None, None))
 
 
 @wrong(
@@ -548,18 +750,95 @@ def budget_ignored(model, x, background, *, n_coalitions=None, generator=None):
     "Your drawn coalitions get the kernel's weight although they were drawn in proportion to it: it counts twice.",
 )
 def weighted_twice(model, x, background, *, n_coalitions=None, generator=None):
-    members, _ = drawn(x, n_coalitions, generator)
-    return solved(model, x, background, members, shapley_kernel_weights(members.sum(1), len(x)))
+    def kernel(members, n, share):
+        return shapley_kernel_weights(members.sum(1), n)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, weigh=kernel))
 
 
 @wrong(
     "kernel_shap",
-    "You draw all coalitions with the same chance and give them the same weight: most are of middling size, and "
-    "the small and large ones, which say most, hardly ever come up.",
+    "Your drawn coalitions weigh 1 each. Alone that would do, as a common factor changes nothing; beside the sizes "
+    "that are taken whole they have to weigh together what all coalitions of their sizes do.",
+)
+def drawn_weigh_one(model, x, background, *, n_coalitions=None, generator=None):
+    def one(members, n, share):
+        return torch.ones(len(members), dtype=torch.float64)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, weigh=one))
+
+
+@wrong(
+    "kernel_shap",
+    "Your drawn coalitions weigh twice what they should: you share the weight of their sizes among the pairs, and each "
+    "pair is two coalitions.",
+)
+def shared_among_pairs(model, x, background, *, n_coalitions=None, generator=None):
+    def double(members, n, share):
+        return torch.full((len(members),), 2 * share, dtype=torch.float64)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, weigh=double))
+
+
+@wrong(
+    "kernel_shap",
+    "You draw from all coalitions of the remaining sizes with the same chance: most are of middling size, and the "
+    "smaller and larger ones, which say more, hardly ever come up.",
 )
 def drawn_alike(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator, uniform=True)
-    return solved(model, x, background, members, weights)
+    def alike(sizes, n, count, generator):
+        s = torch.tensor(sizes)
+        chances = torch.tensor([float(math.comb(n, size)) for size in sizes], dtype=torch.float64)
+        return of_sizes(s[torch.multinomial(chances, count, replacement=True, generator=generator)], n, generator)
+
+    def draw(*args):
+        return with_complements(*args, draw=alike)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "You draw all sizes with the same chance. A size's chance is what all its coalitions weigh together, 1 / (s (M - "
+    "s)).",
+)
+def sizes_alike(model, x, background, *, n_coalitions=None, generator=None):
+    def alike(sizes, n, count, generator):
+        return of_sizes(torch.tensor(sizes)[torch.randint(len(sizes), (count,), generator=generator)], n, generator)
+
+    def draw(*args):
+        return with_complements(*args, draw=alike)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "You draw from all sizes, those included that have been taken whole already. These coalitions then count again.",
+)
+def drawn_from_all_sizes(model, x, background, *, n_coalitions=None, generator=None):
+    def draw(sizes, n, left, generator):
+        return with_complements(list(range(1, n)), n, left, generator)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "The features that you draw stand next to one another. A coalition of a given size can be any set of so "
+    "many features, and each of these sets needs the same chance.",
+)
+def neighbours_together(model, x, background, *, n_coalitions=None, generator=None):
+    def runs(sizes, n, count, generator):
+        s = torch.tensor(sizes, dtype=torch.float64)
+        drawn = s[torch.multinomial(1 / (s * (n - s)), count, replacement=True, generator=generator)]
+        starts = torch.randint(n, (count, 1), generator=generator)
+        return (torch.arange(n) - starts) % n < drawn[:, None]
+
+    def draw(*args):
+        return with_complements(*args, draw=runs)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
 
 
 @wrong(
@@ -568,7 +847,59 @@ def drawn_alike(model, x, background, *, n_coalitions=None, generator=None):
     "feature, the other makes up for that.",
 )
 def without_complements(model, x, background, *, n_coalitions=None, generator=None):
-    return solved(model, x, background, *drawn(x, n_coalitions, generator, pairs=False))
+    def draw(sizes, n, left, generator):
+        return by_chance(sizes, n, left - left % 2, generator)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "Of an odd number you draw one coalition too many: half of it has to be rounded down, as each draw gives two.",
+)
+def one_too_many(model, x, background, *, n_coalitions=None, generator=None):
+    def draw(sizes, n, left, generator):
+        return with_complements(sizes, n, left + left % 2, generator)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "You draw as many *pairs* as there are coalitions left: each draw gives two, so it should be half as many.",
+)
+def twice_as_many(model, x, background, *, n_coalitions=None, generator=None):
+    def draw(sizes, n, left, generator):
+        return with_complements(sizes, n, 2 * left, generator)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "You draw all coalitions, and take no size whole. The features one by one, and all but one of them, weigh most and "
+    "are few: drawing them over and again is a waste.",
+)
+def nothing_whole(model, x, background, *, n_coalitions=None, generator=None):
+    members, _, left = taken_whole(len(x), n_coalitions)
+    if not left:
+        return solved(model, x, background, *chosen(x, n_coalitions, generator))
+    if generator is None:
+        raise ValueError("generator must be given")
+    drawn = with_complements(list(range(1, len(x))), len(x), n_coalitions, generator)
+    return solved(model, x, background, drawn, torch.ones(len(drawn), dtype=torch.float64))
+
+
+@wrong(
+    "kernel_shap",
+    "You take the smallest and the largest coalitions and leave it at that: the other sizes are never asked, and what "
+    "features do in larger groups is lost.",
+)
+def nothing_drawn(model, x, background, *, n_coalitions=None, generator=None):
+    members, _, left = taken_whole(len(x), n_coalitions)
+    if left and generator is None:
+        raise ValueError("generator must be given")
+    return solved(model, x, background, members, shapley_kernel_weights(members.sum(1), len(x)))
 
 
 @wrong(
@@ -577,7 +908,7 @@ def without_complements(model, x, background, *, n_coalitions=None, generator=No
 )
 def global_draws(model, x, background, *, n_coalitions=None, generator=None):
     own = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
-    return solved(model, x, background, *drawn(x, n_coalitions, generator and own))
+    return solved(model, x, background, *chosen(x, n_coalitions, generator and own))
 
 
 @wrong(
@@ -586,17 +917,117 @@ def global_draws(model, x, background, *, n_coalitions=None, generator=None):
     "choice. The docstring lists what to refuse.",
 )
 def own_generator(model, x, background, *, n_coalitions=None, generator=None):
-    return solved(model, x, background, *drawn(x, n_coalitions, generator or torch.Generator().manual_seed(0)))
+    return solved(model, x, background, *chosen(x, n_coalitions, generator or torch.Generator().manual_seed(0)))
+
+
+@wrong(
+    "kernel_shap",
+    "Your values are right, and a budget goes through that is too small to say anything about each feature. The "
+    "docstring says where to stop.",
+)
+def any_budget(model, x, background, *, n_coalitions=None, generator=None):
+    least = min(2 * len(x) + 2, 2 ** len(x) - 2)
+    n_coalitions = n_coalitions if n_coalitions is None else max(n_coalitions, least)
+    return solved(model, x, background, *chosen(x, n_coalitions, generator))
+
+
+@wrong(
+    "kernel_shap",
+    "You leave the last column out of the regression and give its feature what is missing at the end. Its value has to "
+    "be put into the line first: gains less z_M times the total, columns z_i - z_M.",
+)
+def last_left_out(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = chosen(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    design = members[:, :-1].double()
+    first = torch.linalg.pinv(design.T @ (weights[:, None] * design)) @ (design.T @ (weights * (values - empty)))
+    return torch.cat([first, (full - empty - first.sum())[None]]).to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "Your values are right, and in float64 whatever the model puts out. The docstring says whose dtype they should "
+    "have.",
+)
+def left_in_float64(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = chosen(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    return constrained(members, weights, values - empty, full - empty)
+
+
+@wrong(
+    "kernel_shap",
+    "Beside the sizes that are taken whole, your drawn coalitions weigh too little by a factor of M - 1: all "
+    "coalitions of size s together weigh (M - 1) / (s (M - s)), and you left the numerator out.",
+)
+def without_the_numerator(model, x, background, *, n_coalitions=None, generator=None):
+    def light(members, n, share):
+        return torch.full((len(members),), share / (n - 1), dtype=torch.float64)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, weigh=light))
+
+
+@wrong(
+    "kernel_shap",
+    "You draw sizes with the weight of *one* coalition of that size. All of them together weigh as many times that as "
+    "there are: 1 / (s (M - s)).",
+)
+def chance_of_one(model, x, background, *, n_coalitions=None, generator=None):
+    def rare(sizes, n, count, generator):
+        chances = torch.tensor([1 / (s * (n - s) * math.comb(n, s)) for s in sizes], dtype=torch.float64)
+        drawn = torch.multinomial(chances, count, replacement=True, generator=generator)
+        return of_sizes(torch.tensor(sizes)[drawn], n, generator)
+
+    def draw(*args):
+        return with_complements(*args, draw=rare)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "Your columns are z_i - z_M, and the gains are as they came. Whoever puts the last value in as the total less the "
+    "others also has to take z_M times the total off the gains.",
+)
+def total_not_taken_off(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = chosen(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    Z, total = members.double(), full - empty
+    return constrained(members, weights, values - empty + Z[:, -1] * total, total).to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "You add the full coalition to the regression with a large weight. The sum is then nearly right; the docstring's "
+    "is exact.",
+)
+def large_weight_for_the_sum(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = chosen(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    Z = torch.cat([members, torch.ones(1, len(x), dtype=torch.bool)]).double()
+    weights, gains = torch.cat([weights, weights.new_tensor([1e4])]), torch.cat([values - empty, (full - empty)[None]])
+    solution = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * gains))
+    return solution.to(model(x[None]).dtype)
+
+
+@right("kernel_shap")
+def each_coalition_once(model, x, background, *, n_coalitions=None, generator=None):
+    """Coalitions that were drawn several times are evaluated once, with the sum of their weights."""
+    members, weights = chosen(x, n_coalitions, generator)
+    if len(members):
+        members, place = members.unique(dim=0, return_inverse=True)
+        weights = torch.zeros(len(members), dtype=torch.float64).scatter_add(0, place, weights)
+    return solved(model, x, background, members, weights)
 
 
 @right("kernel_shap")
 def by_a_lagrange_multiplier(model, x, background, *, n_coalitions=None, generator=None):
-    return solved(model, x, background, *drawn(x, n_coalitions, generator))
+    return solved(model, x, background, *chosen(x, n_coalitions, generator))
 
 
 @right("kernel_shap")
 def by_elimination_and_least_squares(model, x, background, *, n_coalitions=None, generator=None):
-    members, weights = drawn(x, n_coalitions, generator)
+    members, weights = chosen(x, n_coalitions, generator)
     empty, full, values = ends_and_values(model, x, background, members)
     total, root, Z = full - empty, weights.sqrt(), members.double()
     if len(x) == 1:
@@ -765,6 +1196,38 @@ def global_orders(model, x, background, *, n_permutations, generator):
 def one_is_enough(model, x, background, *, n_permutations, generator):
     credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
     return credits.mean(0), credits.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "Your standard errors are squared: the variance of a mean is the variance over n, and its standard error the root "
+    "of that.",
+)
+def variance_of_the_mean(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0), credits.var(0) / n_permutations
+
+
+@wrong(
+    "shapley_sampling",
+    "You divide the sample standard deviation by the root of n - 1. The n - 1 belongs inside, in the deviation; the "
+    "mean is one of n orders.",
+)
+def root_of_n_minus_one(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0), credits.std(0) / (n_permutations - 1) ** 0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You try another number of orders than n_permutations: one more.",
+)
+def one_order_more(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations + 1, len(x), generator))
+    return credits.mean(0), credits.std(0) / (n_permutations + 1) ** 0.5
 
 
 @right("shapley_sampling")

@@ -242,17 +242,19 @@ def test_kernel_shap_needs_fewer_coalitions(game):
     orders = [shapley_sampling(*game, n_permutations=64, generator=generator)[0] for _ in range(60)]
     drawn = [kernel_shap(*game, n_coalitions=576, generator=generator) for _ in range(60)]
     errors = [torch.stack([(phi - exact).square().mean() for phi in runs]).mean().sqrt() for runs in (orders, drawn)]
-    assert errors[1] < 0.85 * errors[0]
+    assert errors[1] < 0.6 * errors[0]
 
 
 def test_the_background_decides(tumours, models):
     labels, rows = tumours.y[models.train].bool(), tumours.X[models.train]
-    f, x = models.real[0], models.patient
-    benign, malignant = (shapley_exact(f, x, rows[group][:40]) for group in (~labels, labels))
-    assert benign.sum() > 0.6
-    assert malignant.sum() < 0
-    for name in ("radius", "area"):
-        assert benign[tumours.at(name)] > 0 > malignant[tumours.at(name)]
+    benign, malignant = (
+        torch.stack([shapley_exact(f, models.patient, rows[group][:40]) for f in models.real])
+        for group in (~labels, labels)
+    )
+    assert benign.sum(1).min() > 0.35
+    assert malignant.sum(1).max() < 0
+    for name in ("radius", "texture", "perimeter", "area"):
+        assert benign.mean(0)[tumours.at(name)] > 0 > malignant.mean(0)[tumours.at(name)]
 
 
 def test_hybrids_leave_the_data(tumours, models):

@@ -62,6 +62,21 @@ class TestSoftThreshold:
                 out, sign * (x - 0.7), note=f"For {'positive' if sign > 0 else 'negative'} x beyond the threshold"
             )
 
+    def test_zero(self, answer, rng):
+        "zero stays zero, whatever the threshold"
+        x = normal(rng, 3, 5)
+        x[:, 2] = 0
+        for threshold in (0.0, 0.4):
+            out = answer(x, threshold)
+            expect_shape(out, (3, 5))
+            expect(
+                (out[:, 2] == 0).all(),
+                "Where x is exactly 0, the result should be 0.",
+                actual=out[:, 2],
+                returned=f"{out[0, 2]:.4g}",
+                expected="0",
+            )
+
     def test_values(self, answer, reference, rng):
         "the right value for any shape, and for a threshold of zero"
         for shape, threshold in (((), 0.4), ((5,), 0.0), ((3, 4), 0.9), ((2, 3, 5), 1.7)):
@@ -96,11 +111,16 @@ class TestSoftThreshold:
         "gradients pass where x is beyond the threshold, and nowhere else"
         expect_same_gradients(lambda x: answer(x, 0.5), lambda x: reference(x, 0.5), 2 * normal(rng, 30), rng=rng)
 
-    def test_bad_input(self, answer, rng):
-        "a threshold that is negative or NaN anywhere is refused"
+    def test_negative_threshold(self, answer, rng):
+        "a threshold that is negative anywhere is refused"
         x = normal(rng, 3)
         expect_raises(ValueError, answer, x, -0.1)
         expect_raises(ValueError, answer, x, torch.tensor([0.1, -0.2, 0.3], dtype=EXACT))
+
+    def test_nan_threshold(self, answer, rng):
+        "a threshold that is NaN anywhere is refused"
+        x = normal(rng, 3)
+        expect_raises(ValueError, answer, x, math.nan)
         expect_raises(ValueError, answer, x, torch.tensor([0.1, 0.2, math.nan], dtype=EXACT))
 
 
@@ -167,27 +187,102 @@ class TestLassoISTA:
             wanted = reference(X[i, j], y[i, j], penalty[i, j].item(), n_steps=30)
             expect_close((w[i, j], b[i, j]), wanted, note=f"Table ({i}, {j}) of the batch differs from itself alone")
 
-    def test_dtype_and_size(self, answer, reference, rng):
-        "float32 stays float32; one feature, more features than samples, a constant column"
-        X, y = table(rng, n_samples=30, n_features=3, dtype=torch.float32)
-        got = pair(answer(X, y, 0.2, n_steps=60), (3,), ())
-        expect_close(got, reference(X, y, 0.2, n_steps=60), rtol=1e-3, atol=1e-3)
-        expect(got[0].dtype == torch.float32, "The dtype should follow X.", actual=str(got[0].dtype))
+    def test_broadcast_penalty(self, answer, reference, rng):
+        "a penalty for each row of a batch of tables, [2, 1] for [2, 3]"
+        X, y = table(rng, 2, 3, n_samples=30, n_features=4)
+        penalty = 0.1 + torch.rand(2, 1, generator=rng, dtype=EXACT)
+        w, b = pair(answer(X, y, penalty, n_steps=30), (2, 3, 4), (2, 3))
+        for i, j in ((0, 1), (1, 2)):
+            wanted = reference(X[i, j], y[i, j], penalty[i, 0].item(), n_steps=30)
+            expect_close((w[i, j], b[i, j]), wanted, note=f"Table ({i}, {j}) should have the penalty of row {i}")
+
+    def test_all_steps(self, answer, reference, rng):
+        "n_steps steps are taken, also where each of them is tiny"
+        X, y = table(rng, n_samples=40, n_features=4)
+        X[:, 3] = X[:, 0] + 0.05 * normal(rng, 40)  # two near copies: what tells them apart is found slowly
+        for n_steps, unit in ((60, 1.0), (300, 1.0), (60, 1e-9)):
+            w, b = pair(answer(X, unit * y, unit * 0.02, n_steps=n_steps), (4,), ())
+            wanted = reference(X, y, 0.02, n_steps=n_steps)
+            expect_close((w / unit, b / unit), wanted, rtol=1e-6, atol=1e-6, note=f"After {n_steps} steps, y in {unit}")
+
+    def test_dtype(self, answer, reference, rng):
+        "coefficients and intercept have the dtype of X"
+        X, y = table(rng, n_samples=30, n_features=3)
+        for X_dtype, y_dtype in ((torch.float32, torch.float32), (torch.float32, EXACT), (EXACT, torch.float32)):
+            given = X.to(X_dtype), y.to(y_dtype)
+            got = pair(answer(*given, 0.2, n_steps=60), (3,), ())
+            expect_close(got, reference(*given, 0.2, n_steps=60), rtol=1e-3, atol=1e-3)
+            for part, name in zip(got, ("coefficients", "intercept"), strict=True):
+                expect(
+                    part.dtype == X_dtype,
+                    f"X is {X_dtype}, y {y_dtype}: the {name} should be as X.".replace("torch.", ""),
+                    actual=str(part.dtype),
+                )
+
+    def test_size(self, answer, reference, rng):
+        "one feature; more features than samples"
         for n_samples, n_features in ((20, 1), (5, 9)):
             X, y = table(rng, n_samples=n_samples, n_features=n_features)
             got = pair(answer(X, y, 0.1, n_steps=20), (n_features,), ())
             expect_close(got, reference(X, y, 0.1, n_steps=20))
+
+    def test_constant_table(self, answer, rng):
+        "a table whose columns never vary explains nothing"
         X, y = torch.full((8, 2), 3.0, dtype=EXACT), normal(rng, 8)
-        wanted = torch.zeros(2, dtype=EXACT), y.mean()
-        expect_close(
-            pair(answer(X, y, 0.1, n_steps=20), (2,), ()), wanted, note="Columns that never vary explain nothing"
+        for penalty in (0.1, 0.0):
+            w, b = pair(answer(X, y, penalty, n_steps=20), (2,), ())
+            expect_close(w, torch.zeros(2, dtype=EXACT), note="Columns that never vary explain nothing")
+            expect_close(b, y.mean(), note="With all coefficients 0, the intercept should be the mean of y")
+
+    def test_constant_column(self, answer, reference, rng):
+        "a column that never varies gets 0 and changes nothing else"
+        for n_samples, value in ((10, 0.1), (30, -7.3)):
+            X, y = table(rng, n_samples=n_samples, n_features=3)
+            X = X * torch.tensor([1.0, 0.0, 1.0], dtype=EXACT) + torch.tensor([0.0, value, 0.0], dtype=EXACT)
+            w, b = pair(answer(X, y, 0.05, n_steps=40), (3,), ())
+            others = reference(X[:, [0, 2]], y, 0.05, n_steps=40)
+            expect_close(w[1], 0.0, note=f"Column 1 is {value} in every row: its coefficient should be 0")
+            expect_close((w[[0, 2]], b), others, note="A constant column should not change the fit of the others")
+
+    def test_rounded_mean(self, answer, rng):
+        "columns that never vary get 0, also where rounding makes their mean another number"
+        y = normal(rng, 8)
+        w, _ = pair(answer(torch.full((8, 2), 3.0, dtype=EXACT), y, 0.0, n_steps=40), (2,), ())
+        expect_close(w, torch.zeros(2, dtype=EXACT), note="The only columns are 3 in every row: all should be 0")
+        found = []
+        for n_samples in (23, 31, 38, 47, 55, 71):
+            X = (0.05 + torch.rand(8, generator=rng, dtype=EXACT)).repeat(n_samples, 1)
+            found.append(pair(answer(X, normal(rng, n_samples), 0.0, n_steps=40), (8,), ())[0])
+        found = torch.stack(found)
+        expect(
+            (found.abs() < 1e-9).all(),
+            "All columns are constant, and some coefficient is not 0. The mean of n equal numbers is, after rounding, "
+            "not always that number: what is left after centring is not 0 either, and divided by its own square it is "
+            "large.",
+            actual="rounding taken for variation" if found.isfinite().all() else found,
+            returned=f"a coefficient of size {found.abs().max():.3g}",
+            expected="0",
         )
 
-    def test_bad_input(self, answer, rng):
-        "samples that do not match, a penalty that is negative or NaN and a negative number of steps are refused"
+    def test_samples(self, answer, rng):
+        "samples that do not match, or none, are refused"
         X, y = table(rng, n_samples=10, n_features=3)
         expect_raises(ValueError, answer, X, y[:-1], 0.1)
+        expect_raises(ValueError, answer, X, y[:1], 0.1)
         expect_raises(ValueError, answer, X[:0], y[:0], 0.1)
-        expect_raises(ValueError, answer, X, y, -0.1)
-        expect_raises(ValueError, answer, X, y, math.nan)
+
+    def test_negative_penalty(self, answer, rng):
+        "a penalty that is negative anywhere is refused"
+        X, y = table(rng, 2, n_samples=10, n_features=3)
+        expect_raises(ValueError, answer, X[0], y[0], -0.1)
+        expect_raises(ValueError, answer, X, y, torch.tensor([0.1, -0.1], dtype=EXACT))
+
+    def test_negative_steps(self, answer, rng):
+        "a negative number of steps is refused"
+        X, y = table(rng, n_samples=10, n_features=3)
         expect_raises(ValueError, answer, X, y, 0.1, n_steps=-1)
+
+    def test_nan_penalty(self, answer, rng):
+        "a penalty of NaN is refused"
+        X, y = table(rng, n_samples=10, n_features=3)
+        expect_raises(ValueError, answer, X, y, math.nan)

@@ -1,5 +1,7 @@
 """Checks for LIME: the neighbourhood, the kernel, the local fit."""
 
+import math
+
 import torch
 
 from utils.attribution.lime import lime_neighbourhood
@@ -44,10 +46,27 @@ def three(result, n_features):
     whole = isinstance(result, tuple | list) and len(result) == 3
     expect(whole, "The function should return coefficients, intercept and fidelity.", actual=str(type(result)))
     expect_shape(result[0], (n_features,), "The coefficients have the wrong shape.")
-    b, fidelity = (torch.tensor(part, dtype=EXACT) if isinstance(part, float) else part for part in result[1:])
+    dtype = result[0].dtype
+    b, fidelity = (torch.tensor(part, dtype=dtype) if isinstance(part, float) else part for part in result[1:])
     for part, name in ((b, "intercept"), (fidelity, "fidelity")):
         expect_shape(part, (), f"The {name} should be a single number.")
     return result[0], b, fidelity
+
+
+def expect_about(found, wanted, atol, note, **mistakes):
+    """Expect numbers that sampling moves by up to ``atol``; those that a mistake would give are called by its name.
+
+    Which numbers were drawn differs from answer to answer. That they are, say, the variances can be told all the same.
+    """
+    expect_shape(found, tuple(wanted.shape))
+    near = [name for name, value in mistakes.items() if (found - value).abs().max() < atol]
+    expect(
+        (found - wanted).abs().max() < atol,
+        note,
+        actual=near[0] if near else found,
+        returned=f"{[round(value, 3) for value in found.tolist()]}",
+        expected=f"{[round(value, 3) for value in wanted.tolist()]}, give or take {atol}",
+    )
 
 
 class TestLimeNeighbourhood:
@@ -61,35 +80,68 @@ class TestLimeNeighbourhood:
             expect_shape(rows, (n_samples, n_features))
             expect_close(rows[0], x, note="Row 0 should be x")
 
-    def test_centre_and_size(self, answer, rng):
-        "the rows lie around x, with each feature's own standard deviation"
-        x, scale = 20 * normal(rng, 4), torch.tensor([0.2, 1.0, 3.0, 8.0], dtype=EXACT)
+    def test_centre(self, answer, rng):
+        "the rows lie around x"
+        x, scale = 20 + 5 * torch.rand(4, generator=rng, dtype=EXACT), torch.tensor([0.2, 1.0, 3.0, 8.0], dtype=EXACT)
         rows = answer(x, scale, 4000, generator=rng)
         expect_shape(rows, (4000, 4))
-        # Of 4000 numbers the mean varies by 0.016 standard deviations, the standard deviation by 1.1 %: six times that.
-        expect_close(
+        # Of 4000 numbers the mean varies by 0.016 standard deviations: six times that.
+        expect_about(
             (rows.mean(0) - x) / scale,
             torch.zeros(4, dtype=EXACT),
-            atol=0.1,
-            note="The mean, less x, in units of scale",
+            0.1,
+            "The mean of each feature over 4000 rows, less x, in units of scale",
+            zero=-x / scale,
         )
-        expect_close(
-            rows.std(0) / scale, torch.ones(4, dtype=EXACT), rtol=0.07, note="The standard deviation, in units of scale"
+
+    def test_size(self, answer, rng):
+        "each feature varies by its own standard deviation"
+        x, scale = 4 + torch.rand(4, generator=rng, dtype=EXACT), torch.tensor([0.2, 1.0, 3.0, 8.0], dtype=EXACT)
+        rows = answer(x, scale, 4000, generator=rng)
+        expect_shape(rows, (4000, 4))
+        # Of 4000 numbers the standard deviation varies by 1.1 %: six times that, in logarithms.
+        expect_about(
+            (rows.std(0) / scale).log(),
+            torch.zeros(4, dtype=EXACT),
+            0.07,
+            "The logarithm of each feature's standard deviation over 4000 rows, divided by its scale",
+            unscaled=-scale.log(),
+            variance=-scale.log() / 2,
+            squared=scale.log(),
+            proportional=x.log(),
         )
 
     def test_shape_of_the_noise(self, answer, rng):
-        "normal noise, drawn for each feature on its own"
+        "normal noise"
         rows = answer(torch.zeros(3, dtype=EXACT), torch.ones(3, dtype=EXACT), 4000, generator=rng)
         expect_shape(rows, (4000, 3))
-        # Of 12,000 numbers the share varies by 0.0043, and of uniform noise with this spread it is 0.423.
-        far = (rows.abs() > 1).double().mean()
-        expect_close(far, 0.3173, rtol=0, atol=0.025, note="Of normal noise, 31.7 % lies more than one scale away")
+        # Of 12,000 numbers the share varies by 0.0043 (of 4,000 by 0.0074), and of uniform noise it is 0.423.
+        expect_about(
+            (rows.abs() > 1).double().mean()[None],
+            torch.tensor([0.3173], dtype=EXACT),
+            0.045,
+            "Of normal noise, 31.7 % lies more than one scale away",
+            uniform=1 - 3**-0.5,
+        )
+
+    def test_independent(self, answer, rng):
+        "each row and each feature has noise of its own"
+        rows = answer(torch.zeros(3, dtype=EXACT), torch.ones(3, dtype=EXACT), 4000, generator=rng)
+        expect_shape(rows, (4000, 3))
+        for sizes, what in ((rows[1:, 0], "Rows repeat one another"), (rows[1:, 0].abs(), "Rows mirror one another")):
+            different = len(sizes.unique())
+            note = f"{what}: each should have noise of its own."
+            expect(different > 3900, note, actual=different, returned=f"{different} different ones among 3999")
+        # The correlation of 4000 independent pairs varies by 0.016.
         mixed = torch.corrcoef(rows.T) - torch.eye(3, dtype=EXACT)
         expect(
             (mixed.abs() < 0.1).all(),
             "The noise of two features is correlated: each should have its own.",
-            actual=mixed,
+            actual="the same noise for all features" if (mixed.abs() > 0.99).sum() == 6 else mixed,
+            returned=f"a correlation of {mixed.abs().max():.2f}",
         )
+        behind = torch.corrcoef(torch.stack([rows[1:-1, 0], rows[2:, 0]]))[0, 1]
+        expect(behind.abs() < 0.1, "The noise of a row is correlated with that of the next.", actual=behind)
 
     def test_generator(self, answer, rng):
         "the generator decides: the same state gives the same rows, another one others"
@@ -107,18 +159,32 @@ class TestLimeNeighbourhood:
         )
 
     def test_dtype(self, answer, rng):
-        "the dtype is that of x"
-        for dtype in (torch.float32, EXACT):
-            rows = answer(normal(rng, 4, dtype=dtype), between(rng, 0.5, 2, 4, dtype=dtype), 5, generator=rng)
+        "the dtype is that of x, whatever that of scale"
+        for x_dtype, scale_dtype in ((torch.float32, torch.float32), (EXACT, EXACT), (torch.float32, EXACT)):
+            x, scale = normal(rng, 4, dtype=x_dtype), between(rng, 0.5, 2, 4, dtype=scale_dtype)
+            rows = answer(x, scale, 5, generator=rng)
             expect_shape(rows, (5, 4))
-            expect(rows.dtype == dtype, f"x is {dtype}, and the rows should be too.", actual=str(rows.dtype))
+            expect(
+                rows.dtype == x_dtype,
+                f"x is {x_dtype} (and scale {scale_dtype}); the rows should be as x.".replace("torch.", ""),
+                actual=str(rows.dtype),
+            )
 
-    def test_bad_input(self, answer, rng):
-        "a scale of zero or of another shape, and no samples, are refused"
+    def test_bad_scale(self, answer, rng):
+        "a scale that is 0, negative or NaN in one place is refused"
         x = normal(rng, 3)
-        expect_raises(ValueError, answer, x, torch.tensor([1.0, 0.0, 1.0], dtype=EXACT), 5, generator=rng)
-        expect_raises(ValueError, answer, x, torch.ones(4, dtype=EXACT), 5, generator=rng)
-        expect_raises(ValueError, answer, x, torch.ones(3, dtype=EXACT), 0, generator=rng)
+        for value in (-1.0, 0.0, math.nan):
+            expect_raises(ValueError, answer, x, torch.tensor([1.0, value, 1.0], dtype=EXACT), 5, generator=rng)
+
+    def test_shape_of_scale(self, answer, rng):
+        "a scale of another shape than x is refused, also one that would broadcast"
+        x = normal(rng, 3)
+        for scale in (torch.ones(4), torch.ones(1), torch.ones(()), torch.ones(2, 3)):
+            expect_raises(ValueError, answer, x, scale.double(), 5, generator=rng)
+
+    def test_no_samples(self, answer, rng):
+        "no samples are refused"
+        expect_raises(ValueError, answer, normal(rng, 3), torch.ones(3, dtype=EXACT), 0, generator=rng)
 
 
 class TestLimeKernelWeights:
@@ -161,11 +227,23 @@ class TestLimeKernelWeights:
             given = x, rows, between(rng, 0.5, 2, n_features, dtype=dtype), width
             expect_close(answer(*given), reference(*given), dtype=True)
 
-    def test_bad_input(self, answer, rng):
-        "a width of zero and a scale of zero are refused"
+    def test_bad_width(self, answer, rng):
+        "a width that is 0 or negative is refused"
         x, rows = normal(rng, 3), normal(rng, 4, 3)
-        expect_raises(ValueError, answer, x, rows, torch.ones(3, dtype=EXACT), 0.0)
-        expect_raises(ValueError, answer, x, rows, torch.tensor([1.0, 0.0, 1.0], dtype=EXACT), 1.0)
+        for width in (-1.0, 0.0):
+            expect_raises(ValueError, answer, x, rows, torch.ones(3, dtype=EXACT), width)
+
+    def test_bad_scale(self, answer, rng):
+        "a scale that is 0 or negative in one place is refused"
+        x, rows = normal(rng, 3), normal(rng, 4, 3)
+        for value in (-1.0, 0.0):
+            expect_raises(ValueError, answer, x, rows, torch.tensor([1.0, value, 1.0], dtype=EXACT), 1.0)
+
+    def test_nan(self, answer, rng):
+        "a width or a scale of NaN is refused"
+        x, rows = normal(rng, 3), normal(rng, 4, 3)
+        expect_raises(ValueError, answer, x, rows, torch.ones(3, dtype=EXACT), math.nan)
+        expect_raises(ValueError, answer, x, rows, torch.tensor([1.0, math.nan, 1.0], dtype=EXACT), 1.0)
 
 
 class TestLimeExplain:
@@ -257,19 +335,47 @@ class TestLimeExplain:
             expect_close(got, reference(model, x, scale, **options, generator=start()), rtol=1e-7, atol=1e-9)
 
     def test_defaults(self, answer, reference, rng):
-        "1000 neighbours and a ridge of 1 where nothing else is said; float32 stays float32"
-        model, x, scale = bent_model(rng, 4, torch.float32), normal(rng, 4, dtype=torch.float32), torch.ones(4)
+        "1000 neighbours and a ridge of 1 where nothing else is said"
+        model, x, scale = bent_model(rng, 4), normal(rng, 4), between(rng, 0.4, 1.5, 4)
         start = seeded(rng)
         got = three(answer(model, x, scale, kernel_width=1.5, generator=start()), 4)
-        expect_close(got, reference(model, x, scale, kernel_width=1.5, generator=start()), rtol=1e-3, atol=1e-3)
-        expect(
-            got[0].dtype == torch.float32,
-            "The coefficients should have the dtype of the model's output.",
-            actual=str(got[0].dtype),
-        )
+        expect_close(got, reference(model, x, scale, kernel_width=1.5, generator=start()), rtol=1e-7, atol=1e-9)
 
-    def test_bad_input(self, answer, rng):
-        "a ridge of zero and a model with several outputs are refused"
+    def test_dtype(self, answer, reference, rng):
+        "coefficients, intercept and fidelity have the dtype of the model's outputs"
+        single, double = torch.float32, EXACT
+        for x_dtype, out_dtype in ((single, single), (single, double), (double, single)):
+            inner, x = bent_model(rng, 4, x_dtype), normal(rng, 4, dtype=x_dtype)
+
+            def model(X, inner=inner, out_dtype=out_dtype):
+                return inner(X).to(out_dtype)
+
+            start, options = seeded(rng), {"kernel_width": 1.5, "n_samples": 200}
+            got = three(answer(model, x, torch.ones_like(x), **options, generator=start()), 4)
+            wanted = reference(model, x, torch.ones_like(x), **options, generator=start())
+            expect_close(got, wanted, rtol=1e-3, atol=1e-3)
+            for part, name in zip(got, ("coefficients", "intercept", "fidelity"), strict=True):
+                expect(
+                    part.dtype == out_dtype,
+                    f"x is {x_dtype} and the model puts out {out_dtype}; the {name} should be as what it puts "
+                    "out.".replace("torch.", ""),
+                    actual=str(part.dtype),
+                )
+
+    def test_bad_ridge(self, answer, rng):
+        "a ridge that is 0, negative or NaN is refused"
         x, scale = normal(rng, 3), torch.ones(3, dtype=EXACT)
-        expect_raises(ValueError, answer, lambda X: X[:, 0], x, scale, kernel_width=1.0, ridge=0.0, generator=rng)
-        expect_raises(ValueError, answer, lambda X: X, x, scale, kernel_width=1.0, generator=rng)
+        for ridge in (-1.0, 0.0, math.nan):
+            expect_raises(ValueError, answer, lambda X: X[:, 0], x, scale, kernel_width=1.0, ridge=ridge, generator=rng)
+
+    def test_bad_model(self, answer, rng):
+        "a model that returns something else than one number for each row is refused"
+        x, scale = normal(rng, 3), torch.ones(3, dtype=EXACT)
+        for model in (lambda X: X, lambda X: X[:, :1], lambda X: X.mean()):
+            expect_raises(ValueError, answer, model, x, scale, kernel_width=1.0, generator=rng)
+
+    def test_bad_neighbourhood(self, answer, rng):
+        "what lime_neighbourhood and lime_kernel_weights refuse is refused"
+        x, scale = normal(rng, 3), torch.ones(3, dtype=EXACT)
+        expect_raises(ValueError, answer, lambda X: X[:, 0], x, 0 * scale, kernel_width=1.0, generator=rng)
+        expect_raises(ValueError, answer, lambda X: X[:, 0], x, scale, kernel_width=0.0, generator=rng)

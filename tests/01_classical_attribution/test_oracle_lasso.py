@@ -51,6 +51,38 @@ def test_agrees_with_scikit_learn_on_correlated_features(tumours, penalty):
     assert b.item() == pytest.approx(theirs.intercept_, abs=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_constant_column_explains_nothing_whatever_its_rounded_mean(dtype):
+    generator = torch.Generator().manual_seed(4)
+    for n_samples in range(3, 60):
+        value = 0.1 if n_samples % 2 else torch.rand((), generator=generator).item()
+        column, y = (
+            torch.full((n_samples, 1), value, dtype=dtype),
+            torch.randn(n_samples, generator=generator).to(dtype),
+        )
+        w, b = lasso_ista(column, y, 0.0, n_steps=20)
+        assert w.item() == 0
+        assert b.item() == pytest.approx(y.mean().item(), abs=1e-6)
+
+
+def test_a_batch_broadcasts_its_penalties():
+    X, y = (torch.stack(parts).view(2, 3, *parts[0].shape) for parts in zip(*map(synthetic, range(6)), strict=True))
+    penalty = torch.tensor([[0.3], [0.05]], dtype=torch.float64)
+    w, b = lasso_ista(X, y, penalty, n_steps=50)
+    assert w.shape == (2, 3, 8) and b.shape == (2, 3)
+    alone, _ = lasso_ista(X[1, 2], y[1, 2], 0.05, n_steps=50)
+    torch.testing.assert_close(w[1, 2], alone)
+
+
+def test_half_precision_and_mixed_dtypes():
+    X, y = synthetic(5)
+    for dtype, margin in ((torch.float16, 0.01), (torch.bfloat16, 0.1), (torch.float32, 1e-4)):
+        w, b = lasso_ista(X.to(dtype), y, 0.1, n_steps=200)
+        assert w.dtype == b.dtype == dtype
+        exact, _ = lasso_ista(X, y, 0.1, n_steps=200)
+        torch.testing.assert_close(w.double(), exact, rtol=0, atol=margin)
+
+
 def test_conditions_of_the_minimum(tumours):
     X, y = tumours
     w, b = lasso_ista(X, y, 0.05, n_steps=40000)

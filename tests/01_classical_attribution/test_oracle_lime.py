@@ -116,8 +116,36 @@ def test_a_narrow_kernel_finds_the_gradient():
 def test_a_constant_model_has_no_fidelity():
     x, scale = case(10)
     w, b, fidelity = lime_explain(
-        lambda X: torch.full((len(X),), 2.0, dtype=X.dtype), x, scale, kernel_width=1.0, generator=generator(0)
+        lambda X: torch.full((len(X),), 2.1, dtype=X.dtype), x, scale, kernel_width=1.0, generator=generator(0)
     )
-    assert w.abs().max() < 1e-12
-    assert b.item() == pytest.approx(2.0)
-    assert not fidelity > 0.5
+    assert (w == 0).all()
+    assert b.item() == 2.1
+    assert fidelity.isnan()
+
+
+@pytest.mark.parametrize("dtype, margin", [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+def test_half_precision(dtype, margin):
+    x, scale = (part.to(dtype) for part in case(11))
+    seen = []
+
+    def halved(X):
+        seen.append(X)
+        return model(X.double()).to(dtype)
+
+    found = lime_explain(halved, x, scale, kernel_width=2.0, n_samples=500, generator=generator(1))
+    assert all(part.dtype == dtype and part.isfinite().all() for part in found)
+    [rows] = seen
+    assert rows.dtype == dtype
+    steps, said = ((rows.double() - x.double()) / scale.double()).numpy(), model(rows.double()).numpy()
+    weights = lime_kernel_weights(x.double(), rows.double(), scale.double(), 2.0).numpy()
+    theirs = Ridge(alpha=1.0).fit(steps, said, sample_weight=weights)
+    np.testing.assert_allclose(found[0].double(), theirs.coef_, atol=margin)
+    assert found[1].item() == pytest.approx(theirs.intercept_, abs=margin)
+    assert found[2].item() == pytest.approx(r2_score(said, theirs.predict(steps), sample_weight=weights), abs=margin)
+
+
+def test_dtypes_are_those_promised_where_scale_is_wider_than_x():
+    x, scale = case(12)
+    rows = lime_neighbourhood(x.float(), scale, 5, generator=generator(2))
+    assert rows.dtype == torch.float32
+    assert lime_kernel_weights(x.float(), rows, scale, 2.0).dtype == torch.float32

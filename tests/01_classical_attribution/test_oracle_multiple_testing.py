@@ -39,6 +39,31 @@ def test_scipy():
     torch.testing.assert_close(benjamini_hochberg(p)[1], torch.from_numpy(expected))
 
 
+def test_a_p_value_at_its_limit_is_rejected_and_one_above_is_not():
+    for n_tests in range(1, 80):
+        for alpha in (0.05, 0.01, 0.1, 0.3):
+            for k, reject in ((1, bonferroni), (1 + n_tests // 3, benjamini_hochberg)):
+                at, rest = alpha * k / n_tests, [1.0] * (n_tests - k)
+                for p, expected in ((at, k), (at * (1 + 1e-9), 0)):
+                    found = reject(torch.tensor([p] * k + rest, dtype=torch.float64), alpha)[0]
+                    assert int(found.sum()) == expected
+    assert benjamini_hochberg(torch.tensor([0.05, 0.05, 0.05], dtype=torch.float64))[0].all()
+    assert bonferroni(torch.tensor([0.05, 0.05, 0.05], dtype=torch.float64), 0.15)[0].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_counts_beyond_what_it_can_hold(dtype):
+    p = torch.full((70_000,), 0.5, dtype=dtype)
+    rejected, adjusted = benjamini_hochberg(p)
+    assert not rejected.any() and adjusted.dtype == dtype and (adjusted == 0.5).all()
+    assert (bonferroni(p)[1] == 1).all()
+    data = torch.zeros(6, 1, dtype=dtype)
+    found = max_statistic_permutation(
+        lambda y: y.to(dtype) @ data, torch.arange(6), n_permutations=3000, generator=torch.Generator().manual_seed(0)
+    )
+    assert found.dtype == dtype and found.item() == 1
+
+
 def within(count, n, rate):
     """Whether a count is one that n trials at this rate give, up to the false-alarm rate."""
     return stats.binom.ppf(FALSE_ALARM, n, rate) <= count <= stats.binom.isf(FALSE_ALARM, n, rate)

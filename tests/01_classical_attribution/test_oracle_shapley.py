@@ -56,17 +56,60 @@ def test_all_coalitions_agree_with_shap_kernel(shap, seed):
     np.testing.assert_allclose(kernel_shap(model, x, background), theirs, rtol=1e-8, atol=1e-10)
 
 
-def test_drawn_coalitions_agree_with_shap_kernel_within_sampling(shap):
-    """shap takes the smallest and largest coalitions first and draws the rest, so only the values can be compared."""
-    model, x, background = case(2, n_features=14, n_background=5)
-    exact = shapley_exact(model, x, background)
-    explainer = shap.KernelExplainer(in_numpy(model), background.numpy())
-    theirs = torch.tensor(explainer.shap_values(x.numpy(), nsamples=3000, l1_reg=False, silent=True))
-    ours = kernel_shap(model, x, background, n_coalitions=3000, generator=torch.Generator().manual_seed(0))
-    size = exact.abs().mean()
-    assert (theirs - exact).abs().max() < 0.1 * size
-    assert (ours - exact).abs().max() < 0.2 * size
-    assert ours.sum().item() == pytest.approx(theirs.sum().item())
+@pytest.mark.parametrize("n_features, budget", [(10, 300), (14, 600)])
+def test_drawn_coalitions_are_as_close_as_those_of_shap_kernel_with_the_same_budget(shap, n_features, budget):
+    """Both take the smallest and the largest coalitions whole and draw the rest, with random numbers of their own.
+
+    Which of the two is ahead differs from model to model, between 0.6 and 1.3 times the other's error in five; so the
+    errors are pooled over four models.
+    """
+    squares, size = {"ours": 0.0, "theirs": 0.0}, 0.0
+    for seed in range(4):
+        model, x, background = case(seed, n_features=n_features, n_background=3)
+        exact, generator = shapley_exact(model, x, background), torch.Generator().manual_seed(seed)
+        explainer = shap.KernelExplainer(in_numpy(model), background.numpy())
+        for run in range(12):
+            np.random.seed(run)  # shap draws from the global state
+            theirs = torch.tensor(explainer.shap_values(x.numpy(), nsamples=budget, l1_reg=False, silent=True))
+            ours = kernel_shap(model, x, background, n_coalitions=budget, generator=generator)
+            assert ours.sum().item() == pytest.approx(theirs.sum().item())
+            squares["ours"] += (ours - exact).square().sum().item()
+            squares["theirs"] += (theirs - exact).square().sum().item()
+            size += exact.square().sum().item()
+    assert squares["ours"] < 1.15**2 * squares["theirs"]
+    assert squares["ours"] < 0.1**2 * size
+
+
+def test_drawn_coalitions_keep_to_the_budget():
+    model, x, background = case(3, n_features=12, n_background=1)
+    for budget in (26, 27, 200, 201, 4093, 4094, 5000):
+        seen = []
+
+        def recorder(X, seen=seen):
+            seen.append(len(X))
+            return model(X)
+
+        values = kernel_shap(recorder, x, background, n_coalitions=budget, generator=torch.Generator().manual_seed(0))
+        assert values.isfinite().all()
+        assert sum(seen) <= min(budget, 4094) + 2
+    torch.testing.assert_close(values, shapley_exact(model, x, background), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_features", [3, 9, 16])
+def test_half_precision(n_features):
+    generator = torch.Generator().manual_seed(n_features)
+    x, background = torch.randn(n_features, generator=generator), torch.randn(2, n_features, generator=generator)
+
+    def model(X):
+        return torch.tanh(X.double().sum(1) / 4).half()
+
+    exact = shapley_exact(lambda X: model(X).double(), x.half(), background.half())
+    drawn = shapley_sampling(model, x.half(), background.half(), n_permutations=2000, generator=generator)
+    for values in (shapley_exact(model, x.half(), background.half()), kernel_shap(model, x.half(), background.half())):
+        assert values.dtype == torch.float16
+        torch.testing.assert_close(values.double(), exact, rtol=2e-3, atol=2e-3)
+    assert drawn[0].dtype == drawn[1].dtype == torch.float16
+    assert ((drawn[0].double() - exact).abs() < 6 * drawn[1].double() + 2e-3).all()
 
 
 def test_linear_model_has_a_closed_form():

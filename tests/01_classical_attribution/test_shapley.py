@@ -6,7 +6,7 @@ import math
 import torch
 
 from utils.attribution.shapley import shapley_exact
-from utils.course.checking import expect, expect_close, expect_raises, expect_shape
+from utils.course.checking import AnswerRaised, expect, expect_close, expect_raises, expect_shape
 
 EXACT = torch.float64
 
@@ -61,6 +61,15 @@ def alike(first, second):
 
 def subsets(n):
     return torch.tensor(list(itertools.product([False, True], repeat=n)))
+
+
+def constrained(members, weights, gains, total):
+    """The weighted regression of gains on membership, under the constraint that the values add up to the total."""
+    n = members.shape[1]
+    system = torch.ones(n + 1, n + 1, dtype=EXACT)
+    system[:n, :n] = members.T @ (weights[:, None] * members)
+    system[n, n] = 0
+    return torch.linalg.solve(system, torch.cat([members.T @ (weights * gains), total[None]]))[:n]
 
 
 class TestCoalitionValues:
@@ -146,13 +155,23 @@ class TestCoalitionValues:
             expect(values.dtype == dtype, f"This model puts out {dtype}.", actual=str(values.dtype))
             expect_close(values, reference(model, x, background, members))
 
-    def test_bad_input(self, answer, rng):
-        "an empty background, features that do not match, and a model with several outputs are refused"
+    def test_empty_background(self, answer, rng):
+        "an empty background is refused"
         x, background = case(rng, 3, 4)
         expect_raises(ValueError, answer, lambda X: X[:, 0], x, background[:0], subsets(3))
+
+    def test_other_features(self, answer, rng):
+        "a background or coalitions that do not have the features of x are refused, also where they would broadcast"
+        x, background = case(rng, 3, 4)
         expect_raises(ValueError, answer, lambda X: X[:, 0], x, background[:, :1], subsets(3))
+        expect_raises(ValueError, answer, lambda X: X[:, 0], x, background[0], subsets(3))
         expect_raises(ValueError, answer, lambda X: X[:, 0], x, background, subsets(1))
-        expect_raises(ValueError, answer, lambda X: X, x, background, subsets(3))
+
+    def test_bad_model(self, answer, rng):
+        "a model that returns something else than one number for each row is refused"
+        x, background = case(rng, 3, 4)
+        for model in (lambda X: X, lambda X: X[:, :1], lambda X: X.mean()):
+            expect_raises(ValueError, answer, model, x, background, subsets(3))
 
 
 class TestShapleyExact:
@@ -226,11 +245,33 @@ class TestShapleyExact:
             loose = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {}
             expect_close(answer(model, x, background), reference(model, x, background), dtype=True, **loose)
 
-    def test_bad_input(self, answer, rng):
-        "more features than can be tried are refused, and an empty background"
+    def test_sixteen(self, answer, rng):
+        "sixteen features are not too many"
+        x, background = case(rng, 16, 1)
+
+        class AskedError(Exception):
+            """The model was asked: then the features were not too many, and the rest need not be waited for."""
+
+        def model(X):
+            raise AskedError
+
+        try:
+            answer(model, x, background)
+        except AnswerRaised as raised:
+            if not isinstance(raised.__cause__, AskedError):
+                raise
+        else:
+            expect(False, "For 16 features the model was never asked.", actual="never asked", returned="never asked")
+
+    def test_seventeen(self, answer, rng):
+        "more than sixteen features are refused"
         x, background = case(rng, 17, 1)
         expect_raises(ValueError, answer, lambda X: X[:, 0], x, background)
-        expect_raises(ValueError, answer, lambda X: X[:, 0], x[:3], background[:0, :3])
+
+    def test_bad_background(self, answer, rng):
+        "an empty background is refused"
+        x, background = case(rng, 3, 1)
+        expect_raises(ValueError, answer, lambda X: X[:, 0], x, background[:0])
 
 
 class TestShapleyKernelWeights:
@@ -277,10 +318,13 @@ class TestShapleyKernelWeights:
             sizes = torch.randint(0, n_features + 1, shape, generator=rng)
             expect_close(answer(sizes, n_features), reference(sizes, n_features), rtol=1e-6, atol=0)
 
-    def test_bad_input(self, answer):
-        "no features, and sizes that no coalition can have, are refused"
+    def test_impossible_sizes(self, answer):
+        "sizes that no coalition can have are refused"
         expect_raises(ValueError, answer, torch.tensor([1, 6]), 5)
         expect_raises(ValueError, answer, torch.tensor([-1, 2]), 5)
+
+    def test_no_features(self, answer):
+        "no features are refused"
         expect_raises(ValueError, answer, torch.tensor([0]), 0)
 
 
@@ -303,7 +347,7 @@ class TestKernelShap:
             expect_close(got, wanted, rtol=1e-7, atol=1e-7, note=f"With {n_coalitions} for the 14 coalitions there are")
 
     @staticmethod
-    def drawn(answer, rng, n_features, n_coalitions):
+    def run(answer, rng, n_features, n_coalitions):
         """Values of a run on a bent model, the model, and the coalitions that it was asked about but for the ends."""
         model, (x, background), seen = bent_model(rng, n_features), case(rng, n_features, 1), []
 
@@ -316,45 +360,155 @@ class TestKernelShap:
         members = torch.cat([torch.zeros(0, n_features, dtype=torch.bool), *seen])
         return shares, lambda S: model(torch.where(S, x, background)), members[members.any(1) & ~members.all(1)]
 
+    def test_whole_sizes(self, answer, rng):
+        "the smallest and the largest coalitions are all taken, as many sizes of them as the docstring's rule says"
+        # For 8 features, size 2 (and 6) is worth taking whole once 122 are left: its share is 0.46, and there are 56.
+        for n_coalitions, whole in ((60, (1, 7)), (137, (1, 7)), (140, (1, 2, 6, 7)), (161, (1, 2, 6, 7))):
+            _, _, members = self.run(answer, rng, 8, n_coalitions)
+            found = {size: len(members[members.sum(1) == size].unique(dim=0)) for size in range(1, 8)}
+            expect(
+                all(found[size] == math.comb(8, size) for size in whole),
+                f"With n_coalitions={n_coalitions} for 8 features, all of sizes {whole} should be evaluated.",
+                actual=found if min(found[size] for size in whole) else "some size not at all",
+                returned=f"{[found[size] for size in whole]} of them",
+                expected=f"{[math.comb(8, size) for size in whole]}",
+            )
+            again = sum((members.sum(1) == size).sum().item() - math.comb(8, size) for size in whole)
+            expect(
+                again == 0,
+                f"With n_coalitions={n_coalitions} for 8 features, some of sizes {whole} were evaluated again: what is "
+                "left should be drawn from the other sizes.",
+                actual="whole sizes drawn again",
+                returned=f"{again} of them again",
+                expected="none",
+            )
+
     def test_pairs(self, answer, rng):
-        "each drawn coalition comes with its complement, and small and large ones as often as they should"
-        _, _, members = self.drawn(answer, rng, 12, 800)
-        rows = {tuple(row) for row in members.tolist()}
-        alone = sum(tuple(not known for known in row) not in rows for row in rows)
+        "each drawn coalition comes with its complement"
+        for n_coalitions in (400, 401):
+            _, _, members = self.run(answer, rng, 12, n_coalitions)
+            rows = {tuple(row) for row in members.tolist()}
+            alone = sum(tuple(not known for known in row) not in rows for row in rows)
+            expect(
+                alone == 0,
+                f"With n_coalitions={n_coalitions} some coalitions were evaluated without their complements. Each draw "
+                "should give two: a coalition, and all that is not in it.",
+                actual="one without its complement" if alone == 1 else "coalitions without their complements",
+                returned=f"{alone} of {len(rows)} without a complement",
+            )
+
+    def test_budget(self, answer, rng):
+        "no more than n_coalitions are evaluated, and of what is left after whole sizes all but at most one"
+        for n_features, n_coalitions in ((10, 80), (10, 81), (7, 41), (6, 14)):
+            _, _, members = self.run(answer, rng, n_features, n_coalitions)
+            expect(
+                len(members) <= n_coalitions,
+                f"With n_coalitions={n_coalitions} the model was asked about more coalitions than that, not counting "
+                "the empty and the full one.",
+                actual=f"{len(members) - n_coalitions} too many",
+                returned=f"{len(members)} coalitions",
+                expected=f"at most {n_coalitions}",
+            )
+            expect(
+                len(members) < n_coalitions or n_coalitions % 2 == 0,
+                f"With n_coalitions={n_coalitions}, an odd number, one coalition has no complement: half of what is "
+                "left should be rounded down.",
+                actual="one without its complement",
+                returned=f"{len(members)} coalitions",
+                expected=f"at most {n_coalitions - 1}",
+            )
+            expect(
+                # An answer may ask about a coalition once and count how often it was drawn.
+                len(members) >= min(n_coalitions - 1, 2 * n_features + 1),
+                f"With n_coalitions={n_coalitions} the model was asked about far fewer coalitions.",
+                actual=len(members),
+            )
+
+    def drawn_of_sixty(self, answer, rng):
+        """The coalitions that were drawn in a run with 60 features, of which only sizes 1 and 59 are taken whole."""
+        _, _, members = self.run(answer, rng, 60, 4000)
+        members = members[(members.sum(1) > 1) & (members.sum(1) < 59)]
+        different = len(members.unique(dim=0))
+        note = "Of coalitions of sizes 2 to 58 of 60 features, some 3880 are drawn, nearly all of them different."
+        expect(different > 2000, note, actual=different, returned=f"{different} different ones")
+        return members
+
+    def test_sizes(self, answer, rng):
+        "the sizes of drawn coalitions have the chances 1 / (s (M - s))"
+        sizes = self.drawn_of_sixty(answer, rng).sum(1)
+        share = ((sizes == 2) | (sizes == 58)).double().mean().item()
+        wanted = (2 / 116) / sum(1 / (s * (60 - s)) for s in range(2, 59))
+        # 1940 draws: the share varies by 0.008, and is 0.009 lower if repeated ones are evaluated once. Were all sizes
+        # equally likely, it would be 0.035.
+        one = [1 / (s * (60 - s) * math.comb(60, s)) for s in range(2, 59)]
+        wrong = {
+            "all sizes equally likely": 2 / 57,
+            "all coalitions equally likely": 0.0,
+            "the weight of one coalition": 2 * one[0] / sum(one),
+        }
+        near = min(wrong, key=lambda name: abs(share - wrong[name]))
         expect(
-            alone == 0,
-            "Some coalitions were evaluated without their complements. Each draw should give two: a coalition, and all "
-            "that is not in it.",
-            actual="coalitions without their complements",
-            returned=f"{alone} of {len(rows)} without a complement",
+            abs(share - wanted) < 0.05,
+            "The share of sizes 2 and 58 among the coalitions that were drawn from sizes 2 to 58 of 60.",
+            actual=near if abs(share - wrong[near]) < 0.04 else share,
+            returned=f"{share:.3f}",
+            expected=f"{wanted:.3f}, give or take 0.05",
         )
-        if len(members) == 800:  # an answer may also ask about each coalition once and count how often it was drawn
-            # Four hundred draws: the share varies by 0.024. Were all sizes equally likely, it would be 0.182.
-            share = ((members.sum(1) == 1) | (members.sum(1) == 11)).double().mean().item()
-            wanted = (2 / 11) / sum(1 / (s * (12 - s)) for s in range(1, 12))
-            note = "The share of coalitions with 1 or 11 of 12 features, by the chances 1 / (s (M - s))"
-            expect_close(share, wanted, rtol=0, atol=0.11, note=note)
+
+    def test_all_of_a_size(self, answer, rng):
+        "all coalitions of one size are equally likely"
+        members = self.drawn_of_sixty(answer, rng)
+        sizes = members.sum(1).double()
+        wanted = (1 - 2 * sizes * (60 - sizes) / (60 * 59)).mean()
+        for apart in (1, 7, 30):
+            alike = (members == members.roll(apart, dims=1)).double().mean()
+            expect(
+                (alike - wanted).abs() < 0.02,  # it varies by 0.002
+                f"Features that stand {apart} apart are in or out together more or less often than any others.",
+                actual="features that go together",
+                returned=f"in {alike:.3f} of the drawn coalitions",
+                expected=f"{wanted:.3f}",
+            )
 
     def test_least_squares(self, answer, rng):
-        "drawn coalitions count alike, and no other values with the same sum fit them better"
-        shares, value, members = self.drawn(answer, rng, 9, 60)
-        if len(members) == 60:
-            Z, gains = members.double(), value(members) - value(torch.zeros(1, 9, dtype=torch.bool))
-            slope, free = Z.T @ (gains - Z @ shares), torch.linalg.lstsq(Z, gains[:, None]).solution[:, 0]
-            # What was drawn differs from answer to answer; how the sum was forced can be told all the same.
-            forced = {
-                "shifted": (shares - free).diff(),
-                "stretched": shares * free.sum() - free * shares.sum(),
-                "the rest to the last": (shares - free)[:-1],
-            }
-            expect(
-                (slope - slope.mean()).abs().max() < 1e-6,
-                "Z.T @ residuals should be the same number for all features (Z: the 60 coalitions as rows of 0 and 1), "
-                "or moving a little of one feature's value to another would make the squared error smaller.",
-                actual=next((name for name, rest in forced.items() if rest.abs().max() < 1e-6), slope),
-                returned=f"{slope.min():.4g} to {slope.max():.4g}",
-                expected="one number",
-            )
+        "whole sizes weigh as the kernel says, drawn coalitions alike; no other values with this sum fit better"
+        shares, value, members = self.run(answer, rng, 9, 60)
+        whole = (members.sum(1) == 1) | (members.sum(1) == 8)
+        if len(members) != 60 or whole.sum() != 18:
+            return  # an answer may ask about a coalition once and count how often it was drawn
+        kernel = torch.tensor([8 / (math.comb(9, s) * s * (9 - s)) for s in members.sum(1).tolist()], dtype=EXACT)
+        drawn = sum(8 / (s * (9 - s)) for s in range(2, 8)) / 42  # what all of these sizes weigh, for 42 draws
+        gains = value(members) - value(torch.zeros(1, 9, dtype=torch.bool))
+        total = (value(torch.ones(1, 9, dtype=torch.bool)) - value(torch.zeros(1, 9, dtype=torch.bool)))[0]
+        Z, right = members.double(), torch.where(whole, kernel, drawn)
+        free = torch.linalg.lstsq(right.sqrt()[:, None] * Z, (right.sqrt() * gains)[:, None]).solution[:, 0]
+        # What was drawn differs from answer to answer; how it was weighed and the sum forced can be told all the same.
+        mistakes = {
+            "shifted": free + (total - free.sum()) / 9,
+            "stretched": free * total / free.sum(),
+            "the rest to the last": torch.cat([free[:-1], (total - free[:-1].sum())[None]]),
+            "the total not taken off": constrained(Z, right, gains + Z[:, -1] * total, total),
+            **{
+                name: constrained(Z, weights, gains, total)
+                for name, weights in {
+                    "the kernel for all": kernel,
+                    "one for drawn ones": torch.where(whole, kernel, 1.0),
+                    "all alike": torch.ones_like(kernel),
+                    "counted by pairs": torch.where(whole, kernel, 2 * drawn),
+                    "without M - 1": torch.where(whole, kernel, drawn / 8),
+                    "an average kernel weight": torch.where(whole, kernel, kernel[~whole].mean()),
+                    "squared": right**2,
+                }.items()
+            },
+        }
+        wanted = constrained(Z, right, gains, total)
+        expect(
+            (shares - wanted).abs().max() < 1e-6,
+            "For the coalitions that you evaluated, the weighted regression under its constraint has another solution.",
+            actual=next((name for name, other in mistakes.items() if (shares - other).abs().max() < 1e-6), shares),
+            returned=f"{[round(value, 4) for value in shares.tolist()]}",
+            expected=f"{[round(value, 4) for value in wanted.tolist()]}",
+        )
 
     def test_constraint(self, answer, rng):
         "drawn or not, the values add up to the output at x less the mean output over the background"
@@ -381,35 +535,29 @@ class TestKernelShap:
             """All of features 3 to 10 together decide one thing, and any one of features 0 to 5 another."""
             return torch.stack([X[:, 3:].prod(1), 1 - (1 - X[:, :6]).prod(1)], dim=1) @ price
 
-        runs = [answer(votes, x, background, n_coalitions=1500, generator=rng) for _ in range(12)]
+        runs = [answer(votes, x, background, n_coalitions=500, generator=rng) for _ in range(12)]
         for run in runs:
             expect_shape(run, (n_features,))
         wanted = torch.zeros(n_features, dtype=EXACT)
         wanted[3:] += price[0] / 8
         wanted[:6] += price[1] / 6
-        # The mean of twelve runs has a standard deviation of 0.023 an entry.
-        expect_close(
-            torch.stack(runs).mean(0),
-            wanted,
-            rtol=0,
-            atol=0.115,
-            note="The mean of twelve runs with 1500 of the 2046 coalitions is too far from the Shapley values",
+        off = (torch.stack(runs).mean(0) - wanted).abs().max()
+        expect(
+            off < 0.11,  # the mean of twelve runs varies by 0.018 an entry
+            "The mean of twelve runs with 500 of the 2046 coalitions is too far from the Shapley values.",
+            actual="too far from the Shapley values" if off.isfinite() else off,
+            returned=f"off by {off:.3f}",
+            expected="less than 0.11",
         )
 
-    def test_budget(self, answer, rng):
-        "no more than n_coalitions are evaluated, and two runs with generators in the same state agree"
+    def test_generator(self, answer, rng):
+        "two runs with generators in the same state agree"
         (x, background), start = case(rng, 10, 3), seeded(rng)
-        model = Counter(bent_model(rng, 10))
-        first = answer(model, x, background, n_coalitions=80, generator=start())
+        model = bent_model(rng, 10)
+        first, again = (answer(model, x, background, n_coalitions=80, generator=start()) for _ in range(2))
         expect(
-            0 < model.rows <= 90 * 3,  # the ends, and a little to spare
-            f"With n_coalitions=80 and 3 background rows, the model was asked about {model.rows} inputs.",
-            actual=model.rows,
-        )
-        again = answer(model, x, background, n_coalitions=80, generator=start())
-        same = alike(first, again)
-        expect(
-            same, "Two calls with generators in the same state gave different values: use the generator for all draws."
+            alike(first, again),
+            "Two calls with generators in the same state gave different values: use the generator for all draws.",
         )
 
     def test_dtype(self, answer, rng):
@@ -418,12 +566,23 @@ class TestKernelShap:
         wanted = shapley_exact(model, x, background)
         expect_close(answer(model, x, background), wanted, dtype=True, rtol=1e-3, atol=1e-4)
 
-    def test_bad_input(self, answer, rng):
-        "too many features for all coalitions, a missing generator and fewer than two coalitions are refused"
-        model, (x, background) = bent_model(rng, 20), case(rng, 20, 1)
+    def test_too_many_features(self, answer, rng):
+        "more than 16 features are refused if n_coalitions is not given"
+        model, (x, background) = bent_model(rng, 17), case(rng, 17, 1)
         expect_raises(ValueError, answer, model, x, background)
+
+    def test_no_generator(self, answer, rng):
+        "drawing without a generator is refused"
+        model, (x, background) = bent_model(rng, 20), case(rng, 20, 1)
         expect_raises(ValueError, answer, model, x, background, n_coalitions=50)
-        expect_raises(ValueError, answer, model, x, background, n_coalitions=1, generator=rng)
+
+    def test_small_budget(self, answer, rng):
+        "fewer than 2 M + 2 coalitions are refused, unless these are all there are"
+        for n_features, least in ((12, 26), (5, 12), (3, 6), (2, 2)):
+            model, (x, background) = bent_model(rng, n_features), case(rng, n_features, 1)
+            expect_shape(answer(model, x, background, n_coalitions=least, generator=rng), (n_features,))
+            for too_few in (least - 1, 0):
+                expect_raises(ValueError, answer, model, x, background, n_coalitions=too_few, generator=rng)
 
 
 class TestShapleySampling:
@@ -449,8 +608,16 @@ class TestShapleySampling:
         "where no features interact every order says the same: exact, with standard errors of zero"
         (model, parts), (x, background) = additive_model(rng, 5), case(rng, 5, 4)
         got, error = self.pair(answer(model, x, background, n_permutations=6, generator=rng), 5)
-        expect_close(
-            got, parts(x) - parts(background).mean(0), rtol=1e-7, atol=1e-7, note="Each feature should get its part"
+        wanted = parts(x) - parts(background).mean(0)
+        exact = torch.allclose(got, wanted, rtol=1e-7, atol=1e-7)
+        # Which orders were drawn differs from answer to answer. That gains went to the wrong features can be told.
+        mixed = not exact and abs(got.sum() - wanted.sum()) < 1e-7
+        expect(
+            exact,
+            "Each feature should get its own part, less its mean: no feature makes a difference to another's.",
+            actual="the right sum, and not one for each feature" if mixed else got,
+            returned=f"{[round(value, 4) for value in got.tolist()]}",
+            expected=f"{[round(value, 4) for value in wanted.tolist()]}",
         )
         expect_close(error, torch.zeros(5, dtype=EXACT), atol=1e-7, note="Each standard error should be 0")
 
@@ -464,50 +631,98 @@ class TestShapleySampling:
 
         n = 2000
         got, error = self.pair(answer(model, x, background, n_permutations=n, generator=rng), 4)
-        wanted, true_error = self.over_all_orders(model, x, background, n)
-        # Six standard errors: one false alarm in a hundred million, for four features.
-        expect_close(
-            (got - wanted) / true_error,
-            torch.zeros(4, dtype=EXACT),
-            atol=6.0,
-            note=f"Estimate less exact value, in standard errors, with {n} orders",
+        gains, orders = self.over_all_orders(model, x, background)
+        wanted, spread = gains.mean(0), gains.std(0, correction=0)
+        by_place = gains.gather(1, orders)
+        mistakes = {
+            "places for features": by_place.mean(0),
+            "the order for its inverse": by_place.gather(1, orders).mean(0),
+            "all coalitions alike": self.banzhaf(model),
+        }
+        # Six standard errors: one false alarm in a hundred million, for four features. A mistake's may be larger.
+        margin = 6 * spread / math.sqrt(n)
+        near = [name for name, value in mistakes.items() if ((got - value).abs() < 2 * margin.max()).all()]
+        expect(
+            ((got - wanted).abs() <= margin).all(),
+            f"With {n} orders, some estimate is more than six standard errors from the exact value.",
+            actual=near[0] if near else got,
+            returned=f"{[round(value, 4) for value in got.tolist()]}",
+            expected=f"{[round(value, 4) for value in wanted.tolist()]}",
         )
-        expect_close(
-            error / true_error,
-            torch.ones(4, dtype=EXACT),
-            rtol=0.2,
-            note="Your standard errors, divided by the true ones",
+        ratio = error / spread * math.sqrt(n)
+        mistakes = {
+            "standard deviations": ratio / math.sqrt(n),
+            "divided by n": ratio * math.sqrt(n),
+            "variances": error / spread.square() * n,
+        }
+        near = [name for name, value in mistakes.items() if (value - 1).abs().max() < 0.3]
+        expect(
+            ((ratio - 1).abs() < 0.2).all(),
+            f"With {n} orders, some standard error is far from the true one.",
+            actual=near[0] if near else ratio,
+            returned=f"{[round(value, 5) for value in error.tolist()]}",
+            expected=f"{[round(value, 5) for value in (spread / math.sqrt(n)).tolist()]}",
         )
 
     @staticmethod
-    def over_all_orders(model, x, background, n):
-        """Mean of the gains over all orders, and the standard error of a mean of n of them."""
-        gains = torch.zeros(math.factorial(len(x)), len(x), dtype=EXACT)
-        for k, order in enumerate(itertools.permutations(range(len(x)))):
+    def banzhaf(model):
+        """Each feature's gain, averaged over all coalitions of the three others alike."""
+        members = subsets(4)
+        gains = []
+        for i in range(4):
+            without = members[~members[:, i]]
+            with_it = without.clone()
+            with_it[:, i] = True
+            gains.append((model(with_it.double()) - model(without.double())).mean())
+        return torch.stack(gains)
+
+    @staticmethod
+    def over_all_orders(model, x, background):
+        """The gain of each feature in each order [order, feature], and the orders themselves [order, place]."""
+        orders = list(itertools.permutations(range(len(x))))
+        gains = torch.zeros(len(orders), len(x), dtype=EXACT)
+        for k, order in enumerate(orders):
             rows = background.clone()
             for feature in order:
                 before = model(rows).mean()
                 rows[:, feature] = x[feature]
                 gains[k, feature] = model(rows).mean() - before
-        return gains.mean(0), gains.std(0, correction=0) / math.sqrt(n)
+        return gains, torch.tensor(orders)
 
     def test_standard_error(self, answer, rng):
         "the sample standard deviation (n - 1) over the root of n, worked out from the estimate"
         x, background = torch.ones(2, dtype=EXACT), torch.zeros(1, 2, dtype=EXACT)
         price = (1 + torch.rand((), generator=rng, dtype=EXACT)).item()
-        for n in (2, 5, 12):
+        for n in (5, 6, 12):  # with n = 2, dividing by n and by the root of n - 1 is the same
             got, error = self.pair(
                 answer(lambda X: price * X[:, 0] * X[:, 1], x, background, n_permutations=n, generator=rng), 2
             )
             # Who comes last gets the whole price: feature 0 in a share p of the n orders.
             p = got[0].item() / price
-            wanted = price * math.sqrt(max(0.0, p * (1 - p)) / (n - 1))
-            expect_close(
-                error,
-                torch.full((2,), wanted, dtype=EXACT),
-                rtol=1e-6,
-                atol=1e-7,
-                note=f"In {p:.0%} of {n} orders feature 0 got {price:.4g}, else 0; the standard error of that mean",
+            expect(
+                abs(p * n - round(p * n)) < 1e-6,
+                f"One of two features gets {price:.4g} in each of {n} orders: a mean over {n} of them is a multiple of "
+                f"{price / n:.4g}.",
+                actual="another number of orders",
+                returned=f"{got[0]:.6g}",
+            )
+            deviation = price * math.sqrt(max(0.0, p * (1 - p)))
+            wanted = deviation / math.sqrt(n - 1)
+            mistakes = {
+                "n in place of n - 1": deviation / math.sqrt(n),
+                "a standard deviation": deviation * math.sqrt(n / (n - 1)),
+                "divided by n": deviation / math.sqrt(n * (n - 1)),
+                "a standard deviation, with n": deviation,
+                "a variance": deviation**2 / (n - 1),
+                "the root of n - 1": deviation * math.sqrt(n) / (n - 1),
+            }
+            near = [name for name, value in mistakes.items() if (error - value).abs().max() < 1e-6]
+            expect(
+                (error - wanted).abs().max() < 1e-6,
+                f"In {p:.0%} of {n} orders feature 0 got {price:.4g}, else 0; the standard error of that mean differs.",
+                actual=near[0] if near else error,
+                returned=f"{error[0]:.6g}",
+                expected=f"{wanted:.6g}",
             )
 
     def test_independent(self, answer, rng):
@@ -543,13 +758,30 @@ class TestShapleySampling:
         expect(not alike(first, different), "A generator in another state gave the same values.")
 
     def test_dtype(self, answer, rng):
-        "float32 stays float32"
-        (model, parts), (x, background) = additive_model(rng, 4, torch.float32), case(rng, 4, 3, torch.float32)
-        got, _ = self.pair(answer(model, x, background, n_permutations=5, generator=rng), 4)
-        expect_close(got, parts(x) - parts(background).mean(0), dtype=True, rtol=1e-3, atol=1e-4)
+        "estimates and standard errors have the dtype of the model's output"
+        for dtype in (torch.float32, EXACT):
+            (model, _), (x, background) = additive_model(rng, 4, dtype), case(rng, 4, 3, dtype)
+            parts = self.pair(answer(model, x, background, n_permutations=5, generator=rng), 4)
+            for part, name in zip(parts, ("estimates", "standard errors"), strict=True):
+                expect(
+                    part.dtype == dtype,
+                    f"The model puts out {dtype}; the {name} should be as that.".replace("torch.", ""),
+                    actual=str(part.dtype),
+                )
 
-    def test_bad_input(self, answer, rng):
+    def test_one_order(self, answer, rng):
         "fewer than two orders are refused: one has no standard error"
         model, (x, background) = bent_model(rng, 3), case(rng, 3, 2)
-        expect_raises(ValueError, answer, model, x, background, n_permutations=1, generator=rng)
+        for n_permutations in (1, 0):
+            expect_raises(ValueError, answer, model, x, background, n_permutations=n_permutations, generator=rng)
+
+    def test_two_orders(self, answer, rng):
+        "two orders are enough"
+        model, (x, background) = bent_model(rng, 3), case(rng, 3, 2)
+        _, error = self.pair(answer(model, x, background, n_permutations=2, generator=rng), 3)
+        expect(error.isfinite().all(), "With two orders the standard errors should be numbers.", actual=error)
+
+    def test_bad_background(self, answer, rng):
+        "an empty background is refused"
+        model, (x, background) = bent_model(rng, 3), case(rng, 3, 2)
         expect_raises(ValueError, answer, model, x, background[:0], n_permutations=5, generator=rng)

@@ -12,24 +12,31 @@ from utils.patching.hooks import run_with_hooks
 
 
 def run(
-    model, tokens, hooks, *, keep=False, known=True, fires=True, shapes=True, pre=False, safe=True, late=False,
-    any_fired=False, named=True,
+    model, tokens, hooks, *, keep=False, known=True, fires=True, tensors=True, shapes=True, pre=False, safe=True,
+    late=False, any_fired=False, once=False, prepend=False, tuples=True,
+    named=("unknown", "silent", "returned"),
 ):  # fmt: skip
-    """A run with hooks, with switches for what can go wrong."""
+    """A run with hooks, with switches for what can go wrong; ``named``: which of the errors say the name."""
     modules, fired, handles = dict(model.named_modules()), set(), []
     unknown = [name for name, _ in hooks if name not in modules]
     if known and unknown:
-        raise ValueError(f"unknown hook point {unknown[0] if named else ''}")
+        raise ValueError(f"unknown hook point {unknown[0] if 'unknown' in named else ''}")
 
     def replace(index, value):
+        if once and index in fired:
+            return value
         fired.add(index)
         name, edit = hooks[-1 if late else index]
+        if tuples and not isinstance(value, torch.Tensor):
+            raise ValueError(f"no tensor comes out of {name if 'returned' in named else ''}")
         edited = edit(value)
-        if shapes and (not isinstance(edited, torch.Tensor) or edited.shape != value.shape):
-            raise ValueError(f"wrong shape from the hook at {name if named else ''}")
-        if not isinstance(edited, torch.Tensor):
-            return None
-        return edited.expand_as(value)
+        if not isinstance(value, torch.Tensor):
+            return edited
+        if tensors and not isinstance(edited, torch.Tensor):
+            raise ValueError(f"no tensor from the hook at {name if 'returned' in named else ''}")
+        if shapes and isinstance(edited, torch.Tensor) and edited.shape != value.shape:
+            raise ValueError(f"wrong shape from the hook at {name if 'returned' in named else ''}")
+        return edited
 
     for index, (name, _) in enumerate(hooks):
         if name not in modules:
@@ -39,7 +46,7 @@ def run(
             handles.append(modules[name].register_forward_pre_hook(hook))
         else:
             hook = lambda module, inputs, output, index=index: replace(index, output)  # noqa: E731
-            handles.append(modules[name].register_forward_hook(hook))
+            handles.append(modules[name].register_forward_hook(hook, prepend=prepend))
     with contextlib.ExitStack() as stack:
         if safe:
             for handle in handles:
@@ -50,7 +57,7 @@ def run(
             handle.remove()
     silent = [name for index, (name, _) in enumerate(hooks) if name in modules and index not in fired]
     if fires and silent and not (any_fired and fired):
-        raise ValueError(f"never fired: {silent[0] if named else ''}")
+        raise ValueError(f"never fired: {silent[0] if 'silent' in named else ''}")
     return result
 
 
@@ -129,10 +136,28 @@ def one_speaks_for_all(model, tokens, hooks):
 
 @wrong(
     "run_with_hooks",
-    "A hook that returns nothing passes for one that changed nothing (so PyTorch reads it), and one row is stretched "
-    "over all. Look at what the function returned before it goes on.",
+    "Whatever a hook returns goes on: nobody looks whether it is a tensor, or of which shape. A forgotten `return` "
+    "and a stretched row then look like results.",
 )
 def whatever_comes_back(model, tokens, hooks):
+    return run(model, tokens, hooks, shapes=False, tensors=False)
+
+
+@wrong(
+    "run_with_hooks",
+    "A hook that returns nothing passes for one that changed nothing: so PyTorch reads None. A forgotten `return` then "
+    "looks like a site without an effect. Ask whether a tensor came back.",
+)
+def nothing_for_unchanged(model, tokens, hooks):
+    return run(model, tokens, hooks, tensors=False)
+
+
+@wrong(
+    "run_with_hooks",
+    "You see to it that a tensor comes back, and not that it has the output's shape. One row, or one column, is then "
+    "stretched over all by broadcasting.",
+)
+def of_any_shape(model, tokens, hooks):
     return run(model, tokens, hooks, shapes=False)
 
 
@@ -147,6 +172,86 @@ def sweeps_the_whole_house(model, tokens, hooks):
     finally:
         for module in model.modules():
             module._forward_hooks.clear()
+
+
+@wrong(
+    "run_with_hooks",
+    "You empty the list of hooks of every submodule that you hooked. Others may have hooks there as well, and "
+    "those are gone with yours. Each registration returns a handle that removes that one hook.",
+)
+def sweeps_its_own_rooms(model, tokens, hooks):
+    try:
+        return run(model, tokens, hooks)
+    finally:
+        for name, _ in hooks:
+            if name in dict(model.named_modules()):
+                model.get_submodule(name)._forward_hooks.clear()
+
+
+@wrong(
+    "run_with_hooks",
+    "Your hook acts once in a run. A submodule that runs again, as shared layers do, goes on with its own output the "
+    "second time.",
+)
+def the_first_time_only(model, tokens, hooks):
+    return run(model, tokens, hooks, once=True)
+
+
+@wrong(
+    "run_with_hooks",
+    "Your hooks come before those that somebody else had put on the same submodule, who then changes what you put in "
+    "(`prepend`). What you return is what should go on.",
+)
+def in_front_of_the_others(model, tokens, hooks):
+    for name, _ in hooks[::-1]:
+        if name not in dict(model.named_modules()):
+            raise ValueError(f"unknown hook point {name}")
+    chains = {}
+    for name, edit in hooks:
+        chains.setdefault(name, []).append(edit)
+
+    def chained(name, x):
+        if not isinstance(x, torch.Tensor):
+            raise ValueError(f"no tensor comes out of {name}")
+        for edit in chains[name]:
+            new = edit(x)
+            if not isinstance(new, torch.Tensor) or new.shape != x.shape:
+                raise ValueError(f"wrong shape from the hook at {name}")
+            x = new
+        return x
+
+    return run(model, tokens, [(name, functools.partial(chained, name)) for name in chains], prepend=True)
+
+
+@wrong(
+    "run_with_hooks",
+    "A name that the model does not have ends in a KeyError from your dict. That stops the run, but a caller who is "
+    "ready for the ValueError of the docstring is not ready for it. Look before you reach in.",
+)
+def key_error(model, tokens, hooks):
+    for name, _ in hooks:
+        dict(model.named_modules())[name]
+    return run(model, tokens, hooks)
+
+
+@wrong(
+    "run_with_hooks",
+    "A name that the model does not have ends in `get_submodule`'s AttributeError. Asked for is a ValueError with the "
+    "whole name.",
+)
+def attribute_error(model, tokens, hooks):
+    for name, _ in hooks:
+        model.get_submodule(name)
+    return run(model, tokens, hooks)
+
+
+@wrong(
+    "run_with_hooks",
+    "A submodule that puts out a tuple is let through, and the hook's tensor takes the place of the whole tuple. What "
+    "comes next unpacks it, or reads its first row as the output. Refuse what is no tensor.",
+)
+def tensors_for_tuples(model, tokens, hooks):
+    return run(model, tokens, hooks, tuples=False)
 
 
 @wrong(
@@ -180,7 +285,95 @@ def without_gradients(model, tokens, hooks):
     "You raise the right error and do not say for which name. With twenty hooks the reader has to guess.",
 )
 def nameless_errors(model, tokens, hooks):
-    return run(model, tokens, hooks, named=False)
+    return run(model, tokens, hooks, named=())
+
+
+@wrong(
+    "run_with_hooks",
+    "Your error about a name that the model does not have leaves that name out. A misspelling is found by reading it.",
+)
+def nameless_if_unknown(model, tokens, hooks):
+    return run(model, tokens, hooks, named=("silent", "returned"))
+
+
+@wrong(
+    "run_with_hooks",
+    "Your error about a hook that never fired does not say which one. The others did their work; it has to be told "
+    "apart from them.",
+)
+def nameless_if_silent(model, tokens, hooks):
+    return run(model, tokens, hooks, named=("unknown", "returned"))
+
+
+@wrong(
+    "run_with_hooks",
+    "Your errors about what goes in and out of a hook do not say at which name it sits.",
+)
+def nameless_if_misshapen(model, tokens, hooks):
+    return run(model, tokens, hooks, named=("unknown", "silent"))
+
+
+@wrong(
+    "run_with_hooks",
+    "Your function is given what goes into the submodule, and what it returns takes the place of what comes out. For a "
+    "bare hook point the two are the same, and not for a submodule that computes something; and a second hook does not "
+    "see what the first one returned.",
+)
+def given_what_goes_in(model, tokens, hooks):
+    modules = dict(model.named_modules())
+    seen = {}
+    handles = [
+        modules[name].register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0]}))
+        for name, _ in hooks
+        if name in modules
+    ]
+
+    def on_input(name, edit):
+        return lambda output: edit(seen[name])
+
+    try:
+        return run(model, tokens, [(name, on_input(name, edit)) for name, edit in hooks])
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@wrong(
+    "run_with_hooks",
+    "What you hand to a hook is cut off from the graph. What the hook returns has gradients, and nothing that came "
+    "before it has.",
+)
+def cut_before_the_hook(model, tokens, hooks):
+    def on_detached(edit):
+        return lambda x: edit(x.detach())
+
+    return run(model, tokens, [(name, on_detached(edit)) for name, edit in hooks])
+
+
+@wrong(
+    "run_with_hooks",
+    "You ask whether what comes back is None, and not whether it is a tensor: a number goes through, and is added "
+    "to every entry.",
+)
+def anything_but_none(model, tokens, hooks):
+    def looked_at(name, edit):
+        def look(x):
+            new = edit(x)
+            if new is None:
+                raise ValueError(f"nothing from the hook at {name}")
+            return new
+
+        return look
+
+    return run(model, tokens, [(name, looked_at(name, edit)) for name, edit in hooks], tensors=False)
+
+
+@wrong(
+    "run_with_hooks",
+    "You apply the hooks at one name from the last to the first. The list's order is the order of application.",
+)
+def last_one_first(model, tokens, hooks):
+    return run(model, tokens, list(hooks)[::-1])
 
 
 @right("run_with_hooks")
@@ -195,6 +388,8 @@ def with_an_exit_stack(model, tokens, hooks):
 
             def hook(module, inputs, output, i=i, name=name, edit=edit):
                 counts[i] += 1
+                if not torch.is_tensor(output):
+                    raise ValueError(f"{name} puts out a {type(output)}")
                 new = edit(output)
                 if not torch.is_tensor(new) or tuple(new.shape) != tuple(output.shape):
                     raise ValueError(f"wrong shape at {name}")
@@ -209,7 +404,7 @@ def with_an_exit_stack(model, tokens, hooks):
 
 @right("run_with_hooks")
 def one_pytorch_hook_a_name(model, tokens, hooks):
-    """The functions of a name composed into one, registered in front of whatever is there."""
+    """The functions of a name composed into one."""
     modules, chains, fired = dict(model.named_modules()), {}, []
     for name, edit in hooks:
         if name not in modules:
@@ -218,10 +413,10 @@ def one_pytorch_hook_a_name(model, tokens, hooks):
 
     def chained(module, inputs, output, *, name):
         fired.append(name)
-        result = output
+        result, shape = output, getattr(output, "shape", "none")
         for edit in chains[name]:
-            result = edit(result)
-            if getattr(result, "shape", None) != output.shape:
+            result = edit(result) if shape != "none" else None
+            if getattr(result, "shape", None) != shape:
                 raise ValueError(f"{name}: another shape")
         return result
 
@@ -229,7 +424,7 @@ def one_pytorch_hook_a_name(model, tokens, hooks):
     try:
         for name in chains:
             hook = functools.partial(chained, name=name)
-            handles.append(modules[name].register_forward_hook(hook, prepend=True))
+            handles.append(modules[name].register_forward_hook(hook))
         return_value = model(tokens)
     finally:
         while handles:
@@ -256,28 +451,43 @@ def cached(model, tokens, names, change=lambda x: x):
     return result, {name: kept[name] for name in names}
 
 
-def listening(model, tokens, names, pre=False, safe=True):
-    """With PyTorch's own hooks, at the exit or the entrance of the submodules."""
+def listening(
+    model, tokens, names, *, pre=False, safe=True, prepend=False, known=True, fires=True, first=False, tuples=False,
+    order="names", clear=False, stay=False,
+):  # fmt: skip
+    """With PyTorch's own hooks, at the exit or the entrance of the submodules; and switches for what can go wrong."""
     modules, kept, handles = dict(model.named_modules()), {}, []
     unknown = [name for name in names if name not in modules]
-    if unknown:
+    if known and unknown:
         raise ValueError(f"unknown hook point {unknown[0]}")
+    names = [name for name in names if name in modules]
+
+    def keep(name, value):
+        if not tuples and not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name} puts out a tuple")
+        if not (first and name in kept):
+            kept[name] = value
+
     try:
         for name in names:
             if pre:
-                hook = lambda module, inputs, name=name: kept.__setitem__(name, inputs[0])  # noqa: E731
+                hook = lambda module, inputs, name=name: keep(name, inputs[0])  # noqa: E731
                 handles.append(modules[name].register_forward_pre_hook(hook))
             else:
-                hook = lambda module, inputs, output, name=name: kept.__setitem__(name, output)  # noqa: E731
-                handles.append(modules[name].register_forward_hook(hook))
+                hook = lambda module, inputs, output, name=name: keep(name, output)  # noqa: E731
+                handles.append(modules[name].register_forward_hook(hook, prepend=prepend))
         result = model(tokens)
         safe = True
     finally:
-        for handle in handles if safe else []:
+        for handle in handles if safe and not stay else []:
             handle.remove()
-    if len(kept) < len(set(names)):
+        for name in names if clear else []:
+            modules[name]._forward_hooks.clear()
+    if fires and len(kept) < len(set(names)):
         raise ValueError("a hook point never ran")
-    return result, {name: kept[name] for name in names}
+    found = [name for name in names if name in kept]
+    orders = {"names": found, "run": list(kept), "modules": [name for name in modules if name in kept]}
+    return result, {name: kept[name] for name in orders[order]}
 
 
 @wrong(
@@ -331,18 +541,97 @@ def first_prompt(model, tokens, names):
     "Your cache has the order in which the model computes. Whoever zips it with the names gets the wrong pairs.",
 )
 def in_the_models_order(model, tokens, names):
-    result, cache = cached(model, tokens, names)
-    order = [name for name, _ in model.named_modules() if name in cache]
-    return result, {name: cache[name] for name in order}
+    return listening(model, tokens, names, order="run")
 
 
 @wrong(
     "run_with_cache",
-    "Names that are not there are missing from your cache, and nobody is told until a KeyError somewhere else.",
+    "Your cache has the order in which `named_modules` lists the submodules. Whoever zips it with the names gets the "
+    "wrong pairs.",
 )
-def what_can_be_had(model, tokens, names):
-    known = [name for name in dict(model.named_modules()) if name != "not_run"]
-    return cached(model, tokens, [name for name in names if name in known])
+def in_the_order_of_the_list(model, tokens, names):
+    return listening(model, tokens, names, order="modules")
+
+
+@wrong(
+    "run_with_cache",
+    "A name that the model does not have is missing from your cache, and nobody is told until a KeyError somewhere "
+    "else.",
+)
+def unknown_names_are_left_out(model, tokens, names):
+    return listening(model, tokens, names, known=False)
+
+
+@wrong(
+    "run_with_cache",
+    "A submodule that is there and never runs is missing from your cache, and nobody is told until a KeyError "
+    "somewhere else.",
+)
+def silent_names_are_left_out(model, tokens, names):
+    return listening(model, tokens, names, fires=False)
+
+
+@wrong(
+    "run_with_cache",
+    "What never came ends in a KeyError of your own cache. Asked for is a ValueError: the caller is to learn that the "
+    "model does not run this submodule.",
+)
+def key_error_if_silent(model, tokens, names):
+    result, kept = listening(model, tokens, names, fires=False)
+    return result, {name: kept[name] for name in names}
+
+
+@wrong(
+    "run_with_cache",
+    "A name that the model does not have ends in a KeyError from your dict of submodules. Asked for is a ValueError.",
+)
+def key_error_if_unknown(model, tokens, names):
+    for name in names:
+        dict(model.named_modules())[name]
+    return listening(model, tokens, names)
+
+
+@wrong(
+    "run_with_cache",
+    "You listen before the hooks that are already there have acted (`prepend`), and so keep what the run did not go on "
+    "with.",
+)
+def hears_it_before_the_others(model, tokens, names):
+    return listening(model, tokens, names, prepend=True)
+
+
+@wrong(
+    "run_with_cache",
+    "Of a submodule that runs several times you keep the first output. The docstring has the last.",
+)
+def the_first_of_two(model, tokens, names):
+    return listening(model, tokens, names, first=True)
+
+
+@wrong(
+    "run_with_cache",
+    "A tuple is kept as it is. Whoever patches with your cache expects tensors, and fails far from here.",
+)
+def tuples_too(model, tokens, names):
+    return listening(model, tokens, names, tuples=True)
+
+
+@wrong(
+    "run_with_cache",
+    "Behind the run you empty the hooks of every submodule that you listened at. Others may have hooks there, and "
+    "those are gone with yours. Each registration returns a handle that removes that one hook.",
+)
+def clears_others_hooks(model, tokens, names):
+    return listening(model, tokens, names, clear=True)
+
+
+@wrong(
+    "run_with_cache",
+    "Your hooks stay on the model, run or no run, and go on writing into an old cache ever after. Keep what "
+    "`register_forward_hook` returns, and use it.",
+)
+def never_removed(model, tokens, names):
+    return listening(model, tokens, names, stay=True)
 
 
 @wrong(
@@ -371,6 +660,28 @@ def the_last_activation(model, tokens, names):
     return (cache[names[-1]] if names else result), cache
 
 
+@wrong(
+    "run_with_cache",
+    "The output that you return is cut off from the graph. For looking that is enough; for asking how it depends "
+    "on what you kept it is not.",
+)
+def output_detached(model, tokens, names):
+    result, cache = listening(model, tokens, names)
+    return result.detach(), cache
+
+
+@wrong(
+    "run_with_cache",
+    "You ask whether anything at all was kept. One name that ran then covers for another that did not, whose "
+    "absence is found out by a KeyError later.",
+)
+def one_is_enough(model, tokens, names):
+    result, cache = listening(model, tokens, names, fires=False)
+    if names and not cache:
+        raise ValueError("nothing ran")
+    return result, cache
+
+
 @right("run_with_cache")
 def by_listening(model, tokens, names):
     return listening(model, tokens, names)
@@ -384,6 +695,8 @@ def one_hook_for_all(model, tokens, names):
     cache, by_module, handles = {}, {modules[name]: name for name in names}, []
 
     def listen(module, inputs, output):
+        if isinstance(output, tuple):
+            raise ValueError("no tensor")
         cache[by_module[module]] = output
 
     try:
@@ -489,6 +802,63 @@ def from_the_end(logits, answers, foils, positions):
 def without_gradient(logits, answers, foils, positions):
     refuse(logits, positions)
     return (picked(logits, answers, positions) - picked(logits, foils, positions)).detach()
+
+
+@wrong(
+    "logit_difference",
+    "A position behind the last one ends in PyTorch's IndexError. Asked for is a ValueError that says what is allowed.",
+)
+def index_error(logits, answers, foils, positions):
+    if (positions < 0).any():
+        raise ValueError("position outside")
+    return picked(logits, answers, positions) - picked(logits, foils, positions)
+
+
+@wrong(
+    "logit_difference",
+    "You read one position too early: there the model predicts the token that the prompt ends with. The prediction of "
+    "what comes after a position stands at that position.",
+)
+def one_too_early(logits, answers, foils, positions):
+    refuse(logits, positions)
+    return picked(logits, answers, positions - 1) - picked(logits, foils, positions - 1)
+
+
+@wrong("logit_difference", "You read all prompts at the first prompt's position; each has one of its own.")
+def first_prompts_end(logits, answers, foils, positions):
+    refuse(logits, positions)
+    end = positions[:1].expand_as(positions)
+    return picked(logits, answers, end) - picked(logits, foils, end)
+
+
+@wrong(
+    "logit_difference",
+    "You take the difference's size and lose its sign: a model that prefers the foil looks like one that prefers the "
+    "answer.",
+)
+def size_alone(logits, answers, foils, positions):
+    refuse(logits, positions)
+    return (picked(logits, answers, positions) - picked(logits, foils, positions)).abs()
+
+
+@wrong(
+    "logit_difference",
+    "You add the prompts up, and one number is left. The spread between prompts is what every interval later on is "
+    "made from: give each prompt its own.",
+)
+def added_up(logits, answers, foils, positions):
+    refuse(logits, positions)
+    return (picked(logits, answers, positions) - picked(logits, foils, positions)).sum()
+
+
+@wrong(
+    "logit_difference",
+    "Every row of yours is read from the first prompt's logits: one index for the rows is missing, or it is 0 "
+    "throughout.",
+)
+def first_prompts_logits(logits, answers, foils, positions):
+    refuse(logits, positions)
+    return logits[0, positions, answers] - logits[0, positions, foils]
 
 
 @right("logit_difference")
@@ -598,6 +968,43 @@ def refuses_for_one_prompt(patched, clean, corrupted):
 )
 def over_everything(patched, clean, corrupted):
     return (patched.mean() - corrupted.mean()) / gap(clean, corrupted)
+
+
+@wrong(
+    "normalized_patching_metric",
+    "Your guard wants a gap that is exactly zero. Means that should be equal differ by rounding, and you divide by "
+    "that.",
+)
+def exactly_zero(patched, clean, corrupted):
+    if clean.mean() == corrupted.mean():
+        raise ValueError("no gap")
+    return (patched.mean(-1) - corrupted.mean()) / gap(clean, corrupted, guard=False)
+
+
+@wrong(
+    "normalized_patching_metric",
+    "You refuse small gaps that are gaps. The docstring draws the line at 1e-6.",
+)
+def refuses_small_gaps(patched, clean, corrupted):
+    if gap(clean, corrupted).abs() < 1e-2:
+        raise ValueError("no gap")
+    return (patched.mean(-1) - corrupted.mean()) / gap(clean, corrupted)
+
+
+@wrong(
+    "normalized_patching_metric",
+    "Your shares are right, and cut off from what they were made of: no gradient reaches the patched metric.",
+)
+def shares_without_gradient(patched, clean, corrupted):
+    return (patched.detach().mean(-1) - corrupted.mean()) / gap(clean, corrupted)
+
+
+@wrong(
+    "normalized_patching_metric",
+    "You average over the first dimension. Of several patches that is the patches; the prompts are the last.",
+)
+def over_the_first_dimension(patched, clean, corrupted):
+    return (patched.mean(0) - corrupted.mean()) / gap(clean, corrupted)
 
 
 @right("normalized_patching_metric")

@@ -1,5 +1,6 @@
 """Wrong answers for patches, sweeps, ablations and attribution, each with its sentence, and right ones."""
 
+import contextlib
 import functools
 
 import torch
@@ -11,10 +12,12 @@ from utils.patching.sites import patch_site
 # patch_site
 
 
-def refuse(source, positions, head):
-    if positions is not None and bool(((positions < 0) | (positions >= source.shape[1])).any()):
+def refuse(tokens, source, positions, head, *, begins=True, positions_too=True, head_too=True):
+    if begins and (positions is not None or head is not None) and source.shape[:2] != tokens.shape:
+        raise ValueError("no [batch, pos]")
+    if positions_too and positions is not None and bool(((positions < 0) | (positions >= source.shape[1])).any()):
         raise ValueError("position outside")
-    if head is not None and (source.dim() != 4 or not 0 <= head < source.shape[2]):
+    if head_too and head is not None and (source.dim() != 4 or not 0 <= head < source.shape[2]):
         raise ValueError("no such head")
 
 
@@ -45,7 +48,7 @@ def rectangle(activation, source, positions, head):
     "You patch all positions whatever `positions` says. The question 'where?' then has one answer everywhere.",
 )
 def everywhere(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
     return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, None, head))
 
 
@@ -54,7 +57,7 @@ def everywhere(model, tokens, name, source, *, positions=None, head=None):
     "You patch all heads whatever `head` says, so every head looks as important as the whole layer.",
 )
 def all_heads(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
     return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, None))
 
 
@@ -64,7 +67,7 @@ def all_heads(model, tokens, name, source, *, positions=None, head=None):
     "one position of its own.",
 )
 def whole_columns(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
 
     def write(x):
         at = slice(None) if positions is None else positions
@@ -79,11 +82,33 @@ def whole_columns(model, tokens, name, source, *, positions=None, head=None):
 
 @wrong(
     "patch_site",
+    "Where no head is asked for, every prompt is patched at the positions of all prompts: `x[:, positions]` takes "
+    "whole columns. Each prompt has one position of its own.",
+)
+def whole_columns_without_a_head(model, tokens, name, source, *, positions=None, head=None):
+    return (whole_columns if head is None else by_rectangles)(
+        model, tokens, name, source, positions=positions, head=head
+    )
+
+
+@wrong(
+    "patch_site",
+    "Where a head is asked for, every prompt is patched at the positions of all prompts: `x[:, positions, head]` takes "
+    "whole columns. Each prompt has one position of its own.",
+)
+def whole_columns_of_a_head(model, tokens, name, source, *, positions=None, head=None):
+    return (by_rectangles if head is None else whole_columns)(
+        model, tokens, name, source, positions=positions, head=head
+    )
+
+
+@wrong(
+    "patch_site",
     "You add the other run's activation, so the site says both things at once. A patch puts it in the place of what "
     "was there.",
 )
 def added(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
     return patched_run(
         model, tokens, name, source, lambda x: x + rectangle(torch.zeros_like(x), source, positions, head)
     )
@@ -91,17 +116,148 @@ def added(model, tokens, name, source, *, positions=None, head=None):
 
 @wrong(
     "patch_site",
-    "A source of another shape, or a position or head that is not there, goes through. A source of one row is "
-    "stretched over all prompts without a word.",
+    "A source of another shape goes through: one of a single row is stretched over all prompts without a word.",
 )
-def no_guard(model, tokens, name, source, *, positions=None, head=None):
-    def write(x):
-        wide = source.expand_as(x) if source.shape[0] == 1 else source
-        head_ = None if head is None or x.dim() < 4 else head % x.shape[2]
-        at = None if positions is None else positions % x.shape[1]
-        return rectangle(x.clone(), wide, at, head_)
+def any_shape(model, tokens, name, source, *, positions=None, head=None):
+    if positions is not None or head is not None:
+        refuse(tokens, source, positions, head)
+    return run_with_hooks(model, tokens, [(name, lambda x: rectangle(x.clone(), source.expand_as(x), positions, head))])
 
-    return run_with_hooks(model, tokens, [(name, write)])
+
+@wrong(
+    "patch_site",
+    "Position -1 is accepted, and counts from the end: Python's convention turns a mistake into a patch of the last "
+    "token.",
+)
+def negative_positions(model, tokens, name, source, *, positions=None, head=None):
+    if positions is not None and bool((positions >= source.shape[1]).any()):
+        raise ValueError("position outside")
+    refuse(tokens, source, positions, head, positions_too=False)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, head))
+
+
+@wrong(
+    "patch_site",
+    "Head -1 is accepted, and counts from the end: Python's convention turns a mistake into a patch of the last head.",
+)
+def negative_heads(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head if head != -1 or source.dim() < 4 else None)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, head))
+
+
+@wrong(
+    "patch_site",
+    "A head is asked for of an activation that has none, and you overlook it: the whole activation is patched, and "
+    "goes down as a head's effect.",
+)
+def head_overlooked(model, tokens, name, source, *, positions=None, head=None):
+    wanted = head if source.dim() == 4 else None
+    refuse(tokens, source, positions, wanted)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, wanted))
+
+
+@wrong(
+    "patch_site",
+    "A head is asked for of an activation that has none, and you patch one entry of its vectors: the third "
+    "dimension is the width there. Count the dimensions before you trust the third.",
+)
+def entry_for_a_head(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head if source.dim() == 4 else None)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, head))
+
+
+@wrong(
+    "patch_site",
+    "Head 0 is taken for no head: 0 is false, and `if head` passes it over. All heads are patched in its place. Ask "
+    "whether `head` is None.",
+)
+def head_zero_is_no_head(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, head or None))
+
+
+@wrong(
+    "patch_site",
+    "Where there are no positions, head 0 is taken for no head: 0 is false. All heads are patched in its place. Ask "
+    "whether `head` is None.",
+)
+def head_zero_everywhere(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    which = (head or None) if positions is None else head
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, which))
+
+
+@wrong(
+    "patch_site",
+    "Where there are positions, head 0 is taken for no head: 0 is false. All heads are patched in its place. Ask "
+    "whether `head` is None.",
+)
+def head_zero_at_positions(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    which = head if positions is None else head or None
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, which))
+
+
+@wrong(
+    "patch_site",
+    "Where a head and positions are asked for, you patch all heads there: `head` is left out of the index.",
+)
+def all_heads_at_positions(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    which = head if positions is None else None
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, which))
+
+
+@wrong(
+    "patch_site",
+    "Where a head and positions are asked for, you patch the head at all positions: `positions` is left out of the "
+    "index.",
+)
+def a_head_at_all_positions(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    at = positions if head is None else None
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, at, head))
+
+
+@wrong(
+    "patch_site",
+    "Positions that are 0 throughout are taken for no positions at all, and everything is patched. 0 is a "
+    "position, and only None means all of them.",
+)
+def zeros_for_no_positions(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    at = positions if positions is not None and positions.any() else None
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, at, head))
+
+
+@wrong(
+    "patch_site",
+    "An attention pattern is [batch, head, query, key]. You read its heads as positions, or its queries as heads, "
+    "where the docstring refuses: compare the first two dimensions with the prompts'.",
+)
+def heads_of_a_pattern(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head, begins=False)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, head))
+
+
+@wrong(
+    "patch_site",
+    "What you put in is cut off the graph: the numbers are right, and no gradient reaches `source`. The caller decides "
+    "about gradients.",
+)
+def source_detached(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source.detach(), positions, head))
+
+
+@wrong(
+    "patch_site",
+    "You run without gradients. The numbers are right, and the caller, who decides about gradients, gets none.",
+)
+def run_without_gradients(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    with torch.no_grad():
+        return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, head))
 
 
 @wrong(
@@ -109,7 +265,7 @@ def no_guard(model, tokens, name, source, *, positions=None, head=None):
     "You patch the position after the one asked for. Positions count from 0, with <bos> at 0.",
 )
 def one_too_far(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
     at = None if positions is None else (positions + 1) % source.shape[1]
     return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, at, head))
 
@@ -119,7 +275,7 @@ def one_too_far(model, tokens, name, source, *, positions=None, head=None):
     "You read `head` as a position: the third dimension of the activation counts the heads, the second one the tokens.",
 )
 def head_as_a_position(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
 
     def write(x):
         if head is None:
@@ -135,7 +291,7 @@ def head_as_a_position(model, tokens, name, source, *, positions=None, head=None
     "You write into the activation that you were given as `source`. Its cache is spoilt for the next patch.",
 )
 def into_the_source(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
 
     def write(x):
         kept = rectangle(x.clone(), source, positions, head)
@@ -151,7 +307,7 @@ def into_the_source(model, tokens, name, source, *, positions=None, head=None):
     "whatever else reads it is patched as well. Write into a copy.",
 )
 def into_the_activation(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
 
     def edit(activation):
         if activation.shape != source.shape:
@@ -163,13 +319,13 @@ def into_the_activation(model, tokens, name, source, *, positions=None, head=Non
 
 @right("patch_site")
 def by_rectangles(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
     return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, positions, head))
 
 
 @right("patch_site")
 def prompt_by_prompt(model, tokens, name, source, *, positions=None, head=None):
-    refuse(source, positions, head)
+    refuse(tokens, source, positions, head)
 
     def write(x):
         for row in range(len(x)):
@@ -186,28 +342,34 @@ def prompt_by_prompt(model, tokens, name, source, *, positions=None, head=None):
 # patch_sweep
 
 
-def guarded(source, over, tokens):
+def guarded(source, over, tokens, *, slots=True):
+    axis = 2 if over == "head" else 1
     if over not in ("position", "head") or over == "head" and any(x.dim() < 4 for x in source.values()):
         raise ValueError("over")
     if any(x.shape[:2] != tokens.shape for x in source.values()):
         raise ValueError("source has another shape")
-    return 2 if over == "head" else 1
+    if slots and len({x.shape[axis] for x in source.values()}) != 1:
+        raise ValueError("other numbers of slots")
+    return axis
 
 
 def sweep(
-    model, tokens, source, metric, axis, max_rows, *, order=list, piled=False, interleaved=False,
-    read=lambda metric, logits: metric(logits),
+    model, tokens, source, metric, axis, max_rows, *, order=list, piled=False, interleaved=False, one_name=False,
+    read=lambda metric, logits: metric(logits), n_slots=None, spoiled=False,
 ):  # fmt: skip
-    """Many sites in a pass, with switches for what can go wrong."""
+    """Many sites in a pass, or many of one name, with switches for what can go wrong."""
     names, batch, results = order(source), len(tokens), []
-    sites = [(name, slot) for name in names for slot in range(source[name].shape[axis])]
+    if one_name and len(names) > 1:
+        rest = dict(one_name=True, interleaved=interleaved, read=read)
+        return torch.cat([sweep(model, tokens, {n: source[n]}, metric, axis, max_rows, **rest) for n in names])
+    sites = [(name, slot) for name in names for slot in range(n_slots or source[name].shape[axis])]
     per_pass = max(1, max_rows // batch)
 
     def writing(name, part):
         def write(x):
             if x.shape[1:] != source[name].shape[1:]:
                 raise ValueError("source has another shape")
-            x = x.clone()
+            x = x if spoiled else x.clone()
             for copy, (site, slot) in enumerate(part):
                 if site == name:
                     first, rows = (0 if piled else slot), x[copy * batch : (copy + 1) * batch]
@@ -216,12 +378,14 @@ def sweep(
 
         return write
 
-    with torch.no_grad():
-        for start in range(0, len(sites), per_pass):
-            part = sites[start : start + per_pass]
-            hooks = [(name, writing(name, part)) for name in dict.fromkeys(name for name, _ in part)]
-            rows = tokens.repeat_interleave(len(part), 0) if interleaved else tokens.repeat(len(part), 1)
-            results += [read(metric, logits) for logits in run_with_hooks(model, rows, hooks).split(batch)]
+    for start in range(0, len(sites), per_pass):
+        part = sites[start : start + per_pass]
+        hooks = [(name, writing(name, part)) for name in dict.fromkeys(name for name, _ in part)]
+        rows = tokens.repeat_interleave(len(part), 0) if interleaved == "prompts" else tokens.repeat(len(part), 1)
+        with torch.no_grad():
+            logits = run_with_hooks(model, rows, hooks)
+        parts = [logits[i :: len(part)] for i in range(len(part))] if interleaved == "metric" else logits.split(batch)
+        results += [read(metric, logits) for logits in parts]
     return torch.stack(results).unflatten(0, (len(names), -1))
 
 
@@ -276,7 +440,79 @@ def a_pass_for_each_site(model, tokens, source, metric, *, over="position", max_
     "the metric count the other way. `repeat` and `repeat_interleave` are not the same.",
 )
 def interleaved(model, tokens, source, metric, *, over="position", max_rows=512):
-    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, interleaved=True)
+    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, interleaved="prompts")
+
+
+@wrong(
+    "patch_sweep",
+    "In the pass of a hook point, copies and prompts are mixed up: prompt 0 comes once for every slot before prompt 1 "
+    "does, but the patches and the metric count the other way. `repeat` and `repeat_interleave` are not the same.",
+)
+def interleaved_by_name(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens)
+    return sweep(model, tokens, source, metric, axis, max_rows, interleaved="prompts", one_name=True)
+
+
+@wrong(
+    "patch_sweep",
+    "The metric is handed rows of many sites as if they were the prompts of one: you take the logits apart as if the "
+    "copies of one prompt stood together, and they stand a whole batch apart.",
+)
+def taken_apart_wrongly(model, tokens, source, metric, *, over="position", max_rows=512):
+    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, interleaved="metric")
+
+
+@wrong(
+    "patch_sweep",
+    "In the pass of a hook point, the metric is handed rows of many slots as if they were the prompts of one: you take "
+    "the logits apart as if the copies of one prompt stood together, and they stand a whole batch apart.",
+)
+def taken_apart_wrongly_by_name(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens)
+    return sweep(model, tokens, source, metric, axis, max_rows, interleaved="metric", one_name=True)
+
+
+@wrong(
+    "patch_sweep",
+    "You write into the activation that the hook is given. A bare hook point hands on the very tensor that went in, so "
+    "whatever else reads it is patched as well. Write into a copy.",
+)
+def writes_into_the_stream(model, tokens, source, metric, *, over="position", max_rows=512):
+    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, spoiled=True)
+
+
+@wrong(
+    "patch_sweep",
+    "`max_rows` is taken for a number of sites: a pass then has that many times the prompts as rows.",
+)
+def rows_for_sites(model, tokens, source, metric, *, over="position", max_rows=512):
+    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows * len(tokens))
+
+
+@wrong(
+    "patch_sweep",
+    "Your sweep runs with gradients on, and its result holds on to every patched run: on a larger model the memory is "
+    "gone after a few of them.",
+)
+def with_a_graph(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens)
+    tied = metric(model(tokens))
+    return sweep(model, tokens, source, metric, axis, max_rows) + 0 * tied
+
+
+@wrong(
+    "patch_sweep",
+    "The first hook point's number of slots is taken for that of all. Where another has more heads than it, as queries "
+    "have where heads share keys, the rest of them is silently left out.",
+)
+def slots_of_the_first(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens, slots=False)
+    if not source:
+        raise ValueError("no source")
+    n_slots = next(iter(source.values())).shape[axis]
+    if any(x.shape[axis] < n_slots for x in source.values()):
+        raise ValueError("other numbers of slots")
+    return sweep(model, tokens, source, metric, axis, max_rows, n_slots=n_slots)
 
 
 @wrong(
@@ -287,25 +523,48 @@ def sorted_names(model, tokens, source, metric, *, over="position", max_rows=512
     return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, order=sorted)
 
 
-@wrong(
-    "patch_sweep",
-    "`over` takes any word, and heads are asked of activations that have none. A misspelt 'heads' then gives a map of "
-    "positions, and of a stream you patch single entries.",
-)
+@wrong("patch_sweep", "`over` takes any word: a misspelt 'heads' gives a map of positions, and nobody is told.")
 def any_word(model, tokens, source, metric, *, over="position", max_rows=512):
-    for_positions = guarded(source, "position", tokens)
-    return sweep(model, tokens, source, metric, 2 if over == "head" else for_positions, max_rows)
+    over = over if over == "head" else "position"
+    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows)
 
 
 @wrong(
     "patch_sweep",
-    "A source of one row, or with fewer positions than the prompts, goes through: broadcasting stretches the one over "
-    "all prompts, and the map of the other ends early. Compare the shapes.",
+    "Heads are asked of activations that have none, and you patch single entries of the stream's vectors: the third "
+    "dimension is the width there.",
 )
-def any_source(model, tokens, source, metric, *, over="position", max_rows=512):
-    wide = {name: x if len(x) == len(tokens) else x[:1].expand(len(tokens), *x.shape[1:]) for name, x in source.items()}
-    axis = guarded(wide, over, tokens[:, : next(iter(wide.values())).shape[1]])
-    return sweep(model, tokens, wide, metric, axis, max_rows)
+def entries_for_heads(model, tokens, source, metric, *, over="position", max_rows=512):
+    flat = over == "head" and all(x.dim() < 4 for x in source.values())
+    axis = 2 if flat and guarded(source, "position", tokens) else guarded(source, over, tokens)
+    return sweep(model, tokens, source, metric, axis, max_rows)
+
+
+@wrong(
+    "patch_sweep",
+    "A source of one row goes through: broadcasting stretches it over all prompts. Compare the shapes.",
+)
+def one_row_for_all(model, tokens, source, metric, *, over="position", max_rows=512):
+    wide = {name: x.expand(len(tokens), *x.shape[1:]) if len(x) == 1 else x for name, x in source.items()}
+    return sweep(model, tokens, wide, metric, guarded(wide, over, tokens), max_rows)
+
+
+@wrong(
+    "patch_sweep",
+    "A source with fewer positions than the prompts goes through, and your map ends early. Compare the shapes.",
+)
+def ends_early(model, tokens, source, metric, *, over="position", max_rows=512):
+    n_pos = min(len(x[0]) for x in source.values()) if source else 0
+    if any(x.shape[1] > tokens.shape[1] for x in source.values()):
+        raise ValueError("source is too long")
+    axis = guarded(source, over, tokens[:, :n_pos] if over == "position" else tokens)
+
+    def padded(x):
+        rest = x[:, -1:].expand(-1, tokens.shape[1] - n_pos, *x.shape[2:])
+        return torch.cat([x, rest], 1) if axis == 1 else x
+
+    full = {name: padded(x) for name, x in source.items()}
+    return sweep(model, tokens, full, metric, axis, max_rows, n_slots=n_pos if axis == 1 else None)
 
 
 @wrong(
@@ -397,10 +656,20 @@ def one_at_a_time(model, base, other, names):
     return torch.stack(results).mean(0) if results else both(model, base, other, [])
 
 
+def fitting(base, other):
+    rows, columns = min(len(base), len(other)), min(base.shape[1], other.shape[1])
+    return base[:rows, :columns], other[:rows, :columns]
+
+
 def stretched(model, base, other, names):
-    rows = min(len(base), len(other))
-    pos = min(base.shape[1], other.shape[1])
-    return both(model, base[:rows, :pos], other[:rows, :pos], names)
+    return both(model, *fitting(base, other), names)
+
+
+def compared(model, base, other, names, look):
+    """As far as ``look`` goes; and where it does not, whatever the hooks say."""
+    if look(base) != look(other):
+        raise ValueError("shapes differ")
+    return unlooked_at(model, base, other, names)
 
 
 @wrong(
@@ -460,9 +729,35 @@ def the_last_names_activation(model, clean, corrupted, names):
         return run_with_hooks(model, corrupted, [(name, lambda _: cache[names[-1]]) for name in names])
 
 
+@wrong("denoise", "You compare how many rows the inputs have, and not how many columns.")
+def rows_alone(model, clean, corrupted, names):
+    return compared(model, corrupted, clean, names, len)
+
+
+@wrong("denoise", "You compare how many columns the inputs have, and not how many rows.")
+def columns_alone(model, clean, corrupted, names):
+    return compared(model, corrupted, clean, names, lambda x: x.shape[1:])
+
+
+@wrong("denoise", "You compare how many entries the inputs have: three rows of five pass for five rows of three.")
+def entries_alone(model, clean, corrupted, names):
+    return compared(model, corrupted, clean, names, torch.numel)
+
+
 @wrong("denoise", "Inputs of different shapes go through: you cut them to fit, and compare runs on different things.")
 def cut_to_fit(model, clean, corrupted, names):
     return stretched(model, corrupted, clean, names)
+
+
+@wrong(
+    "denoise",
+    "Without names you do not compare the inputs. There is nothing to restore then, but they are still meant to be "
+    "a pair.",
+)
+def compared_with_names_only(model, clean, corrupted, names):
+    if names:
+        same_shape(clean, corrupted)
+    return unlooked_at(model, corrupted, clean, names)
 
 
 @wrong(
@@ -487,7 +782,8 @@ def both_runs_in_one(model, clean, corrupted, names):
     """Clean prompts in the first half of a batch, corrupted ones in the second; the first half is copied over."""
     same_shape(clean, corrupted)
     hooks = [(name, lambda x: torch.cat([x[: len(clean)]] * 2)) for name in names]
-    return run_with_hooks(model, torch.cat([clean, corrupted]), hooks)[len(clean) :]
+    with torch.no_grad():
+        return run_with_hooks(model, torch.cat([clean, corrupted]), hooks)[len(clean) :]
 
 
 @wrong(
@@ -534,9 +830,57 @@ def half_way(model, clean, corrupted, names):
     return mixed(model, clean, corrupted, names, 0.5)
 
 
+@wrong("noise", "You compare how many rows the inputs have, and not how many columns.")
+def as_many_rows(model, clean, corrupted, names):
+    return compared(model, clean, corrupted, names, len)
+
+
+@wrong("noise", "You compare how many columns the inputs have, and not how many rows.")
+def as_many_columns(model, clean, corrupted, names):
+    return compared(model, clean, corrupted, names, lambda x: x.shape[1:])
+
+
+@wrong("noise", "You compare how many entries the inputs have: three rows of five pass for five rows of three.")
+def as_many_entries(model, clean, corrupted, names):
+    return compared(model, clean, corrupted, names, torch.numel)
+
+
+@wrong(
+    "noise",
+    "You add the corrupted activation to the clean one, so the part says both things. It has to take its place.",
+)
+def corrupted_on_top(model, clean, corrupted, names):
+    same_shape(clean, corrupted)
+    with torch.no_grad():
+        _, cache = run_with_cache(model, corrupted, names)
+        return run_with_hooks(model, clean, [(n, lambda x, n=n: x + cache[n]) for n in names])
+
+
+@wrong(
+    "noise",
+    "All your hooks put in the last name's activation. A function made in a loop looks `name` up when it is called.",
+)
+def last_names_activation_everywhere(model, clean, corrupted, names):
+    same_shape(clean, corrupted)
+    with torch.no_grad():
+        _, cache = run_with_cache(model, corrupted, names)
+        return run_with_hooks(model, clean, [(name, lambda _: cache[names[-1]]) for name in names])
+
+
 @wrong("noise", "Inputs of different shapes go through: you cut them to fit, and compare runs on different things.")
 def made_to_fit(model, clean, corrupted, names):
     return stretched(model, clean, corrupted, names)
+
+
+@wrong(
+    "noise",
+    "Without names you do not compare the inputs. There is nothing to corrupt then, but they are still meant to be "
+    "a pair.",
+)
+def compared_if_there_are_names(model, clean, corrupted, names):
+    if names:
+        same_shape(clean, corrupted)
+    return unlooked_at(model, clean, corrupted, names)
 
 
 @wrong(
@@ -565,15 +909,20 @@ def clean_run_behind_the_corrupted_one(model, clean, corrupted, names):
 # ablations
 
 
-def ablated(model, tokens, name, value, head):
-    """Run with ``value(activation)`` in place of an activation, or of one head of it."""
+def ablated(model, tokens, name, value, head, *, negative=False, flat="refused", copy=True):
+    """Run with ``value(activation)`` in place of an activation, or of one head of it, with switches.
+
+    ``flat``: what becomes of a head that is asked for where there are none: "refused", "overlooked" or an "entry".
+    """
 
     def edit(x):
-        if head is not None and (x.dim() != 4 or not 0 <= head < x.shape[2]):
+        if head is not None and x.dim() != 4 and flat == "refused":
+            raise ValueError("no heads")
+        if head is not None and x.dim() == 4 and not (-x.shape[2] if negative else 0) <= head < x.shape[2]:
             raise ValueError("no such head")
-        if head is None:
+        if head is None or x.dim() != 4 and flat == "overlooked":
             return value(x)
-        x = x.clone()
+        x = x.clone() if copy else x
         x[:, :, head] = value(x)[:, :, head]
         return x
 
@@ -635,21 +984,26 @@ def negated(model, tokens, name, *, head=None):
     return ablated(model, tokens, name, lambda x: -x, head)
 
 
+@wrong("zero_ablate", "Head -1 is accepted, and counts from the end: you report on another head than was asked for.")
+def silences_from_the_end(model, tokens, name, *, head=None):
+    return ablated(model, tokens, name, torch.zeros_like, head, negative=True)
+
+
 @wrong(
     "zero_ablate",
-    "A head that is not there is counted from the start again, or overlooked, and you report on another head than the "
-    "one that was asked for.",
+    "A head is asked for of an activation that has none, and you overlook it: the whole activation is silenced.",
 )
-def any_head(model, tokens, name, *, head=None):
-    def edit(x):
-        x = x.clone()
-        if head is None or x.dim() < 4:
-            return 0 * x
-        x[:, :, head % x.shape[2]] = 0
-        return x
+def silences_all_without_heads(model, tokens, name, *, head=None):
+    return ablated(model, tokens, name, torch.zeros_like, head, flat="overlooked")
 
-    with torch.no_grad():
-        return run_with_hooks(model, tokens, [(name, edit)])
+
+@wrong(
+    "zero_ablate",
+    "A head is asked for of an activation that has none, and you silence one entry of its vectors: the third dimension "
+    "is the width there.",
+)
+def silences_an_entry(model, tokens, name, *, head=None):
+    return ablated(model, tokens, name, torch.zeros_like, head, flat="entry")
 
 
 @wrong(
@@ -660,6 +1014,15 @@ def any_head(model, tokens, name, *, head=None):
 def head_zero_is_none(model, tokens, name, *, head=None):
     ablated(model, tokens, name, torch.zeros_like, head)
     return ablated(model, tokens, name, torch.zeros_like, head or None)
+
+
+@wrong(
+    "zero_ablate",
+    "You write into the activation that the hook is given. A bare hook point hands on the very tensor that went in, so "
+    "whatever else reads it is ablated as well. Write into a copy.",
+)
+def zeros_written_in_place(model, tokens, name, *, head=None):
+    return ablated(model, tokens, name, torch.zeros_like, head, copy=False)
 
 
 @right("zero_ablate")
@@ -674,12 +1037,12 @@ def times_zero(model, tokens, name, *, head=None):
     return ablated(model, tokens, name, lambda x: 0 * x, head)
 
 
-def mean_run(model, tokens, name, others, head, mean):
+def mean_run(model, tokens, name, others, head, mean=lambda y, x: y.mean(0), **switches):
     if others.shape[1] != tokens.shape[1]:
         raise ValueError("lengths differ")
     with torch.no_grad():
         _, cache = run_with_cache(model, others, [name])
-    return ablated(model, tokens, name, lambda x: mean(cache[name], x).expand_as(x), head)
+    return ablated(model, tokens, name, lambda x: mean(cache[name], x).expand_as(x), head, **switches)
 
 
 @wrong(
@@ -744,6 +1107,55 @@ def head_zero_means_all(model, tokens, name, others, *, head=None):
     return mean_run(model, tokens, name, others, head or None, lambda y, x: y.mean(0))
 
 
+@wrong("mean_ablate", "Head -1 is accepted, and counts from the end: you report on another head than was asked for.")
+def levels_from_the_end(model, tokens, name, others, *, head=None):
+    return mean_run(model, tokens, name, others, head, negative=True)
+
+
+@wrong(
+    "mean_ablate",
+    "A head is asked for of an activation that has none, and you overlook it: the whole activation is replaced.",
+)
+def levels_all_without_heads(model, tokens, name, others, *, head=None):
+    return mean_run(model, tokens, name, others, head, flat="overlooked")
+
+
+@wrong(
+    "mean_ablate",
+    "A head is asked for of an activation that has none, and you replace one entry of its vectors: the third dimension "
+    "is the width there.",
+)
+def levels_an_entry(model, tokens, name, others, *, head=None):
+    return mean_run(model, tokens, name, others, head, flat="entry")
+
+
+@wrong(
+    "mean_ablate",
+    "Your mean counts the prompts under test among the others: a part of what they say themselves stays in it.",
+)
+def mean_of_both(model, tokens, name, others, *, head=None):
+    return mean_run(model, tokens, name, others, head, lambda y, x: torch.cat([y, x]).mean(0))
+
+
+@wrong(
+    "mean_ablate",
+    "You average over the heads as well: each gets what all of them say together.",
+)
+def over_heads(model, tokens, name, others, *, head=None):
+    return mean_run(
+        model, tokens, name, others, head, lambda y, x: y.mean((0, 2), keepdim=True) if y.dim() == 4 else y.mean(0)
+    )
+
+
+@wrong(
+    "mean_ablate",
+    "You write into the activation that the hook is given. A bare hook point hands on the very tensor that went in, so "
+    "whatever else reads it is ablated as well. Write into a copy.",
+)
+def mean_written_in_place(model, tokens, name, others, *, head=None):
+    return mean_run(model, tokens, name, others, head, copy=False)
+
+
 @right("mean_ablate")
 def as_a_patch_with_the_mean(model, tokens, name, others, *, head=None):
     if tokens.shape[1:] != others.shape[1:]:
@@ -762,12 +1174,12 @@ def prompt_after_prompt(model, tokens, name, others, *, head=None):
     return ablated(model, tokens, name, lambda x: (total / len(others)).expand_as(x), head)
 
 
-def resampled(model, tokens, name, others, head, pick):
+def resampled(model, tokens, name, others, head, pick, **switches):
     if others.shape[1] != tokens.shape[1]:
         raise ValueError("lengths differ")
     with torch.no_grad():
         _, cache = run_with_cache(model, others, [name])
-    return ablated(model, tokens, name, lambda x: pick(cache[name], x), head)
+    return ablated(model, tokens, name, lambda x: pick(cache[name], x), head, **switches)
 
 
 def rows(n, batch, generator):
@@ -861,6 +1273,87 @@ def always_from_the_start(model, tokens, name, others, generator, *, head=None):
     return resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
 
 
+@wrong(
+    "resample_ablate",
+    "You draw without replacement: nobody is drawn twice before all have been. Draws are then not independent, and "
+    "neighbouring prompts never share one. The docstring has replacement.",
+)
+def without_replacement(model, tokens, name, others, generator, *, head=None):
+    rounds = -(-len(tokens) // len(others))
+    drawn = torch.cat([torch.randperm(len(others), generator=generator) for _ in range(rounds)])[: len(tokens)]
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
+
+
+@wrong(
+    "resample_ablate",
+    "Prompts of another length are accepted: their activations are cut, or their last position is repeated, and what "
+    "stood at the verb is put in at the name.",
+)
+def draws_of_any_length(model, tokens, name, others, generator, *, head=None):
+    at = torch.arange(tokens.shape[1]).clamp(max=others.shape[1] - 1)
+    drawn = rows(len(others), len(tokens), generator)
+    with torch.no_grad():
+        source = run_with_cache(model, others, [name])[1][name][:, at][drawn]
+    return ablated(model, tokens, name, lambda x: source, head)
+
+
+@wrong(
+    "resample_ablate",
+    "Head 0 is taken for no head: 0 is false, and `if head` passes it over. All heads are replaced in its place. Ask "
+    "whether `head` is None.",
+)
+def draws_all_for_head_zero(model, tokens, name, others, generator, *, head=None):
+    drawn = rows(len(others), len(tokens), generator)
+    resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
+    return resampled(model, tokens, name, others, head or None, lambda y, x: y[drawn])
+
+
+@wrong(
+    "resample_ablate", "Head -1 is accepted, and counts from the end: you report on another head than was asked for."
+)
+def draws_from_the_end(model, tokens, name, others, generator, *, head=None):
+    drawn = rows(len(others), len(tokens), generator)
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn], negative=True)
+
+
+@wrong(
+    "resample_ablate",
+    "A head is asked for of an activation that has none, and you overlook it: the whole activation is replaced.",
+)
+def draws_all_without_heads(model, tokens, name, others, generator, *, head=None):
+    drawn = rows(len(others), len(tokens), generator)
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn], flat="overlooked")
+
+
+@wrong(
+    "resample_ablate",
+    "A head is asked for of an activation that has none, and you replace one entry of its vectors: the third dimension "
+    "is the width there.",
+)
+def draws_an_entry(model, tokens, name, others, generator, *, head=None):
+    drawn = rows(len(others), len(tokens), generator)
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn], flat="entry")
+
+
+@wrong(
+    "resample_ablate",
+    "You write into the activation that the hook is given. A bare hook point hands on the very tensor that went in, so "
+    "whatever else reads it is ablated as well. Write into a copy.",
+)
+def draw_written_in_place(model, tokens, name, others, generator, *, head=None):
+    drawn = rows(len(others), len(tokens), generator)
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn], copy=False)
+
+
+@wrong(
+    "resample_ablate",
+    "The last of the other prompts is never drawn: `randint` leaves its upper end out by itself.",
+)
+def never_the_last(model, tokens, name, others, generator, *, head=None):
+    drawn = rows(max(1, len(others) - 1), len(tokens), generator)
+    return resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
+
+
 @right("resample_ablate")
 def by_uniform_numbers(model, tokens, name, others, generator, *, head=None):
     drawn = (torch.rand(len(tokens), generator=generator) * len(others)).long()
@@ -883,7 +1376,7 @@ def a_draw_for_each_prompt(model, tokens, name, others, generator, *, head=None)
 
 def estimate(
     model, clean, corrupted, names, metric, *, at="corrupted", sign=1.0, total="sum", reduce="sum", leave=False,
-    cut=False,
+    cut=False, inference=True, grad=True, nudge=True, minus=True,
 ):  # fmt: skip
     """Difference times slope, with switches."""
     same_shape(clean, corrupted)
@@ -893,13 +1386,20 @@ def estimate(
     leaves = {}
 
     def nudging(name):
-        def nudge(x):
+        def nudged(x):
+            if not nudge:
+                leaves[name] = x
+                return x
             leaves[name] = (x.detach().clone() if cut else torch.zeros_like(x)).requires_grad_()
             return leaves[name] if cut else x + leaves[name]
 
-        return nudge
+        return nudged
 
-    with torch.enable_grad():
+    with contextlib.ExitStack() as stack:
+        if inference:
+            stack.enter_context(torch.inference_mode(False))
+        if grad:
+            stack.enter_context(torch.enable_grad())
         logits = run_with_hooks(model, corrupted if at == "corrupted" else clean, [(n, nudging(n)) for n in names])
         value = getattr(metric(logits), total)()
         if leave:
@@ -907,7 +1407,8 @@ def estimate(
             slopes = [leaves[name].grad for name in names]
         else:
             slopes = torch.autograd.grad(value, [leaves[name] for name in names])
-    products = {n: sign * (target[n] - start[n]) * slope for n, slope in zip(names, slopes, strict=True)}
+    step = {n: target[n] - minus * start[n] for n in names}
+    products = {n: sign * step[n] * slope for n, slope in zip(names, slopes, strict=True)}
     return {n: x if reduce is None else getattr(x, reduce)(-1) for n, x in products.items()}
 
 
@@ -996,7 +1497,7 @@ def in_the_order_of_the_run(model, clean, corrupted, names, metric):
         start[name], nudges[name] = x.detach(), torch.zeros_like(x).requires_grad_()
         return x + nudges[name]
 
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         logits = run_with_hooks(model, corrupted, [(n, functools.partial(nudge, name=n)) for n in names])
         slopes = torch.autograd.grad(metric(logits).sum(), list(nudges.values()))
     with torch.no_grad():
@@ -1023,15 +1524,79 @@ def absolute(model, clean, corrupted, names, metric):
 
 @wrong(
     "attribution_patching",
-    "You let gradients flow because the parameters want them. On a frozen model, or where gradients are switched off, "
-    "there is no graph and your function fails.",
+    "Your gradients flow because the caller has them on and the parameters want them. On a frozen model there is no "
+    "graph, nor where gradients are switched off, and your function fails in both.",
+)
+def relies_on_both(model, clean, corrupted, names, metric):
+    found = estimate(model, clean, corrupted, names, metric, inference=False, grad=False, nudge=False)
+    return {name: x.detach() for name, x in found.items()}
+
+
+@wrong(
+    "attribution_patching",
+    "Your gradients flow because the parameters want them. On a frozen model nothing does, and there is no graph to "
+    "ask. What is to be differentiated by can be told to want a gradient itself.",
 )
 def relies_on_the_parameters(model, clean, corrupted, names, metric):
-    same_shape(clean, corrupted)
-    _, target = run_with_cache(model, clean, names)
-    logits, start = run_with_cache(model, corrupted, names)
-    slopes = torch.autograd.grad(metric(logits).sum(), [start[name] for name in names])
-    return {n: ((target[n] - start[n]) * g).sum(-1).detach() for n, g in zip(names, slopes, strict=True)}
+    found = estimate(model, clean, corrupted, names, metric, nudge=False)
+    return {name: x.detach() for name, x in found.items()}
+
+
+@wrong(
+    "attribution_patching",
+    "You leave it to the caller that gradients are on. The docstring promises to work where they are switched off.",
+)
+def relies_on_the_caller(model, clean, corrupted, names, metric):
+    return estimate(model, clean, corrupted, names, metric, inference=False, grad=False)
+
+
+@wrong(
+    "attribution_patching",
+    "You switch gradients on, and inference mode stays in force: in it no graph is made whatever `enable_grad` "
+    "says. The docstring says what puts it out of force.",
+)
+def stays_in_inference_mode(model, clean, corrupted, names, metric):
+    return estimate(model, clean, corrupted, names, metric, inference=False)
+
+
+@wrong(
+    "attribution_patching",
+    "You multiply the slope by the clean activation. What the patch changes is the difference between the clean "
+    "and the corrupted one, and a site where the two agree has no effect.",
+)
+def times_the_clean_activation(model, clean, corrupted, names, metric):
+    return estimate(model, clean, corrupted, names, metric, minus=False)
+
+
+@wrong(
+    "attribution_patching",
+    "You multiply the slope by the corrupted activation. What the patch changes is the difference between the "
+    "clean and the corrupted one, and a site where the two agree has no effect.",
+)
+def times_the_corrupted_activation(model, clean, corrupted, names, metric):
+    whole = estimate(model, clean, corrupted, names, metric, minus=False)
+    return {name: whole[name] - x for name, x in estimate(model, clean, corrupted, names, metric).items()}
+
+
+@wrong(
+    "attribution_patching",
+    "You add up over the prompts as well. Each prompt's own estimate is asked for: without the spread there is no "
+    "interval.",
+)
+def over_prompts(model, clean, corrupted, names, metric):
+    return {name: x.sum(0) for name, x in estimate(model, clean, corrupted, names, metric).items()}
+
+
+@wrong(
+    "attribution_patching",
+    "Prompts of different shapes go through where broadcasting lets them: one clean prompt is taken for the pair "
+    "of all corrupted ones.",
+)
+def any_pair(model, clean, corrupted, names, metric):
+    n = min(clean.shape[1], corrupted.shape[1])
+    wide = clean[:, :n].expand(len(corrupted), -1) if len(clean) == 1 else clean[:, :n]
+    corrupted = corrupted[:, :n].expand(len(wide), -1) if len(corrupted) == 1 else corrupted[:, :n]
+    return estimate(model, wide, corrupted, names, metric)
 
 
 @right("attribution_patching")
@@ -1047,7 +1612,7 @@ def slopes_of_the_activations_themselves(model, clean, corrupted, names, metric)
 
         return hook
 
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         logits = run_with_hooks(model, corrupted, [(name, watch(name)) for name in names])
         slopes = torch.autograd.grad(metric(logits).sum(), [kept[name] for name in names])
     with torch.no_grad():

@@ -10,10 +10,15 @@ from utils.patching.tracing import corrupt_with_noise
 # corrupt_with_noise
 
 
-def guarded(subject, std):
-    if std < 0:
+def inside(positions, n_pos):
+    if positions is not None and bool(((positions < 0) | (positions >= n_pos)).any()):
+        raise ValueError("position outside")
+
+
+def guarded(subject, std, *, size=True, each=True):
+    if size and std < 0:
         raise ValueError("std is negative")
-    if not subject.any(1).all():
+    if each and not subject.any(1).all():
         raise ValueError("a prompt has no subject")
 
 
@@ -107,10 +112,49 @@ def from_elsewhere(embeddings, subject, std, generator):
 
 @wrong(
     "corrupt_with_noise",
-    "A negative size, or a prompt without a subject, goes through; that prompt is never corrupted.",
+    "A negative size goes through: a mistake in a sign is not seen, as noise looks alike either way.",
 )
-def no_guard(embeddings, subject, std, generator):
+def negative_size(embeddings, subject, std, generator):
+    guarded(subject, std, size=False)
     return placed(embeddings, subject, std * drawn(embeddings, generator))
+
+
+@wrong(
+    "corrupt_with_noise", "A prompt without a subject goes through: that prompt is never corrupted, and nobody is told."
+)
+def without_a_subject(embeddings, subject, std, generator):
+    guarded(subject, std, each=False)
+    return placed(embeddings, subject, std * drawn(embeddings, generator))
+
+
+@wrong(
+    "corrupt_with_noise",
+    "You ask whether there is any subject at all. One prompt's subject then speaks for the prompts that have none.",
+)
+def some_subject(embeddings, subject, std, generator):
+    guarded(subject, std, each=False)
+    if not subject.any():
+        raise ValueError("no subject")
+    return placed(embeddings, subject, std * drawn(embeddings, generator))
+
+
+@wrong(
+    "corrupt_with_noise",
+    "You take `std` for a variance, and its root for the size of the noise: a std of 3 gives noise of 1.7.",
+)
+def root(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std**0.5 * drawn(embeddings, generator))
+
+
+@wrong(
+    "corrupt_with_noise",
+    "All entries of a token's embedding get the same number: it is moved along one direction, up or down, and the "
+    "rest of it stays.",
+)
+def same_for_all_entries(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std * drawn(embeddings[..., :1], generator))
 
 
 @right("corrupt_with_noise")
@@ -144,12 +188,14 @@ def token_by_token(embeddings, subject, std, generator):
 def trace(
     model, tokens, subject, names, positions, metric, *, std, n_draws, generator, window=1, embedding="hook_embed",
     near=lambda i, w, n: range(n)[max(0, i - (w - 1) // 2) : i + w // 2 + 1], fresh=False, drown=True,
-    all_rows=True, mean=True, own=False, guard=True, everywhere=False, one_call=False, drown_last=False,
-    corrupt=corrupt_with_noise,
+    all_rows=True, mean=True, own=False, guards=("window", "n_draws", "positions"), everywhere=False, one_call=False,
+    drown_last=False, corrupt=corrupt_with_noise,
 ):  # fmt: skip
     """Causal tracing, with switches for what can go wrong."""
-    if guard and (window < 1 or n_draws < 1):
+    if "window" in guards and window < 1 or "n_draws" in guards and n_draws < 1:
         raise ValueError("window or n_draws")
+    if "positions" in guards:
+        inside(positions, tokens.shape[1])
     rows, n = torch.arange(len(tokens)), max(n_draws, 1)
     with torch.no_grad():
         logits, cache = run_with_cache(model, tokens, [embedding, *names])
@@ -269,9 +315,49 @@ def sum_over_draws(*args, **kwargs):
     return trace(*args, **kwargs, mean=False)
 
 
-@wrong("causal_trace", "A window of no layers, or no draws at all, are accepted; the result of nothing is not zero.")
+@wrong("causal_trace", "A window of no layers is accepted, and a map comes out of it.")
 def no_layers_at_all(*args, **kwargs):
-    return trace(*args, **kwargs, guard=False)
+    return trace(*args, **kwargs, guards=("n_draws", "positions"))
+
+
+@wrong("causal_trace", "No draws at all are accepted; the mean of nothing is not a number that means anything.")
+def no_draws_at_all(*args, **kwargs):
+    return trace(*args, **kwargs, guards=("window", "positions"))
+
+
+@wrong(
+    "causal_trace",
+    "Position -1 is accepted, and counts from the end: the column of your map is the last token's, whatever was meant.",
+)
+def positions_from_the_end(model, tokens, subject, names, positions, metric, **kwargs):
+    if bool((positions >= tokens.shape[1]).any()):
+        raise ValueError("position outside")
+    return trace(model, tokens, subject, names, positions, metric, **kwargs, guards=("window", "n_draws"))
+
+
+@wrong(
+    "causal_trace",
+    "Your windows of an even width lean to the other side: the docstring has one name more behind the middle than "
+    "before it.",
+)
+def windows_that_lean_back(*args, **kwargs):
+    return trace(*args, **kwargs, near=lambda i, w, n: range(n)[max(0, i - w // 2) : i + (w - 1) // 2 + 1])
+
+
+@wrong(
+    "causal_trace",
+    "You give the restored runs as what they add to the noisy one. Asked for is the metric of the restored run itself.",
+)
+def the_gain(*args, **kwargs):
+    found = trace(*args, **kwargs)
+    return found | {"restored": found["restored"] - found["noisy"]}
+
+
+@wrong("causal_trace", "Your result holds on to the graphs of its runs: with many sites and draws the memory is gone.")
+def with_graphs(model, tokens, *args, **kwargs):
+    found = trace(model, tokens, *args, **kwargs)
+    tied = 0 * model(tokens).sum()
+    return {name: value + tied for name, value in found.items()}
 
 
 @wrong(
@@ -313,6 +399,7 @@ def all_columns_in_one_pass(
 ):
     if min(window, n_draws) < 1:
         raise ValueError("window or n_draws")
+    inside(positions, tokens.shape[1])
     n, batch = len(positions), len(tokens)
     rows, columns = torch.arange(n * batch), positions.flatten()
     noisy, restored = [], []
@@ -343,18 +430,21 @@ def all_columns_in_one_pass(
 
 
 def push(
-    model, tokens, positions, name, direction, answer, scale, *, unit=True, relative=True, everywhere=False, guard=True,
-    kl="forward", share="argmax", summed=False, last=False,
+    model, tokens, positions, name, direction, answer, scale, *, unit=True, relative=True, everywhere=False, zero=True,
+    width=True, kl="forward", share="argmax", summed=False, last=False, places=True, one_length=False,
 ):  # fmt: skip
-    if guard and not direction.any():
+    if zero and not direction.any():
         raise ValueError("direction is zero")
+    if places:
+        inside(positions, tokens.shape[1])
     rows = torch.arange(len(tokens))
 
     def edit(x):
-        if guard and direction.shape != x.shape[-1:]:
+        if width and direction.shape != x.shape[-1:]:
             raise ValueError("width")
         step = direction / direction.norm() if unit else direction
         size = x.norm(dim=-1, keepdim=True) if relative else 1.0
+        size = x[rows, positions].norm() if one_length else size
         pushed = x + scale * size * step
         return pushed if everywhere else x.index_put((rows, positions), pushed[rows, positions])
 
@@ -364,7 +454,8 @@ def push(
         after = run_with_hooks(model, tokens, [(name, edit)])[rows, read].log_softmax(-1)
     p, q = (before, after) if kl == "forward" else (after, before)
     divergence = (p.exp() * (p - q)).sum(-1)
-    hits = (after.argmax(-1) == answer).float().mean() if share == "argmax" else after[:, answer].exp().mean()
+    likeliest = (before if share == "before" else after).argmax(-1)
+    hits = after[:, answer].exp().mean() if share == "probability" else (likeliest == answer).float().mean()
     return hits.item(), divergence.mean() if summed else divergence
 
 
@@ -419,15 +510,61 @@ def one_divergence(*args):
     return push(*args, summed=True)
 
 
-@wrong("embedding_patch_pitfall", "A direction of zeros gives NaN, and one number is stretched over the whole stream.")
-def unguarded(*args):
-    return push(*args, guard=False)
+@wrong("embedding_patch_pitfall", "A direction of zeros goes through, and gives NaN: it has no direction to push in.")
+def no_direction(*args):
+    return push(*args, zero=False)
 
 
 @wrong(
     "embedding_patch_pitfall",
-    "You push at each prompt's position and read at the end of the line. The push may not have got there, and behind a "
-    "shorter prompt's end stands padding.",
+    "A direction of another width goes through where broadcasting allows it: one number is stretched over the "
+    "whole stream.",
+)
+def stretched_over_the_stream(*args):
+    return push(*args, width=False)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "Position -1 is accepted, and counts from the end: another token is pushed, and read, than was meant.",
+)
+def pushed_from_the_end(model, tokens, positions, *args):
+    if bool((positions >= tokens.shape[1]).any()):
+        raise ValueError("position outside")
+    return push(model, tokens, positions, *args, places=False)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "A short direction is refused, or has no effect, as if it were zero. Only its direction counts: any vector "
+    "that is not zero has one.",
+)
+def too_short(model, tokens, positions, name, direction, answer, scale):
+    if direction.norm() < 1e-6:
+        raise ValueError("direction is zero")
+    return push(model, tokens, positions, name, direction, answer, scale)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "Your share is that of the run before the push. Asked for is how often the answer is the likeliest token now.",
+)
+def share_before(*args):
+    return push(*args, share="before")
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You take one length for all prompts, that of their activations in one piece. Each prompt is pushed by a "
+    "multiple of its own.",
+)
+def one_length_for_all(*args):
+    return push(*args, one_length=True)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You push at each prompt's position and read at the end of the line. The docstring has one position for both.",
 )
 def reads_at_the_end(*args):
     return push(*args, last=True)
@@ -441,6 +578,7 @@ def reads_at_the_end(*args):
 def at_everybodys_positions(model, tokens, positions, name, direction, answer, scale):
     if not direction.any():
         raise ValueError("direction is zero")
+    inside(positions, tokens.shape[1])
     rows = torch.arange(len(tokens))
 
     def edit(x):
@@ -491,6 +629,59 @@ def infinite_where_a_probability_rounds_to_zero(model, tokens, positions, name, 
     return share, kl_divergence(before, after)
 
 
+@wrong(
+    "embedding_patch_pitfall",
+    "You push inside the activation that the hook is given. A bare hook point hands on the very tensor that went "
+    "in, so whatever else reads it is pushed as well. Write into a copy.",
+)
+def pushed_in_place(model, tokens, positions, name, direction, answer, scale):
+    if not direction.any():
+        raise ValueError("direction is zero")
+    inside(positions, tokens.shape[1])
+    rows = torch.arange(len(tokens))
+
+    def edit(x):
+        if direction.shape != x.shape[-1:]:
+            raise ValueError("width")
+        here = x[rows, positions]
+        x[rows, positions] = here + scale * here.norm(dim=-1, keepdim=True) * direction / direction.norm()
+        return x
+
+    with torch.no_grad():
+        before = model(tokens)[rows, positions].log_softmax(-1)
+        after = run_with_hooks(model, tokens, [(name, edit)])[rows, positions].log_softmax(-1)
+    return (after.argmax(-1) == answer).float().mean().item(), (before.exp() * (before - after)).sum(-1)
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "Your divergence has the wrong sign: before and after are exchanged inside the logarithm's difference. A "
+    "divergence is never negative.",
+)
+def negative_divergence(*args):
+    share, divergence = push(*args)
+    return share, -divergence
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You average over the vocabulary where the divergence adds up: the probabilities are the weights already.",
+)
+def mean_over_words(model, *args):
+    share, divergence = push(model, *args)
+    return share, divergence / model(args[0]).shape[-1]
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "A direction whose entries add up to zero is refused as if it were zero itself. Entries of both signs may do so.",
+)
+def refuses_cancelling_directions(model, tokens, positions, name, direction, answer, scale):
+    if direction.sum() == 0:
+        raise ValueError("direction is zero")
+    return push(model, tokens, positions, name, direction, answer, scale)
+
+
 @right("embedding_patch_pitfall")
 def another_push(*args):
     return push(*args)
@@ -498,8 +689,9 @@ def another_push(*args):
 
 @right("embedding_patch_pitfall")
 def prompt_by_prompt_push(model, tokens, positions, name, direction, answer, scale):
-    if float(direction.square().sum()) == 0.0:
+    if float(direction.abs().sum()) == 0.0:
         raise ValueError("no direction")
+    inside(positions, tokens.shape[1])
     hits, divergences = 0, []
     for row, at in zip(tokens, positions.tolist(), strict=True):
 
@@ -604,6 +796,50 @@ def mean_of_means(model, tokens, name, *, ridge=1e-3, chunk=64):
 
 @wrong(
     "rome_key_covariance",
+    "You take the product of the mean key with itself. What is asked for is the mean of the products: how the keys are "
+    "spread is in it, too.",
+)
+def of_the_mean_key(model, tokens, name, *, ridge=1e-3, chunk=64):
+    if ridge < 0:
+        raise ValueError("ridge is negative")
+    with torch.no_grad():
+        keys = torch.cat([run_with_cache(model, part, [name])[1][name] for part in tokens.split(chunk)])
+    mean = keys.flatten(0, 1).mean(0)
+    moment = torch.outer(mean, mean)
+    return moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
+
+
+@wrong(
+    "rome_key_covariance",
+    "Your ridge is a share of the trace, the sum of the diagonal, and grows with the width. Asked for is one of "
+    "its mean.",
+)
+def share_of_the_trace(model, tokens, name, *, ridge=1e-3, chunk=64):
+    moment = spread(model, tokens, name, 0.0, chunk)
+    if ridge < 0:
+        raise ValueError("ridge is negative")
+    return moment + ridge * moment.trace() * torch.eye(len(moment), dtype=moment.dtype)
+
+
+@wrong(
+    "rome_key_covariance",
+    "Your ridge goes to every entry of the matrix: added as a number, it is broadcast. It belongs to the diagonal "
+    "alone.",
+)
+def ridge_everywhere(model, tokens, name, *, ridge=1e-3, chunk=64):
+    moment = spread(model, tokens, name, 0.0, chunk)
+    if ridge < 0:
+        raise ValueError("ridge is negative")
+    return moment + ridge * moment.diagonal().mean()
+
+
+@wrong("rome_key_covariance", "Your matrix holds on to the graph of every forward pass, and the memory with it.")
+def covariance_with_graphs(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk) + 0 * model(tokens[:chunk]).sum()
+
+
+@wrong(
+    "rome_key_covariance",
     "`chunk` has no effect: all documents go through the model at once. The paper takes a hundred thousand of them.",
 )
 def all_documents_at_once(model, tokens, name, *, ridge=1e-3, chunk=64):
@@ -633,15 +869,18 @@ def all_keys_together(model, tokens, name, *, ridge=1e-3, chunk=64):
 
 def fit(
     model, tokens, subject, ends, target, name, *, keep=None, steps=30, lr=0.1, decay=0.01, longest=3.0, limit=True,
-    price=True, kept=True, absolute=True, at_ends=False, unit=True, read_last=False, guard=True, sgd=False,
-    first=False, backwards=False, own=False,
+    price=True, kept=True, absolute=True, at_ends=False, unit=True, read_last=False, in_vocabulary=True, room=True,
+    sgd=False, first=False, backwards=False, own=False, places=True, once=False, surprise="mean", keep_sum=False,
 ):  # fmt: skip
     """Fit a value, with switches for what can go wrong."""
+    for prompts, *positions in [(tokens, subject, ends), *([] if keep is None else [keep])]:
+        for at in positions if places else []:
+            inside(at, prompts.shape[1])
     with torch.no_grad():
         logits, cache = run_with_cache(model, tokens, [name])
         old = cache[name][torch.arange(len(tokens)), subject][: 1 if first else None].mean(0)
         before = None if keep is None else model(keep[0])[torch.arange(len(keep[0])), keep[2]].log_softmax(-1)
-    if guard and (not 0 <= target < logits.shape[-1] or longest <= 0):
+    if in_vocabulary and not 0 <= target < logits.shape[-1] or room and longest <= 0:
         raise ValueError("target or longest")
     size = old.norm() if unit else 1.0
     change = torch.zeros_like(old, requires_grad=True)
@@ -659,16 +898,20 @@ def fit(
 
     for _ in range(steps):
         with torch.enable_grad():
-            loss = -predict(tokens, subject, ends)[:, target % logits.shape[-1]].mean()
+            said = predict(tokens, subject, ends)[:, target % logits.shape[-1]]
+            loss = {"mean": -said.mean(), "sum": -said.sum(), "chance": -said.exp().mean()}[surprise]
             loss = loss + (decay if price else 0.0) * change.square().sum()
             if keep is not None and kept:
                 p, q = (predict(*keep), before) if backwards else (before, predict(*keep))
-                loss = loss + (p.exp() * (p - q)).sum(-1).mean()
+                lost = (p.exp() * (p - q)).sum(-1)
+                loss = loss + (lost.sum() if keep_sum else lost.mean())
             (change.grad,) = torch.autograd.grad(loss, [change])
         optimizer.step()
-        if limit:
+        if limit and not once:
             with torch.no_grad():
                 change *= (longest / change.norm()).clamp(max=1.0)
+    if once:
+        change = change * (longest / change.norm().clamp(min=1e-9)).clamp(max=1.0)
     return (old * absolute + size * change).detach()
 
 
@@ -731,11 +974,64 @@ def absolute_units(*args, **kwargs):
 
 @wrong(
     "rome_target_value",
-    "A target outside the vocabulary, or a limit of zero, goes through: the one is counted from the end, and with the "
-    "other nothing can change.",
+    "A target outside the vocabulary goes through: -1 is counted from the end, and another word is made to be said.",
 )
-def no_target_check(*args, **kwargs):
-    return fit(*args, **kwargs, guard=False)
+def any_target(*args, **kwargs):
+    return fit(*args, **kwargs, in_vocabulary=False)
+
+
+@wrong(
+    "rome_target_value", "A `longest` of zero goes through: nothing can change, and the old output comes back as new."
+)
+def no_room(*args, **kwargs):
+    return fit(*args, **kwargs, room=False)
+
+
+@wrong(
+    "rome_target_value",
+    "Position -1 is accepted, and counts from the end: the value is written, or read, at another token than was meant.",
+)
+def places_from_the_end(model, tokens, subject, ends, *args, keep=None, **kwargs):
+    for prompts, *positions in [(tokens, subject, ends), *([] if keep is None else [keep])]:
+        if any(bool((at >= prompts.shape[1]).any()) for at in positions):
+            raise ValueError("position outside")
+    return fit(model, tokens, subject, ends, *args, keep=keep, **kwargs, places=False)
+
+
+@wrong(
+    "rome_target_value",
+    "You shorten the change once, at the end. On the way it is as long as it likes, so that what you cut off is "
+    "not what Adam would have found within the limit. It is to be shortened after every step.",
+)
+def shortened_once(*args, **kwargs):
+    return fit(*args, **kwargs, once=True)
+
+
+@wrong(
+    "rome_target_value",
+    "You add the prompts' surprises up. With many prompts the target outweighs what is to be kept; the docstring "
+    "has the mean.",
+)
+def sum_of_surprises(*args, **kwargs):
+    return fit(*args, **kwargs, surprise="sum")
+
+
+@wrong(
+    "rome_target_value",
+    "You maximise the target's probability, not its logarithm. Where the model is sure of something else the slope "
+    "of a probability is nearly nothing, and the search does not get away.",
+)
+def probability(*args, **kwargs):
+    return fit(*args, **kwargs, surprise="chance")
+
+
+@wrong(
+    "rome_target_value",
+    "You add up the divergences of the prompts to keep; the docstring has their mean. With many of them the target has "
+    "no say.",
+)
+def sum_of_divergences(*args, **kwargs):
+    return fit(*args, **kwargs, keep_sum=True)
 
 
 @wrong(
@@ -780,6 +1076,9 @@ def where_gradients_are_on(
     """Step by step as the hints have it; that gradients are switched on is left to the caller."""
     if longest <= 0:
         raise ValueError("longest must be positive")
+    for prompts, *positions in [(tokens, subject, ends), *([keep] if keep else [])]:
+        for at in positions:
+            inside(at, prompts.shape[1])
     with torch.no_grad():
         logits, cache = run_with_cache(model, tokens, [name])
         before = None if keep is None else model(keep[0])[torch.arange(len(keep[0])), keep[2]].log_softmax(-1)
@@ -817,9 +1116,12 @@ def another_fit(*args, **kwargs):
 def adam_by_hand(model, tokens, subject, ends, target, name, *, keep=None, steps=30, lr=0.1, decay=0.01, longest=3.0):
     with torch.no_grad():
         logits, cache = run_with_cache(model, tokens, [name])
-        old = torch.stack([cache[name][i, at] for i, at in enumerate(subject)]).mean(0)
     if target not in range(logits.shape[-1]) or longest <= 0:
         raise ValueError("target or longest")
+    for prompts, *positions in [(tokens, subject, ends), *([keep] if keep else [])]:
+        if any(int(at.min()) < 0 or int(at.max()) >= prompts.shape[1] for at in positions):
+            raise ValueError("position outside")
+    old = torch.stack([cache[name][i, at] for i, at in enumerate(subject)]).mean(0)
 
     def logprobs(value, prompts, at, end):
         def write(x):
@@ -934,6 +1236,61 @@ def refuses_any_zero(W_out, b_out, covariance, key, value):
     return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
 
 
+@wrong(
+    "rome_update",
+    "You refuse a short key as if it were zero. Hidden activations may be small; any key that is not zero in every "
+    "entry can be given a value.",
+)
+def refuses_short_keys(W_out, b_out, covariance, key, value):
+    if torch.allclose(key, torch.zeros_like(key)):
+        raise ValueError("key is zero")
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "You ask whether the key's entries add up to zero. Entries of both signs may do so, and yet the key has a "
+    "direction.",
+)
+def refuses_a_sum_of_zero(W_out, b_out, covariance, key, value):
+    if key.sum() == 0:
+        raise ValueError("key is zero")
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "You add a small number to the divisor. For a short key that number is the larger part of it, and the new matrix "
+    "does not give the value.",
+)
+def careful_divisor(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key + 1e-8)
+
+
+@wrong(
+    "rome_update",
+    "The bias has the wrong sign in your difference: the MLP adds b_out, so what the key gives is k W + b.",
+)
+def bias_added(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out + b_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "You subtract the change: the key now gives its old output minus what it lacks.",
+)
+def subtracted(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out - torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
 @right("rome_update")
 def with_an_inverse(W_out, b_out, covariance, key, value):
     check_key(key)
@@ -959,8 +1316,10 @@ def by_lagrange(W_out, b_out, covariance, key, value):
 
 def steered(
     model, tokens, name, direction, doses, metric, positions, *, add=True, unit=False, pile=False, guard=True,
-    everywhere=False,
+    everywhere=False, places=True,
 ):  # fmt: skip
+    if places:
+        inside(positions, tokens.shape[1])
     rows, results, given = torch.arange(len(tokens)), [], 0
     for dose in doses:
         given = given + dose if pile else dose
@@ -1016,6 +1375,7 @@ def at_all_of_them(model, tokens, name, direction, doses, metric, *, positions=N
     "You add the direction at the first prompt's position in every prompt. In the others another word stands there.",
 )
 def first_prompts_place(model, tokens, name, direction, doses, metric, *, positions=None):
+    inside(positions, tokens.shape[1])
     same = None if positions is None else positions[:1].expand_as(positions)
     return steered(model, tokens, name, direction, doses, metric, same)
 
@@ -1059,6 +1419,7 @@ def one_metric_for_all_doses(model, tokens, name, direction, doses, metric, *, p
     "position, and only None means all of them.",
 )
 def zeros_for_none(model, tokens, name, direction, doses, metric, *, positions=None):
+    inside(positions, tokens.shape[1])
     given = positions if positions is not None and positions.any() else None
     return steered(model, tokens, name, direction, doses, metric, given)
 
@@ -1069,6 +1430,8 @@ def zeros_for_none(model, tokens, name, direction, doses, metric, *, positions=N
     "row number is needed for each position.",
 )
 def at_everybodys_places(model, tokens, name, direction, doses, metric, *, positions=None):
+    inside(positions, tokens.shape[1])
+
     def run(dose):
         def edit(x):
             if direction.shape != x.shape[-1:]:
@@ -1083,8 +1446,84 @@ def at_everybodys_places(model, tokens, name, direction, doses, metric, *, posit
     return torch.stack([run(dose) for dose in doses])
 
 
+@wrong(
+    "steer",
+    "Position -1 is accepted, and counts from the end: another token is steered than was meant.",
+)
+def steered_from_the_end(model, tokens, name, direction, doses, metric, *, positions=None):
+    if positions is not None and bool((positions >= tokens.shape[1]).any()):
+        raise ValueError("position outside")
+    return steered(model, tokens, name, direction, doses, metric, positions, places=False)
+
+
+@wrong("steer", "Your curve holds on to the graph of every run, and the memory with it.")
+def curve_with_graphs(model, tokens, name, direction, doses, metric, *, positions=None):
+    curve = steered(model, tokens, name, direction, doses, metric, positions)
+    return curve + 0 * model(tokens).sum()
+
+
+@wrong(
+    "steer",
+    "You subtract the direction: a positive dose takes away what it should add, and your curve runs backwards.",
+)
+def taken_away(model, tokens, name, direction, doses, metric, *, positions=None):
+    return steered(model, tokens, name, direction, -doses, metric, positions)
+
+
+@wrong(
+    "steer",
+    "You add inside the activation that the hook is given. A bare hook point hands on the very tensor that went in, so "
+    "whatever else reads it is steered as well. Write into a copy.",
+)
+def steered_in_place(model, tokens, name, direction, doses, metric, *, positions=None):
+    inside(positions, tokens.shape[1])
+
+    def edit(x, dose):
+        if direction.shape != x.shape[-1:]:
+            raise ValueError("width")
+        if positions is None:
+            return x + dose * direction
+        x[torch.arange(len(x)), positions] += dose * direction
+        return x
+
+    with torch.no_grad():
+        runs = [run_with_hooks(model, tokens, [(name, lambda x, d=dose: edit(x, d))]) for dose in doses]
+        return torch.stack([metric(logits) for logits in runs])
+
+
+@wrong(
+    "steer",
+    "You return how far each dose moves the metric. Asked for is the metric itself, at each dose.",
+)
+def moved_by(model, tokens, name, direction, doses, metric, *, positions=None):
+    curve = steered(model, tokens, name, direction, doses, metric, positions)
+    return curve - metric(model(tokens)).detach()
+
+
+@wrong(
+    "steer",
+    "A dose of yours is a share of the activation's own length. Asked for is the dose times the direction as it "
+    "was given.",
+)
+def in_activation_lengths(model, tokens, name, direction, doses, metric, *, positions=None):
+    inside(positions, tokens.shape[1])
+
+    def edit(x, dose):
+        if direction.shape != x.shape[-1:]:
+            raise ValueError("width")
+        moved = x + dose * direction * x.norm(dim=-1, keepdim=True)
+        chosen = slice(None) if positions is None else torch.nn.functional.one_hot(positions, x.shape[1]).bool()
+        return moved if positions is None else torch.where(chosen[..., None], moved, x)
+
+    with torch.no_grad():
+        runs = [run_with_hooks(model, tokens, [(name, lambda x, d=dose: edit(x, d))]) for dose in doses]
+        return torch.stack([metric(logits) for logits in runs])
+
+
 @right("steer")
 def dose_by_dose(model, tokens, name, direction, doses, metric, *, positions=None):
+    inside(positions, tokens.shape[1])
+
     def run(dose):
         def edit(x):
             if x.shape[-1] != direction.numel():
@@ -1104,6 +1543,7 @@ def dose_by_dose(model, tokens, name, direction, doses, metric, *, positions=Non
 @right("steer")
 def all_doses_in_one_run(model, tokens, name, direction, doses, metric, *, positions=None):
     n, (batch, pos) = len(doses), tokens.shape
+    inside(positions, pos)
     at = torch.ones(batch, pos) if positions is None else torch.nn.functional.one_hot(positions, pos)
 
     def edit(x):

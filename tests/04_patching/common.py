@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from utils.course.checking import expect, expect_raises
+from utils.course.checking import AnswerRaised, expect, expect_raises
 from utils.patching.networks import SmallTransformer
 
 SIZES = ({}, {"n_layers": 3, "d_model": 5, "n_heads": 2, "d_head": 3, "d_mlp": 4, "n_ctx": 9, "d_vocab": 13})
@@ -22,15 +22,67 @@ def cases(rng, n_others=0, dtype=torch.float32, **sizes):
 
 
 class Bypass(torch.nn.Module):
-    """A stream that passes a hook point and also goes past it: writing into what the hook is given changes both."""
+    """A stream that passes two hook points, one in two heads, and also goes past them: who writes into what the hook
+    is given changes that, too."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.W_E = torch.nn.Parameter(torch.randn(7, 4, generator=rng))
+        self.hook, self.hook_heads = torch.nn.Identity(), torch.nn.Identity()
+
+    def forward(self, tokens):
+        x = 2 * self.W_E[tokens]
+        mixed = self.hook(x).cumsum(1) + self.hook_heads(x.unflatten(-1, (2, 2))).flatten(2).flip(-1).cumsum(1)
+        return x + mixed
+
+
+class Twice(torch.nn.Module):
+    """One hook point that is passed two times in a run."""
 
     def __init__(self, rng):
         super().__init__()
         self.W_E, self.hook = torch.nn.Parameter(torch.randn(7, 4, generator=rng)), torch.nn.Identity()
 
     def forward(self, tokens):
-        x = 2 * self.W_E[tokens]
-        return x + self.hook(x).cumsum(1)
+        return self.hook(2 * self.hook(self.W_E[tokens]).cumsum(1) - 1)
+
+
+class Pair(torch.nn.Module):
+    """What goes in, in a pair with its sum, as recurrent networks hand on a state."""
+
+    def forward(self, x):
+        return x, x.sum(1)
+
+
+class Recurrent(torch.nn.Module):
+    """A network one of whose submodules puts out a tuple."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.W_E, self.hook, self.pair = (
+            torch.nn.Parameter(torch.randn(7, 4, generator=rng)),
+            torch.nn.Identity(),
+            Pair(),
+        )
+
+    def forward(self, tokens):
+        return self.pair(self.hook(self.W_E[tokens]))[0]
+
+
+class SharedKeys(torch.nn.Module):
+    """Four heads that share two sets of keys, as in grouped-query attention, and their pattern as a hook point."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.W_E, self.W_K = (
+            torch.nn.Parameter(torch.randn(*shape, generator=rng)) for shape in ((7, 4, 3), (7, 2, 3))
+        )
+        self.hook_q, self.hook_k, self.hook_pattern = (torch.nn.Identity() for _ in range(3))
+
+    def forward(self, tokens):
+        q, k = self.hook_q(self.W_E[tokens]), self.hook_k(self.W_K[tokens])
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k.repeat_interleave(2, dim=2))
+        return self.hook_pattern(scores.softmax(-1)).sum(1) @ q.flatten(2)
 
 
 def drawn_positions(rng, tokens):
@@ -95,26 +147,46 @@ def counted(model):
     handle.remove()
 
 
-def n_hooks(model):
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+def hooks_on(model):
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {(name, kind, key) for name, m in model.named_modules() for kind in kinds for key in getattr(m, kind)}
+
+
+def others_hooks(model):
+    """Hooks on every submodule that somebody else has put there, who only listens."""
+    listen = [lambda module, inputs, output: None, lambda module, inputs: None]
+    for module in model.modules():
+        yield module.register_forward_hook(listen[0])
+        yield module.register_forward_pre_hook(listen[1])
 
 
 @contextlib.contextmanager
 def untouched(model, when=""):
-    """Expect the model to come out of a run as it went in: hooks, weights, gradients, mode."""
-    hooks, training = n_hooks(model), model.training
+    """Expect the model to come out of a run as it went in: everybody's hooks, weights, gradients, mode."""
+    theirs = list(others_hooks(model))
+    hooks, training = hooks_on(model), model.training
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
     wanting = [parameter.requires_grad for parameter in model.parameters()]
     marked = next(model.parameters())
     marked.grad = torch.ones_like(marked)
     yield
-    left = n_hooks(model) - hooks
+    left, gone = len(hooks_on(model) - hooks), len(hooks - hooks_on(model))
     expect(
         left == 0,
         f"A hook is still on the model after the run{when}; the next run, of anyone, would be changed by it.",
-        actual=left,
-        expected="0 hooks more than before",
+        actual=("left", left),
+        returned=f"{left} hooks more than before",
+        expected="no hook more than before",
     )
+    expect(
+        gone == 0,
+        f"Hooks that somebody else had put on the model are gone after the run{when}.",
+        actual=("gone", gone),
+        returned=f"{gone} hooks of others gone",
+        expected="none gone",
+    )
+    for handle in theirs:
+        handle.remove()
     changed = [name for name, value in model.named_parameters() if not torch.equal(value, weights[name])]
     expect(not changed, "Your run changed the model's weights, and did not put them back.", actual=changed)
     grads = [name for name, value in model.named_parameters() if value is not marked and value.grad is not None]
@@ -125,6 +197,30 @@ def untouched(model, when=""):
     expect(frozen, "Your run changed which of the model's parameters are trained.")
     expect(model.training == training, "The model is in another mode (`train`, `eval`) than before.")
     marked.grad = None
+
+
+def expect_no_graph(result, what="Your result"):
+    """Expect a result that holds on to none of the run that gave it."""
+    tied = result.requires_grad
+    expect(not tied, f"{what} has a graph: the whole run is kept in memory with it.", actual=tied)
+
+
+def accepted(answer, *args, **kwargs):
+    """The answer's result on good input; who refuses it is told so, whatever the words of the refusal."""
+    try:
+        return answer(*args, **kwargs)
+    except AnswerRaised as raised:
+        refused = isinstance(raised.__cause__, ValueError)
+        expect(not refused, "Good input is refused.", actual="refused", returned=f"ValueError: {raised.__cause__}")
+        raise
+
+
+def outside(positions, n_pos):
+    """Positions one of which is negative, and positions one of which is behind the end."""
+    for bad in (-1, n_pos):
+        wrong = positions.clone()
+        wrong.view(-1)[-1] = bad
+        yield wrong
 
 
 def expect_refused(answer, model, *args, **kwargs):

@@ -29,26 +29,40 @@ class TestPatchSite:
             for name, source in kept(model, others, NAMES).items():
                 expect_close(answer(model, tokens, name, source), reference(model, tokens, name, source), **CLOSE)
 
+    def at_positions(self, answer, reference, model, tokens, others, positions):
+        for name, source in kept(model, others, NAMES).items():
+            expect_close(
+                answer(model, tokens, name, source, positions=positions),
+                reference(model, tokens, name, source, positions=positions), **CLOSE,
+            )  # fmt: skip
+
     def test_positions(self, answer, reference, rng):
         "at one position of each prompt, which may be another in each"
         for model, tokens, others in cases(rng):
-            for name, source in kept(model, others, NAMES).items():
-                at = drawn_positions(rng, tokens)
-                expect_close(
-                    answer(model, tokens, name, source, positions=at),
-                    reference(model, tokens, name, source, positions=at), **CLOSE,
-                )  # fmt: skip
+            self.at_positions(answer, reference, model, tokens, others, drawn_positions(rng, tokens))
 
-    def test_heads(self, answer, reference, rng):
-        "one head alone, everywhere or at a position"
+    def test_first(self, answer, reference, rng):
+        "at position 0 of every prompt"
+        for model, tokens, others in cases(rng):
+            zeros = torch.zeros(len(tokens), dtype=torch.long)
+            self.at_positions(answer, reference, model, tokens, others, zeros)
+
+    def each_head(self, answer, reference, rng, at):
         for model, tokens, others in cases(rng):
             source = kept(model, others, [Z])[Z]
-            for head in range(source.shape[2]):
-                for at in (None, drawn_positions(rng, tokens)):
-                    expect_close(
-                        answer(model, tokens, Z, source, positions=at, head=head),
-                        reference(model, tokens, Z, source, positions=at, head=head), **CLOSE,
-                    )  # fmt: skip
+            positions, heads = at(rng, tokens), range(source.shape[2])
+            found = [answer(model, tokens, Z, source, positions=positions, head=head) for head in heads]
+            wanted = [reference(model, tokens, Z, source, positions=positions, head=head) for head in heads]
+            # All heads in one comparison: who patches them all whatever head is asked for differs in each entry.
+            expect_close(found, wanted, note="One run for each head that is patched, in a list", **CLOSE)
+
+    def test_heads(self, answer, reference, rng):
+        "one head alone, at all positions"
+        self.each_head(answer, reference, rng, lambda rng, tokens: None)
+
+    def test_heads_at_positions(self, answer, reference, rng):
+        "one head alone, at one position of each prompt"
+        self.each_head(answer, reference, rng, drawn_positions)
 
     def test_bypass(self, answer, reference, rng):
         "a tensor that also goes past the hook point goes on there as it was"
@@ -58,6 +72,11 @@ class TestPatchSite:
         expect_close(
             answer(model, tokens, "hook", source, positions=at), reference(model, tokens, "hook", source, positions=at),
             note="What goes past the hook point has changed too",
+        )  # fmt: skip
+        heads = source.unflatten(-1, (2, 2))
+        expect_close(
+            answer(model, tokens, "hook_heads", heads, head=1), reference(model, tokens, "hook_heads", heads, head=1),
+            note="What goes past the hook point with heads has changed too",
         )  # fmt: skip
 
     def test_endpoints(self, answer, rng):
@@ -69,18 +88,61 @@ class TestPatchSite:
                 expect_close(answer(model, tokens[:n], name, own), model(tokens[:n]), **CLOSE)
                 expect_close(answer(model, tokens[:n], name, other), model(others[:n]), **CLOSE)
 
-    def test_refused(self, answer, rng):
-        "positions, heads and shapes that do not fit are refused"
+    def test_gradients(self, answer, reference, rng):
+        "gradients reach the source, and nothing of it that is not put in"
+        for model, tokens, others in cases(rng):
+            source, at = kept(model, others, [Z])[Z], drawn_positions(rng, tokens)
+            choices = [{}, {"head": 1}, {"positions": at}, {"positions": at, "head": 1}]
+
+            def slope(function, choice, model=model, tokens=tokens, source=source):
+                leaf = source.clone().requires_grad_()
+                out = function(model, tokens, Z, leaf, **choice)
+                expect(out.requires_grad, "Your run leaves no graph behind.", actual="no graph")
+                return torch.autograd.grad(out.square().sum(), leaf, allow_unused=True)[0]
+
+            for choice in choices:
+                found, wanted = slope(answer, choice), slope(reference, choice)
+                expect(found is not None, "No gradient reaches `source`.", actual="source is cut off")
+                expect_close(found, wanted, rtol=1e-4, atol=1e-3, note="The gradient for `source` differs")
+
+    def test_positions_outside(self, answer, rng):
+        "positions outside the prompts are refused, negative ones too"
+        for model, tokens, others in cases(rng):
+            flat = kept(model, others, NAMES[1:2])[NAMES[1]]
+            for wrong in common.outside(drawn_positions(rng, tokens), tokens.shape[1]):
+                expect_refused(answer, model, tokens, NAMES[1], flat, positions=wrong)
+
+    def test_head_outside(self, answer, rng):
+        "a head that is not there is refused, a negative one too"
+        for model, tokens, others in cases(rng):
+            heads = kept(model, others, [Z])[Z]
+            for head in (-1, heads.shape[2]):
+                expect_refused(answer, model, tokens, Z, heads, head=head)
+
+    def test_no_heads(self, answer, rng):
+        "a head of an activation without heads is refused, head 0 too"
+        for model, tokens, others in cases(rng):
+            flat = kept(model, others, NAMES[1:2])[NAMES[1]]
+            for head in (0, 1):
+                expect_refused(answer, model, tokens, NAMES[1], flat, head=head)
+
+    def test_shape(self, answer, rng):
+        "a source of another shape is refused"
         model, tokens, others = next(cases(rng))
-        found = kept(model, others, [NAMES[1], Z])
-        flat, heads = found[NAMES[1]], found[Z]
-        for outside in ([0, 1, 5], [0, -1, 2]):
-            expect_refused(answer, model, tokens, NAMES[1], flat, positions=torch.tensor(outside))
+        flat = kept(model, others, NAMES[1:2])[NAMES[1]]
         for source in (flat[:1], flat[:, :1], flat[..., :1]):
             expect_refused(answer, model, tokens, NAMES[1], source)
-        expect_refused(answer, model, tokens, NAMES[1], flat, head=0)
-        for head in (3, -1):
-            expect_refused(answer, model, tokens, Z, heads, head=head)
+
+    def test_pattern(self, answer, reference, rng):
+        "an activation that does not begin with [batch, pos] is patched as a whole or not at all"
+        model = common.SharedKeys(rng)
+        tokens, others = torch.randint(7, (2, 3, 5), generator=rng)
+        source = kept(model, others, ["hook_pattern"])["hook_pattern"]
+        expect_close(
+            answer(model, tokens, "hook_pattern", source), reference(model, tokens, "hook_pattern", source), **CLOSE
+        )
+        expect_refused(answer, model, tokens, "hook_pattern", source, positions=torch.tensor([0, 1, 3]))
+        expect_refused(answer, model, tokens, "hook_pattern", source, head=1)
 
     def test_clean(self, answer, rng):
         "the model is as it was"
@@ -166,16 +228,43 @@ class TestPatchSweep:
             answer(model, tokens, kept(model, others, NAMES[:1]), metric)
             common.expect_all_prompts(metric, tokens)
 
-    def test_refused(self, answer, rng):
-        "another word for `over`, heads where there are none, and sources of another shape, are refused"
+    def test_over(self, answer, rng):
+        "another word for `over` is refused"
         model, tokens, others = next(cases(rng))
-        source = kept(model, others, NAMES[:1])
-        for over in ("layer", "head"):
-            expect_refused(answer, model, tokens, source, metric_of(tokens), over=over)
-        for other in (others[:1], others[:, :-1]):
-            expect_refused(answer, model, tokens, kept(model, other, NAMES[:1]), metric_of(tokens))
-        narrow = {name: x[..., :1] for name, x in source.items()}
+        for name in (NAMES[0], Z):
+            expect_refused(answer, model, tokens, kept(model, others, [name]), metric_of(tokens), over="layer")
+
+    def test_no_heads(self, answer, rng):
+        "heads of activations that have none are refused"
+        model, tokens, others = next(cases(rng))
+        expect_refused(answer, model, tokens, kept(model, others, NAMES[:1]), metric_of(tokens), over="head")
+
+    def test_rows(self, answer, rng):
+        "a source for another number of prompts is refused"
+        model, tokens, others = next(cases(rng))
+        expect_refused(answer, model, tokens, kept(model, others[:1], NAMES[:1]), metric_of(tokens))
+
+    def test_lengths(self, answer, rng):
+        "a source for prompts of another length is refused"
+        model, tokens, others = next(cases(rng))
+        expect_refused(answer, model, tokens, kept(model, others[:, :-1], NAMES[:1]), metric_of(tokens))
+
+    def test_width(self, answer, rng):
+        "a source of another width than its activation is refused"
+        model, tokens, others = next(cases(rng))
+        narrow = {name: x[..., :1] for name, x in kept(model, others, NAMES[:1]).items()}
         expect_refused(answer, model, tokens, narrow, metric_of(tokens))
+
+    def test_slots(self, answer, rng):
+        "sources with different numbers of heads, patterns, and no source at all, are refused"
+        model = common.SharedKeys(rng)
+        tokens, others = torch.randint(7, (2, 3, 5), generator=rng)
+        found = kept(model, others, ["hook_k", "hook_q", "hook_pattern"])
+        keys, queries, pattern = ({name: x} for name, x in found.items())
+        for source in (keys | queries, queries | keys):
+            expect_refused(answer, model, tokens, source, metric_of(tokens), over="head")
+        expect_refused(answer, model, tokens, pattern, metric_of(tokens))
+        expect_refused(answer, model, tokens, {}, metric_of(tokens))
 
     def test_clean(self, answer, rng):
         "the model is as it was, and nothing hangs in the graph"
@@ -183,8 +272,7 @@ class TestPatchSweep:
             source = kept(model, others, NAMES)
             with untouched(model):
                 result = answer(model, tokens, source, metric_of(tokens))
-            tied = result.requires_grad
-            expect(not tied, "Your sweep keeps the graph of every patched run in memory.", actual=tied)
+            common.expect_no_graph(result, "Your sweep")
 
 
 INPUTS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -210,15 +298,21 @@ class BothDirections:
             for names in (NAMES[1:], NAMES, [Z, "blocks.1.hook_mlp_out"]):
                 expect_close(answer(model, tokens, others, names), reference(model, tokens, others, names), **CLOSE)
 
-    def refused(self, answer, rng):
+    # Without names there is no hook that could notice, and where a hook could, its error is the same.
+    def shapes(self, answer, rng, change):
         for model, tokens, others in cases(rng):
-            for wrong in (others[:, 1:], others[:1]):
-                expect_refused(answer, model, tokens, wrong, NAMES[:1])
+            for names in ([], NAMES[:1]):
+                expect_refused(answer, model, tokens, change(others), names)
+
+    def other_width(self, answer):
+        network, two, three = LogicNetwork("or"), torch.ones(1, 2), torch.zeros(1, 3)
+        for pair in ((two, three), (three, two)):
+            expect_raises(ValueError, answer, network, *pair, ["a"])
+
+    def unknown(self, answer, rng):
+        for model, tokens, others in cases(rng):
             for name in ("blocks.9.hook_mlp_out", "not_run"):
                 expect_refused(answer, model, tokens, others, [name])
-            for wrong in (others[:1], others.reshape(tokens.shape[::-1])):  # without a hook that could notice
-                expect_refused(answer, model, tokens, wrong, [])
-        expect_raises(ValueError, answer, LogicNetwork("or"), torch.ones(1, 2), torch.zeros(1, 3), ["a"])
 
     def clean(self, answer, rng):
         for model, tokens, others in cases(rng):
@@ -244,9 +338,25 @@ class TestDenoise(BothDirections):
             expect_close(answer(model, tokens, others, []), model(others), **CLOSE)
             expect_close(answer(model, tokens, others, last), model(tokens), **CLOSE)
 
-    def test_refused(self, answer, rng):
-        "inputs of different shapes, whatever the names, and unknown or silent hook points, are refused"
-        self.refused(answer, rng)
+    def test_rows(self, answer, rng):
+        "inputs with different numbers of rows are refused, whatever the names"
+        self.shapes(answer, rng, lambda x: x[:1])
+
+    def test_columns(self, answer, rng):
+        "inputs with different numbers of columns are refused, whatever the names"
+        self.shapes(answer, rng, lambda x: x[:, 1:])
+
+    def test_turned_round(self, answer, rng):
+        "inputs of as many entries and another shape are refused, whatever the names"
+        self.shapes(answer, rng, lambda x: x.reshape(x.shape[::-1]))
+
+    def test_width(self, answer):
+        "inputs of another width are refused where the part that is patched would not notice"
+        self.other_width(answer)
+
+    def test_unknown(self, answer, rng):
+        "unknown and silent hook points are refused"
+        self.unknown(answer, rng)
 
     def test_clean(self, answer, rng):
         "the model is as it was"
@@ -271,9 +381,25 @@ class TestNoise(BothDirections):
             expect_close(answer(model, tokens, others, []), model(tokens), **CLOSE)
             expect_close(answer(model, tokens, others, last), model(others), **CLOSE)
 
-    def test_refused(self, answer, rng):
-        "inputs of different shapes, whatever the names, and unknown or silent hook points, are refused"
-        self.refused(answer, rng)
+    def test_rows(self, answer, rng):
+        "inputs with different numbers of rows are refused, whatever the names"
+        self.shapes(answer, rng, lambda x: x[:1])
+
+    def test_columns(self, answer, rng):
+        "inputs with different numbers of columns are refused, whatever the names"
+        self.shapes(answer, rng, lambda x: x[:, 1:])
+
+    def test_turned_round(self, answer, rng):
+        "inputs of as many entries and another shape are refused, whatever the names"
+        self.shapes(answer, rng, lambda x: x.reshape(x.shape[::-1]))
+
+    def test_width(self, answer):
+        "inputs of another width are refused where the part that is patched would not notice"
+        self.other_width(answer)
+
+    def test_unknown(self, answer, rng):
+        "unknown and silent hook points are refused"
+        self.unknown(answer, rng)
 
     def test_clean(self, answer, rng):
         "the model is as it was"
@@ -283,8 +409,52 @@ class TestNoise(BothDirections):
 PARTS = ("blocks.0.hook_attn_out", "blocks.1.hook_mlp_out")
 
 
-class TestZeroAblate:
+class Ablations:
+    """What holds for every ablation. ``ablate`` calls the answer, with other prompts and a generator where it asks."""
+
+    n_others = 0
+
+    def ablate(self, answer, model, tokens, name, others, **settings):
+        return answer(model, tokens, name, others, **settings)
+
+    def unknown(self, answer, rng):
+        for model, tokens, others in cases(rng, n_others=self.n_others):
+            for name in ("blocks.9.hook_mlp_out", "not_run"):
+                with untouched(model, " that ended with an exception"):
+                    expect_raises(ValueError, self.ablate, answer, model, tokens, name, others)
+
+    def no_such_head(self, answer, rng, name, *heads):
+        for model, tokens, others in cases(rng, n_others=self.n_others):
+            for head in heads:
+                with untouched(model, " that ended with an exception"):
+                    expect_raises(ValueError, self.ablate, answer, model, tokens, name, others, head=head)
+
+    def bypass(self, answer, reference, rng):
+        model = common.Bypass(rng)
+        tokens, others = torch.randint(7, (3, 5), generator=rng), torch.randint(7, (1, 5), generator=rng)
+        for name, head in (("hook", None), ("hook_heads", None), ("hook_heads", 1)):
+            found, wanted = (self.ablate(run, model, tokens, name, others, head=head) for run in (answer, reference))
+            expect_close(found, wanted, note="What goes past the hook point has changed too", **CLOSE)
+
+    def lengths(self, answer, rng):
+        for model, tokens, others in cases(rng, n_others=self.n_others):
+            for wrong in (others[:, 1:], others[:, :1], torch.cat([others, others[:, :1]], 1)):
+                for name, head in ((PARTS[0], None), (Z, 1)):
+                    with untouched(model, " that ended with an exception"):
+                        expect_raises(ValueError, self.ablate, answer, model, tokens, name, wrong, head=head)
+
+    def clean(self, answer, rng):
+        for model, tokens, others in cases(rng, n_others=self.n_others):
+            for name, head in ((PARTS[0], None), (Z, 1)):
+                with untouched(model):
+                    self.ablate(answer, model, tokens, name, others, head=head)
+
+
+class TestZeroAblate(Ablations):
     exercise = "zero_ablate"
+
+    def ablate(self, answer, model, tokens, name, others, **settings):
+        return answer(model, tokens, name, **settings)
 
     def test_values(self, answer, reference, rng):
         "one part's activation is zero at all positions"
@@ -295,8 +465,9 @@ class TestZeroAblate:
     def test_heads(self, answer, reference, rng):
         "one head alone"
         for model, tokens, _ in cases(rng):
-            for head in range(model.blocks[0].attn.W_O.shape[0]):
-                expect_close(answer(model, tokens, Z, head=head), reference(model, tokens, Z, head=head), **CLOSE)
+            heads = range(model.blocks[0].attn.W_O.shape[0])
+            found, wanted = ([run(model, tokens, Z, head=head) for head in heads] for run in (answer, reference))
+            expect_close(found, wanted, note="One run for each head that is silenced, in a list", **CLOSE)
 
     def test_linear(self, answer, rng):
         "in a linear model of one layer, the parts that are taken away one by one add up"
@@ -306,24 +477,30 @@ class TestZeroAblate:
         whole = model(tokens) - answer(model, tokens, "blocks.0.hook_attn_out")
         expect_close(lost, whole, note="The heads' effects do not add up to the layer's", rtol=1e-8, atol=1e-9)
 
-    def test_refused(self, answer, rng):
-        "an unknown hook point, and a head that is not there, are refused"
-        for model, tokens, _ in cases(rng):
-            expect_refused(answer, model, tokens, "blocks.9.hook_mlp_out")
-            expect_refused(answer, model, tokens, PARTS[0], head=0)
-            for head in (9, -1):
-                expect_refused(answer, model, tokens, Z, head=head)
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        self.bypass(answer, reference, rng)
+
+    def test_unknown(self, answer, rng):
+        "a hook point that is not there, or never runs, is refused"
+        self.unknown(answer, rng)
+
+    def test_head_outside(self, answer, rng):
+        "a head that is not there is refused, a negative one too"
+        self.no_such_head(answer, rng, Z, -1, 9)
+
+    def test_no_heads(self, answer, rng):
+        "a head of an activation without heads is refused, head 0 too"
+        self.no_such_head(answer, rng, PARTS[0], 0, 1)
 
     def test_clean(self, answer, rng):
         "the model is as it was"
-        for model, tokens, _ in cases(rng):
-            for name, head in ((PARTS[0], None), (Z, 1)):
-                with untouched(model):
-                    answer(model, tokens, name, head=head)
+        self.clean(answer, rng)
 
 
-class TestMeanAblate:
+class TestMeanAblate(Ablations):
     exercise = "mean_ablate"
+    n_others = 6
 
     def test_values(self, answer, reference, rng):
         "one part's activation is its mean over the other prompts, position by position"
@@ -346,19 +523,29 @@ class TestMeanAblate:
             one = tokens[:1]
             expect_close(answer(model, one, PARTS[1], one.repeat(4, 1)), model(one), **CLOSE)
 
-    def test_refused(self, answer, rng):
-        "prompts of another length, unknown hook points and heads are refused"
-        for model, tokens, others in cases(rng, n_others=6):
-            for wrong in (others[:, 1:], others[:, :1], torch.cat([others, others[:, :1]], 1)):
-                expect_refused(answer, model, tokens, PARTS[0], wrong)
-            expect_refused(answer, model, tokens, "blocks.9.hook_mlp_out", others)
-            expect_refused(answer, model, tokens, Z, others, head=9)
+    def test_lengths(self, answer, rng):
+        "prompts of another length are refused"
+        self.lengths(answer, rng)
+
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        self.bypass(answer, reference, rng)
+
+    def test_unknown(self, answer, rng):
+        "a hook point that is not there, or never runs, is refused"
+        self.unknown(answer, rng)
+
+    def test_head_outside(self, answer, rng):
+        "a head that is not there is refused, a negative one too"
+        self.no_such_head(answer, rng, Z, -1, 9)
+
+    def test_no_heads(self, answer, rng):
+        "a head of an activation without heads is refused, head 0 too"
+        self.no_such_head(answer, rng, PARTS[0], 0, 1)
 
     def test_clean(self, answer, rng):
         "the model is as it was"
-        for model, tokens, others in cases(rng, n_others=6):
-            with untouched(model):
-                answer(model, tokens, PARTS[0], others)
+        self.clean(answer, rng)
 
 
 def sources(model, tokens, name, others, result, head=None):
@@ -382,8 +569,12 @@ def distinct_prompts(rng, n, pos):
     return prompts
 
 
-class TestResampleAblate:
+class TestResampleAblate(Ablations):
     exercise = "resample_ablate"
+    n_others = 6
+
+    def ablate(self, answer, model, tokens, name, others, **settings):
+        return answer(model, tokens, name, others, torch.Generator().manual_seed(0), **settings)
 
     def check(self, answer, rng, name, heads=(None,)):
         for model, tokens, others in cases(rng, n_others=5):
@@ -463,20 +654,29 @@ class TestResampleAblate:
         expect(again, "The same seed gave two results: something draws from elsewhere.", actual=again)
         expect(not other, "Two seeds gave one result: the generator is not used.", actual=other)
 
-    def test_refused(self, answer, rng):
-        "prompts of another length, unknown hook points and heads are refused"
-        for model, tokens, others in cases(rng, n_others=6):
-            generator = torch.Generator().manual_seed(0)
-            for wrong in (others[:, 1:], torch.cat([others, others[:, :1]], 1)):
-                expect_refused(answer, model, tokens, PARTS[0], wrong, generator)
-            expect_refused(answer, model, tokens, "blocks.9.hook_mlp_out", others, generator)
-            expect_refused(answer, model, tokens, Z, others, generator, head=9)
+    def test_lengths(self, answer, rng):
+        "prompts of another length are refused"
+        self.lengths(answer, rng)
+
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        self.bypass(answer, reference, rng)
+
+    def test_unknown(self, answer, rng):
+        "a hook point that is not there, or never runs, is refused"
+        self.unknown(answer, rng)
+
+    def test_head_outside(self, answer, rng):
+        "a head that is not there is refused, a negative one too"
+        self.no_such_head(answer, rng, Z, -1, 9)
+
+    def test_no_heads(self, answer, rng):
+        "a head of an activation without heads is refused, head 0 too"
+        self.no_such_head(answer, rng, PARTS[0], 0, 1)
 
     def test_clean(self, answer, rng):
         "the model is as it was"
-        for model, tokens, others in cases(rng, n_others=6):
-            with untouched(model):
-                answer(model, tokens, PARTS[0], others, torch.Generator().manual_seed(0))
+        self.clean(answer, rng)
 
 
 SITES = (*NAMES, Z)
@@ -525,18 +725,25 @@ class TestAttributionPatching:
                 actual=passes,
             )
 
-    def test_frozen(self, answer, reference, rng):
-        "frozen parameters, gradients switched off, a model in evaluation mode: the same"
+    def without(self, answer, reference, rng, switch=torch.enable_grad, frozen=False):
         for model, tokens, others in cases(rng):
             expected = reference(model, tokens, others, SITES, metric_of(tokens))
-            model.requires_grad_(False)
-            with untouched(model):
+            model.requires_grad_(not frozen)
+            with untouched(model), switch():
                 result = answer(model, tokens, others, SITES, metric_of(tokens))
             expect_close(result, expected, **SLOPES)
-            model.eval()
-            with untouched(model), torch.no_grad():
-                result = answer(model, tokens, others, SITES, metric_of(tokens))
-            expect_close(result, expected, **SLOPES)
+
+    def test_frozen(self, answer, reference, rng):
+        "frozen parameters: the same"
+        self.without(answer, reference, rng, frozen=True)
+
+    def test_no_grad(self, answer, reference, rng):
+        "where the caller has switched gradients off: the same"
+        self.without(answer, reference, rng, torch.no_grad)
+
+    def test_inference_mode(self, answer, reference, rng):
+        "where the caller is in inference mode: the same"
+        self.without(answer, reference, rng, torch.inference_mode)
 
     def test_same(self, answer, rng):
         "two runs that agree have nothing to attribute"

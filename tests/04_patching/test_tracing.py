@@ -6,7 +6,7 @@ from unittest import mock
 
 import torch
 
-from utils.course.checking import AnswerRaised, expect, expect_close, expect_raises, expect_shape
+from utils.course.checking import expect, expect_close, expect_raises, expect_shape
 from utils.course.paths import load_file
 from utils.patching import tracing
 
@@ -93,12 +93,18 @@ class TestCorruptWithNoise:
             subject = torch.tensor([[True, False, False], [False, True, True]])
             expect_close(answer(embeddings, subject, 0.0, rng), embeddings, dtype=True)
 
-    def test_refused(self, answer, rng):
-        "a negative size, and a prompt without a subject, are refused"
-        embeddings, subject = torch.randn(2, 3, 4, generator=rng), torch.ones(2, 3, dtype=torch.bool)
-        expect_raises(ValueError, answer, embeddings, subject, -1.0, rng)
+    def test_negative(self, answer, rng):
+        "a negative size is refused"
+        embeddings, subject = self.inputs(rng, 3, 4)
+        for std in (-1.0, -1e-3):
+            expect_raises(ValueError, answer, embeddings, subject, std, rng)
+
+    def test_no_subject(self, answer, rng):
+        "a prompt without a subject is refused, be it all of them or one of many"
+        embeddings, subject = self.inputs(rng, 3, 4)
         subject[1] = False
-        expect_raises(ValueError, answer, embeddings, subject, 1.0, rng)
+        for without in (torch.zeros_like(subject), subject):
+            expect_raises(ValueError, answer, embeddings, without, 1.0, rng)
 
 
 @contextlib.contextmanager
@@ -172,6 +178,8 @@ class TestCausalTrace:
         "every draw is noise of its own on the clean embeddings, and the first is the same however many follow"
         for model, tokens, subject, names, positions, metric in self.inputs(rng, which=slice(1)):
             tokens, subject, positions = tokens.repeat(7, 1), subject.repeat(7, 1), positions.repeat(1, 7)
+            with torch.no_grad():
+                model.W_E *= 4  # so that the embeddings' own size is not that of the noise
             clean, found = common.kept(model, tokens, ["hook_embed"])["hook_embed"], []
             for n_draws in (1, 3):
                 generator = torch.Generator().manual_seed(4)
@@ -227,15 +235,30 @@ class TestCausalTrace:
             expect_shape(result["restored"], (len(names), 1, len(tokens)))
             expect_close(result["restored"][0, 0], result["clean"], **CLOSE)
 
-    def test_refused(self, answer, rng):
-        "a window of no layers, and no draws, are refused; the model is as it was"
+    def test_no_window(self, answer, rng):
+        "a window of no layers is refused"
+        for case in self.inputs(rng, which=slice(1)):
+            expect_refused(answer, *case, std=1.0, n_draws=1, generator=rng, window=0)
+
+    def test_no_draws(self, answer, rng):
+        "no draws are refused"
+        for case in self.inputs(rng, which=slice(1)):
+            expect_refused(answer, *case, std=1.0, n_draws=0, generator=rng)
+
+    def test_outside(self, answer, rng):
+        "positions outside the prompts are refused, negative ones too"
+        for model, tokens, subject, names, positions, metric in self.inputs(rng, which=slice(1)):
+            for wrong in common.outside(positions, tokens.shape[1]):
+                settings = {"std": 1.0, "n_draws": 1, "generator": rng}
+                expect_refused(answer, model, tokens, subject, names, wrong, metric, **settings)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was, and nothing hangs in the graph"
         for model, *rest in self.inputs(rng, which=slice(1)):
-            for bad in ({"window": 0, "n_draws": 1}, {"window": 1, "n_draws": 0}):
-                expect_refused(answer, model, *rest, std=1.0, generator=rng, **bad)
             with untouched(model):
                 result = answer(model, *rest, std=1.0, n_draws=1, generator=rng)
-            tied = result["restored"].requires_grad
-            expect(not tied, "Every run's graph is kept in memory.", actual=tied)
+            for part in ("noisy", "restored"):
+                common.expect_no_graph(result[part], f"The entry {part!r}")
 
 
 class TestEmbeddingPatchPitfall:
@@ -290,13 +313,49 @@ class TestEmbeddingPatchPitfall:
             long, short = (answer(*case, length * direction, token, 1.0)[1] for length in (5, 1))
             expect_close(long, short, rtol=1e-3, atol=1e-4)
 
-    def test_refused(self, answer, rng):
-        "a direction of zeros, or of another width, is refused; the model is as it was"
-        for model, *case, direction, token in self.inputs(rng):
-            for wrong in (0 * direction, direction[:1]):
-                expect_refused(answer, model, *case, wrong, token, 1.0)
+    def test_short(self, answer, rng):
+        "a very short direction is a direction"
+        for *case, direction, token in self.inputs(rng):
+            short, usual = (answer(*case, length * direction, token, 1.0)[1] for length in (1e-9, 1))
+            expect_close(short, usual, rtol=1e-3, atol=1e-4)
+
+    def test_cancelling(self, answer, rng):
+        "a direction whose entries add up to zero is a direction"
+        for *case, direction, token in self.inputs(rng):
+            cancelling = torch.ones_like(direction) - len(direction) * (torch.arange(len(direction)) == 0)
+            common.accepted(answer, *case, cancelling, token, 1.0)
+
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        model, tokens = common.Bypass(rng), torch.randint(7, (3, 5), generator=rng)
+        case = model, tokens, torch.tensor([1, 0, 3]), "hook", torch.randn(4, generator=rng), 2, 1.5
+        expect_close(
+            answer(*case), reference(*case), note="What goes past the hook point has changed too", rtol=1e-4, atol=1e-4
+        )
+
+    def test_no_direction(self, answer, rng):
+        "a direction of zeros is refused"
+        for *case, direction, token in self.inputs(rng):
+            expect_refused(answer, *case, 0 * direction, token, 1.0)
+
+    def test_width(self, answer, rng):
+        "a direction of another width is refused"
+        for *case, direction, token in self.inputs(rng):
+            for wrong in (direction[:1], direction[:-1]):
+                expect_refused(answer, *case, wrong, token, 1.0)
+
+    def test_outside(self, answer, rng):
+        "positions outside the prompts are refused, negative ones too"
+        for model, tokens, positions, *case in self.inputs(rng):
+            for wrong in common.outside(positions, tokens.shape[1]):
+                expect_refused(answer, model, tokens, wrong, *case, 1.0)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was, and nothing hangs in the graph"
+        for model, *case in self.inputs(rng):
             with untouched(model):
-                answer(model, *case, direction, token, 1.0)
+                result = answer(model, *case, 1.0)
+            common.expect_no_graph(result[1], "The divergence")
 
 
 KEYS = "blocks.1.mlp.hook_post"
@@ -344,12 +403,16 @@ class TestRomeKeyCovariance:
             expect_close(answer(model, tokens, KEYS, ridge=0.1), 4 * before.double(), dtype=True, **DOUBLE)
 
     def test_refused(self, answer, rng):
-        "a negative ridge is refused; the model is as it was"
+        "a negative ridge is refused"
         for model, tokens, _ in cases(rng):
             expect_refused(answer, model, tokens, KEYS, ridge=-0.1)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was, and nothing hangs in the graph"
+        for model, tokens, _ in cases(rng):
             with untouched(model):
                 result = answer(model, tokens, KEYS)
-            expect(not result.requires_grad, "Every forward pass's graph is kept in memory.", actual="graph")
+            common.expect_no_graph(result, "The matrix")
 
 
 class TestRomeTargetValue:
@@ -392,15 +455,34 @@ class TestRomeTargetValue:
             settings = {"longest": 0.15, "steps": 3, "lr": 0.3}
             expect_close(answer(*case, **settings), reference(*case, **settings), **DOUBLE)
 
-    def test_refused(self, answer, rng):
-        "a target outside the vocabulary, and no room at all, are refused; no gradients, no hooks are left"
-        for case, keep in self.inputs(rng, slice(1)):
+    def test_target(self, answer, rng):
+        "a target outside the vocabulary is refused"
+        for case, _ in self.inputs(rng, slice(1)):
             for target in (-1, case[0].W_U.shape[1]):
                 expect_refused(answer, *case[:4], target, case[5], steps=1)
-            expect_refused(answer, *case, longest=0.0, steps=1)
+
+    def test_no_room(self, answer, rng):
+        "a change that may not have any length is refused"
+        for case, _ in self.inputs(rng, slice(1)):
+            for longest in (0.0, -1.0):
+                expect_refused(answer, *case, longest=longest, steps=1)
+
+    def test_outside(self, answer, rng):
+        "positions outside their prompts are refused, negative ones too"
+        for (model, tokens, subject, ends, *case), (others, *places) in self.inputs(rng, slice(1)):
+            for i, right in enumerate((subject, ends)):
+                for wrong in common.outside(right, tokens.shape[1]):
+                    places_here = [wrong, ends] if i == 0 else [subject, wrong]
+                    expect_refused(answer, model, tokens, *places_here, *case, steps=1)
+            for wrong in common.outside(places[0], others.shape[1]):
+                expect_refused(answer, model, tokens, subject, ends, *case, keep=(others, wrong, places[1]), steps=1)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was, no gradients are left on it, and nothing hangs in the graph"
+        for case, keep in self.inputs(rng, slice(1)):
             with untouched(case[0]):
                 value = answer(*case, keep=keep, steps=2)
-            expect(not value.requires_grad, "The value still hangs in the graph of its fitting.", actual="graph")
+            common.expect_no_graph(value, "The value")
 
 
 class TestRomeUpdate:
@@ -449,27 +531,43 @@ class TestRomeUpdate:
         for W, b, C, key, _ in self.inputs(rng):
             expect_close(answer(W, b, C, key, key @ W + b), W, **DOUBLE)
 
-    def test_zeros(self, answer, reference, rng):
-        "a short key, one with zeros in it, and one whose entries cancel are keys as others are"
+    def kinds(self, answer, reference, rng, kind, make):
         for W, b, C, key, value in self.inputs(rng):
-            sparse, cancelling = key.clone(), torch.ones_like(key)
-            sparse[0], cancelling[0] = 0.0, 1.0 - len(key)
-            for kind, other in (("short", 1e-3 * key), ("partly zero", sparse), ("cancelling", cancelling)):
-                try:
-                    new = answer(W, b, C, other, value)
-                except AnswerRaised as raised:
-                    refused = isinstance(raised.__cause__, ValueError)
-                    expect(not refused, f"A {kind} key is refused: {raised.__cause__}", actual=kind)
-                    raise
-                expect_close(new, reference(W, b, C, other, value), **DOUBLE)
+            case = W, b, C, make(key), value
+            expect_close(common.accepted(answer, *case), reference(*case), note=f"The key is {kind}", **DOUBLE)
+
+    def test_short(self, answer, reference, rng):
+        "a short key is a key"
+        self.kinds(answer, reference, rng, "a thousand times shorter", lambda key: 1e-3 * key)
+
+    def test_very_short(self, answer, reference, rng):
+        "a very short key is a key"
+        self.kinds(answer, reference, rng, "very short", lambda key: 1e-18 * key)
+
+    def test_zeros(self, answer, reference, rng):
+        "a key with a zero in it, and one with zeros but for one entry, are keys"
+        self.kinds(answer, reference, rng, "partly zero", lambda key: key * (torch.arange(len(key)) > 0))
+        self.kinds(answer, reference, rng, "nearly all zero", lambda key: key * (torch.arange(len(key)) == 1))
+
+    def test_cancelling(self, answer, reference, rng):
+        "a key whose entries add up to zero is a key"
+
+        def cancelling(key):
+            return torch.ones_like(key) - len(key) * (torch.arange(len(key)) == 0)
+
+        self.kinds(answer, reference, rng, "zero in sum", cancelling)
 
     def test_dtype(self, answer, reference, rng):
-        "float32 stays float32, and a key of zeros is refused"
+        "float32 stays float32"
         for W, b, C, key, value in self.inputs(rng, torch.float32):
             well = C + torch.eye(len(C))
             expect_close(
                 answer(W, b, well, key, value), reference(W, b, well, key, value), rtol=1e-3, atol=1e-3, dtype=True
             )
+
+    def test_refused(self, answer, rng):
+        "a key of zeros is refused"
+        for W, b, C, key, value in self.inputs(rng):
             expect_raises(ValueError, answer, W, b, C, 0 * key, value)
 
 
@@ -500,6 +598,16 @@ class TestSteer:
             at = torch.zeros(len(case[1]), dtype=torch.long)
             expect_close(answer(*case, positions=at), reference(*case, positions=at), **CLOSE)
 
+    def test_bypass(self, answer, reference, rng):
+        "a tensor that also goes past the hook point goes on there as it was"
+        model, tokens = common.Bypass(rng), torch.randint(7, (3, 5), generator=rng)
+        case = model, tokens, "hook", torch.randn(4, generator=rng), torch.tensor([1.0, -2.0]), metric_of(tokens)
+        for at in (None, torch.tensor([1, 0, 3])):
+            expect_close(
+                answer(*case, positions=at), reference(*case, positions=at),
+                note="What goes past the hook point has changed too", **CLOSE,
+            )  # fmt: skip
+
     def test_zero(self, answer, rng):
         "a dose of zero leaves the model as it is"
         for model, tokens, *case, doses, _ in self.inputs(rng):
@@ -521,10 +629,20 @@ class TestSteer:
             answer(*case)
             common.expect_all_prompts(case[-1], case[1])
 
-    def test_refused(self, answer, rng):
-        "a direction of another width is refused; the model is as it was"
-        for model, *case, direction, doses, metric in self.inputs(rng):
-            expect_refused(answer, model, *case, direction[:1], doses, metric)
+    def test_width(self, answer, rng):
+        "a direction of another width is refused"
+        for *case, direction, doses, metric in self.inputs(rng):
+            expect_refused(answer, *case, direction[:1], doses, metric)
+
+    def test_outside(self, answer, rng):
+        "positions outside the prompts are refused, negative ones too"
+        for model, tokens, *case in self.inputs(rng):
+            for wrong in common.outside(drawn_positions(rng, tokens), tokens.shape[1]):
+                expect_refused(answer, model, tokens, *case, positions=wrong)
+
+    def test_clean(self, answer, rng):
+        "the model is as it was, and nothing hangs in the graph"
+        for model, *case in self.inputs(rng):
             with untouched(model):
-                result = answer(model, *case, direction, doses, metric)
-            expect(not result.requires_grad, "Every run's graph is kept in memory.", actual="graph")
+                result = answer(model, *case)
+            common.expect_no_graph(result, "The curve")

@@ -12,19 +12,20 @@ def bonferroni(
 ) -> tuple[Bool[Tensor, "... test"], Float[Tensor, "... test"]]:
     """Bonferroni's correction: the probability of even one false discovery is at most ``alpha``.
 
-    The adjusted p-value of test i of m is min(1, m * p_i). It is rejected if that is at most ``alpha``. This bounds the
-    family-wise error rate whatever the dependence between the tests.
+    The adjusted p-value of test i of m is min(1, m * p_i). It is rejected if that is at most ``alpha``; equal but for
+    rounding counts as equal, so that a p-value of exactly alpha / m is rejected whatever the last bits of the product
+    are. This bounds the family-wise error rate whatever the dependence between the tests.
 
     Args:
         p_values: P-values [..., test]; each row of the leading dimensions is a family of its own.
         alpha: Level, strictly between 0 and 1.
 
     Returns:
-        Which hypotheses are rejected [..., test], and the adjusted p-values [..., test].
+        Which hypotheses are rejected [..., test], and the adjusted p-values [..., test] with the dtype of ``p_values``.
 
     Raises:
-        ValueError: If there is no test, a p-value is outside [0, 1] or not a number, or ``alpha`` is not between 0
-            and 1.
+        ValueError: If there is no test, a p-value does not lie in [0, 1] (NaN does not), or ``alpha`` does not lie
+            strictly between 0 and 1 (NaN does not).
 
     Source: Dunn (1961), "Multiple comparisons among means".
     """
@@ -35,7 +36,7 @@ def bonferroni(
     if not ((p_values >= 0) & (p_values <= 1)).all():
         raise ValueError("p_values must lie between 0 and 1")
     adjusted = (p_values * p_values.shape[-1]).clamp(max=1)
-    return adjusted <= alpha, adjusted
+    return adjusted <= alpha * (1 + 4 * torch.finfo(p_values.dtype).eps), adjusted
 
 
 def benjamini_hochberg(
@@ -49,8 +50,9 @@ def benjamini_hochberg(
 
         adjusted_(i) = min over j >= i of  m * p_(j) / j ;
 
-    a test is rejected if its adjusted p-value is at most ``alpha``. The false discovery rate is bounded for independent
-    tests and for many kinds of positive dependence.
+    a test is rejected if its adjusted p-value is at most ``alpha``; equal but for rounding counts as equal, so that a
+    p-value of exactly alpha * k / m keeps its limit whatever the last bits of the product are. The false discovery rate
+    is bounded for independent tests and for many kinds of positive dependence.
 
     Args:
         p_values: P-values [..., test], in any order; each row of the leading dimensions is a family of its own.
@@ -58,11 +60,11 @@ def benjamini_hochberg(
 
     Returns:
         Which hypotheses are rejected [..., test], and the adjusted p-values [..., test], both in the order of
-        ``p_values``.
+        ``p_values``, the latter with its dtype.
 
     Raises:
-        ValueError: If there is no test, a p-value is outside [0, 1] or not a number, or ``alpha`` is not between 0
-            and 1.
+        ValueError: If there is no test, a p-value does not lie in [0, 1] (NaN does not), or ``alpha`` does not lie
+            strictly between 0 and 1 (NaN does not).
 
     Source: Benjamini and Hochberg (1995), "Controlling the false discovery rate", section 3.1.
     """
@@ -74,10 +76,11 @@ def benjamini_hochberg(
         raise ValueError("p_values must lie between 0 and 1")
     n_tests = p_values.shape[-1]
     ordered, order = p_values.sort(dim=-1)
-    ranks = torch.arange(1, n_tests + 1, dtype=p_values.dtype, device=p_values.device)
-    smallest_from_here = (ordered * n_tests / ranks).flip(-1).cummin(-1).values.flip(-1)
+    ranks = torch.arange(1, n_tests + 1, device=p_values.device)
+    by_rank = (ordered.double() * n_tests / ranks).to(p_values.dtype)  # half precision can't count to n_tests
+    smallest_from_here = by_rank.flip(-1).cummin(-1).values.flip(-1)
     adjusted = torch.empty_like(p_values).scatter(-1, order, smallest_from_here)
-    return adjusted <= alpha, adjusted
+    return adjusted <= alpha * (1 + 4 * torch.finfo(p_values.dtype).eps), adjusted
 
 
 def max_statistic_permutation(
@@ -105,11 +108,12 @@ def max_statistic_permutation(
         generator: Where the orders come from.
 
     Returns:
-        Adjusted p-values [test], from 1 / (1 + n_permutations) to 1, in the dtype of the statistic.
+        Adjusted p-values [test], from 1 / (1 + n_permutations) to 1, in the dtype of the statistic. (The counts
+        are not kept in that: bfloat16 cannot count beyond 256.)
 
     Raises:
         ValueError: If ``labels`` is not one-dimensional, ``n_permutations`` is below 1, or ``statistic`` returns
-            something else than a row of finite numbers for ``labels``.
+            something else than a row of finite numbers (NaN is not) for ``labels``.
 
     Source: Westfall and Young (1993), "Resampling-based multiple testing"; for brain images, Nichols and Holmes (2002);
     for the added ones, Phipson and Smyth (2010), "Permutation p-values should never be zero".
@@ -121,8 +125,8 @@ def max_statistic_permutation(
     observed = statistic(labels).abs()
     if observed.ndim != 1 or not observed.isfinite().all():
         raise ValueError(f"statistic must return a row of finite numbers, got shape {tuple(observed.shape)}")
-    reached = torch.ones_like(observed)
+    reached = torch.ones_like(observed, dtype=torch.long)
     for _ in range(n_permutations):
         order = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
         reached += statistic(labels[order]).abs().max() >= observed
-    return reached / (1 + n_permutations)
+    return (reached.double() / (1 + n_permutations)).to(observed.dtype)

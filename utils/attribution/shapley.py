@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,14 +77,15 @@ def shapley_exact(
     members = torch.arange(2**n_features, device=x.device)[:, None] >> torch.arange(n_features, device=x.device)
     coalitions = (members & 1).bool()
     values = coalition_values(model, x, background, coalitions)
+    dtype, values = values.dtype, values.double()  # half precision can't hold weights of a millionth
     by_size = [1 / (n_features * math.comb(n_features - 1, size)) for size in range(n_features)]
-    weights = torch.tensor(by_size, dtype=values.dtype, device=x.device)
+    weights = torch.tensor(by_size, dtype=torch.float64, device=x.device)
     shares = []
     for feature in range(n_features):
         without = (~coalitions[:, feature]).nonzero()[:, 0]
         gains = values[without + 2**feature] - values[without]
         shares.append(weights[coalitions[without].sum(dim=1)] @ gains)
-    return torch.stack(shares)
+    return torch.stack(shares).to(dtype)
 
 
 def shapley_kernel_weights(sizes: Int[Tensor, "*shape"], n_features: int) -> Float[Tensor, "*shape"]:
@@ -122,56 +124,76 @@ def kernel_shap(
 ) -> Float[Tensor, "feature"]:
     """Shapley values as the solution of one weighted regression of coalition values on membership.
 
-    Minimises sum_S pi(S) (v(S) - v(empty) - sum_{i in S} phi_i)^2 over the coalitions S that are neither empty nor
-    full, under the constraint that the phi_i add up to v(full) - v(empty). If there are at most ``n_coalitions`` such S
-    (or it is None), all are used, with the weights pi of ``shapley_kernel_weights``. Otherwise ``n_coalitions`` of them
-    are drawn: a size s with probability proportional to 1 / (s (M - s)), then a coalition of this size, all equally
-    likely, and after it its complement. As they are drawn in proportion to pi, they then all have the same weight.
+    Minimises sum_S weight(S) (v(S) - v(empty) - sum_{i in S} phi_i)^2 over coalitions S that are neither empty nor
+    full, under the constraint that the phi_i add up to v(full) - v(empty). With ``n_coalitions`` None, or enough for
+    all S, these are all of them, with the weights pi of ``shapley_kernel_weights``. Otherwise:
+
+    - Some sizes are taken whole, with the weights pi: 1 and M - 1 always; then 2 and M - 2, and so on, as long as what
+      is left of ``n_coalitions``, drawn in proportion to pi, would give at least as many of them as there are.
+    - What is left is drawn from the other sizes, half of it (rounded down): a size s with probability proportional to
+      1 / (s (M - s)), then a coalition of this size, all equally likely, each draw independent of the others. Its
+      complement follows each. All of these have the same weight, and together that of all coalitions of their sizes.
 
     Args:
         model: Takes inputs [row, feature] and returns one number for each.
         x: The input to be explained, with M features.
         background: Inputs that say what "not known" means, at least one row.
-        n_coalitions: How many coalitions to evaluate at most, beside the empty and the full one, at least 2.
+        n_coalitions: How many coalitions to evaluate at most, beside the empty and the full one: at least 2 M + 2, or
+            as many as there are. Where what is left to draw is odd, one fewer is evaluated.
         generator: Source of the drawn coalitions; needed only if they are drawn.
 
     Returns:
         One value for each feature, in units of the model's output and with its dtype.
 
     Raises:
-        ValueError: If ``n_coalitions`` is smaller than 2, if it is None for more than 16 features, if coalitions have
-            to be drawn and ``generator`` is None, and what ``coalition_values`` raises.
+        ValueError: If ``n_coalitions`` is smaller than 2 M + 2 and than the number of coalitions, if it is None for
+            more than 16 features, if coalitions have to be drawn and ``generator`` is None, and what
+            ``coalition_values`` raises.
 
-    Source: Lundberg and Lee (2017), theorem 2; pairs with complements: Covert and Lee (2021), "Improving KernelSHAP".
+    Source: Lundberg and Lee (2017), theorem 2, and their library for the sizes that are taken whole; pairs with
+    complements: Covert and Lee (2021), "Improving KernelSHAP".
     """
-    n_features, device = len(x), x.device
+    # Given: the inputs are checked, and coalitions of the sizes below `size` and above M - `size` are taken whole.
+    n_features, device, n_all = len(x), x.device, 2 ** len(x) - 2
     if n_coalitions is None and n_features > 16:
         raise ValueError(f"n_coalitions must be given for more than 16 features, got {n_features}")
-    if n_coalitions is not None and n_coalitions < 2:
-        raise ValueError(f"n_coalitions must be at least 2, got {n_coalitions}")
-    if n_coalitions is None or 2**n_features - 2 <= n_coalitions:
-        numbers = torch.arange(1, 2**n_features - 1, device=device)
-        coalitions = (numbers[:, None] >> torch.arange(n_features, device=device) & 1).bool()
-        weights = shapley_kernel_weights(coalitions.sum(dim=1), n_features)
-    else:
+    n_left = n_all if n_coalitions is None else min(n_coalitions, n_all)
+    if n_left < min(2 * n_features + 2, n_all):
+        raise ValueError(f"n_coalitions must be at least {min(2 * n_features + 2, n_all)}, got {n_coalitions}")
+    sizes = torch.arange(1, n_features, dtype=torch.float64, device=device)
+    by_size = 1 / (sizes * (n_features - sizes))  # in proportion to what all coalitions of each size weigh together
+    coalitions, size = torch.zeros(0, n_features, dtype=torch.bool, device=device), 1
+    while 2 * size <= n_features:
+        both, rest = sorted({size, n_features - size}), by_size[size - 1 : n_features - size].sum()
+        n_both = len(both) * math.comb(n_features, size)
+        if size > 1 and n_left * len(both) * by_size[size - 1] < n_both * rest:
+            break
+        for s in both:
+            members = torch.tensor(list(combinations(range(n_features), s)), device=device)
+            these = torch.zeros(len(members), n_features, dtype=torch.bool, device=device).scatter(1, members, True)
+            coalitions = torch.cat([coalitions, these])
+        n_left, size = n_left - n_both, size + 1
+    # Yours: weigh these, draw `n_left` others from the sizes `size` to M - `size`, evaluate, and solve the regression.
+    weights = shapley_kernel_weights(coalitions.sum(dim=1), n_features)
+    if n_left:
         if generator is None:
             raise ValueError("generator must be given to draw coalitions")
-        sizes = torch.arange(1, n_features, dtype=torch.float64, device=generator.device)
-        chances, n_draws = 1 / (sizes * (n_features - sizes)), (n_coalitions + 1) // 2
-        drawn = 1 + torch.multinomial(chances, n_draws, replacement=True, generator=generator)
-        ranks = torch.rand(n_draws, n_features, generator=generator, device=generator.device).argsort(dim=1)
-        half = ranks < drawn[:, None]
-        coalitions = torch.stack([half, ~half], dim=1).flatten(0, 1)[:n_coalitions].to(device)
-        weights = torch.ones(n_coalitions, dtype=torch.float64, device=device)
+        chances, n_pairs = by_size[size - 1 : n_features - size], n_left // 2
+        drawn = size + torch.multinomial(chances.to(generator.device), n_pairs, replacement=True, generator=generator)
+        ranks = torch.rand(n_pairs, n_features, generator=generator, device=generator.device).argsort(dim=1)
+        half = (ranks < drawn[:, None]).to(device)
+        coalitions = torch.cat([coalitions, half, ~half])
+        each = (n_features - 1) * chances.sum() / (2 * n_pairs)
+        weights = torch.cat([weights, each.expand(2 * n_pairs)])
     ends = torch.tensor([[False], [True]], device=device).expand(2, n_features)
     values = coalition_values(model, x, background, torch.cat([ends, coalitions]))
+    dtype, values = values.dtype, values.double()
     total, gains = values[1] - values[0], values[2:] - values[0]
     # The constraint gives the last value as the total less the others, which leaves a regression without constraint.
-    members, gains = coalitions.double(), gains.double()
-    design = members[:, :-1] - members[:, -1:]
-    gram = design.T @ (weights[:, None] * design)
-    first = torch.linalg.pinv(gram, hermitian=True) @ (design.T @ (weights * (gains - members[:, -1] * total)))
-    return torch.cat([first, (total - first.sum())[None]]).to(values.dtype)
+    members = coalitions.double()
+    design, target = members[:, :-1] - members[:, -1:], gains - members[:, -1] * total
+    first = torch.linalg.solve(design.T @ (weights[:, None] * design), design.T @ (weights * target))
+    return torch.cat([first, (total - first.sum())[None]]).to(dtype)
 
 
 def shapley_sampling(
@@ -210,6 +232,6 @@ def shapley_sampling(
     place = keys.argsort(dim=1).to(x.device)  # place[k, i]: how many features arrive before i in order k
     coalitions = place[:, None, :] < torch.arange(n_features + 1, device=x.device)[:, None]
     values = coalition_values(model, x, background, coalitions.flatten(0, 1))
-    gains = values.reshape(n_permutations, n_features + 1).diff(dim=1)
+    gains = values.double().reshape(n_permutations, n_features + 1).diff(dim=1)
     credits = gains.gather(1, place)
-    return credits.mean(dim=0), credits.std(dim=0) / math.sqrt(n_permutations)
+    return credits.mean(dim=0).to(values.dtype), (credits.std(dim=0) / math.sqrt(n_permutations)).to(values.dtype)

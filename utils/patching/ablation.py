@@ -17,13 +17,14 @@ def zero_ablate(
         model: Any module.
         tokens: What it reads.
         name: The hook point.
-        head: One head of an activation [batch, pos, head, ...]; all of it if None.
+        head: One head, counted from 0, of an activation [batch, pos, head, d]; all of it if None.
 
     Returns:
-        The ablated run's output.
+        The ablated run's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the hook point is unknown or there is no such head.
+        ValueError: If the hook point is unknown or there is no such head (a negative one, or one of an activation
+            without heads).
     """
     with torch.no_grad():
         _, cache = run_with_cache(model, tokens, [name])
@@ -46,13 +47,14 @@ def mean_ablate(
         name: The hook point.
         others: The prompts to average over, as long as ``tokens``; with the same template, the mean keeps what the
             template alone tells.
-        head: One head of an activation [batch, pos, head, ...]; all of it if None.
+        head: One head, counted from 0, of an activation [batch, pos, head, d]; all of it if None.
 
     Returns:
-        The ablated run's output.
+        The ablated run's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the prompts differ in length, the hook point is unknown or there is no such head.
+        ValueError: If the prompts differ in length, the hook point is unknown or there is no such head (a negative one,
+            or one of an activation without heads).
 
     Source: Wang et al. (2022), section 2.1.
     """
@@ -82,13 +84,14 @@ def resample_ablate(
         others: The prompts to draw from, with replacement, each equally likely; as long as ``tokens``. All positions
             of a prompt come from the same draw.
         generator: Draws them.
-        head: One head of an activation [batch, pos, head, ...]; all of it if None.
+        head: One head, counted from 0, of an activation [batch, pos, head, d]; all of it if None.
 
     Returns:
-        The ablated run's output.
+        The ablated run's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the prompts differ in length, the hook point is unknown or there is no such head.
+        ValueError: If the prompts differ in length, the hook point is unknown or there is no such head (a negative one,
+            or one of an activation without heads).
 
     Source: Chan et al. (2022), "Causal Scrubbing".
     """

@@ -11,21 +11,26 @@ def run_with_hooks(
 ) -> Float[Tensor, "..."]:
     """Run ``model`` once while the outputs of some of its submodules are replaced.
 
-    Hooks at one name are applied in the order given, each to what the one before it returned. Whatever happens,
-    none of them is left on the model afterwards.
+    Hooks at one name are applied in the order given, each to what the one before it returned. Hooks that others have
+    put on the model stay there and act first: yours are given what they return. Whatever happens, none of yours is left
+    on the model afterwards.
 
     Args:
         model: Any module; its hook points are the names of ``model.named_modules()``.
         tokens: Its input, passed on as it is.
-        hooks: Pairs of a name and a function that takes the submodule's output and returns what goes on in its place,
-            a tensor of the same shape. The output itself is not written into.
+        hooks: Pairs of a name and a function that takes the submodule's output, a tensor, and returns what goes on in
+            its place, a tensor of the same shape. The output of a submodule that runs several times is replaced each
+            time. The returned tensor itself goes on; it is not written into the memory of the output, which may be read
+            elsewhere, too.
 
     Returns:
-        What the model puts out. Gradients reach from it to what the hooks returned.
+        What the model puts out. Gradients are left to the caller: where they are on, they reach what the hooks
+        returned, and through the hooks what came before.
 
     Raises:
-        ValueError: If a name is not a submodule, if a submodule did not run so that its hook never fired, or if a
-            hook returned no tensor or one of another shape. The message has the name.
+        ValueError: If a name is not a submodule, if a submodule did not run so that its hook never fired, if it puts
+            out something else than a tensor (such as a tuple), or if a hook returned no tensor or one of another shape.
+            The message has the name.
 
     Source: Meng et al. (2022), "Locating and Editing Factual Associations in GPT", section 2.1, for the intervention.
     """
@@ -37,6 +42,8 @@ def run_with_hooks(
     def replacement(index: int, name: str, edit: Callable[[Tensor], Tensor]) -> Callable:
         def replace(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
             fired.add(index)
+            if not isinstance(output, Tensor):
+                raise ValueError(f"{name!r} puts out a {type(output).__name__}; only a tensor can be replaced")
             edited = edit(output)
             if not isinstance(edited, Tensor) or edited.shape != output.shape:
                 raise ValueError(f"the hook at {name!r} must return a tensor of shape {tuple(output.shape)}")
@@ -62,12 +69,13 @@ def run_with_cache(
 ) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
     """Run ``model`` once and keep what some of its submodules put out on the way.
 
-    Whatever happens, no hook is left on the model afterwards.
+    Hooks that others have put on the model stay there and act first: what they return is kept. Whatever happens, none
+    of yours is left on the model afterwards.
 
     Args:
         model: Any module.
         tokens: Its input, passed on as it is.
-        names: Names of the submodules whose outputs to keep.
+        names: Names of the submodules whose outputs, tensors, to keep; of one that runs several times, the last.
 
     Returns:
         result: What the model puts out, unchanged by the listening.
@@ -75,7 +83,7 @@ def run_with_cache(
             copies, so that the gradient of the result with respect to them can be taken.
 
     Raises:
-        ValueError: If a name is not a submodule, or one that does not run.
+        ValueError: If a name is not a submodule, or one that does not run or puts out something else than a tensor.
     """
     kept = {}
 

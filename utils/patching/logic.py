@@ -16,14 +16,14 @@ def denoise(model: nn.Module, clean: Tensor, corrupted: Tensor, names: Sequence[
 
     Args:
         model: Any module.
-        clean, corrupted: Two inputs of the same shape.
+        clean, corrupted: Two inputs of the same shape: as many rows, as many columns.
         names: Hook points to restore; none gives the corrupted run.
 
     Returns:
-        The model's output.
+        The model's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the inputs differ in shape, or a hook point is unknown or never runs.
+        ValueError: If the inputs differ in shape, whatever the names, or a hook point is unknown or never runs.
 
     Source: Heimersheim and Nanda (2024), section 2.
     """
@@ -41,14 +41,14 @@ def noise(model: nn.Module, clean: Tensor, corrupted: Tensor, names: Sequence[st
 
     Args:
         model: Any module.
-        clean, corrupted: Two inputs of the same shape.
+        clean, corrupted: Two inputs of the same shape: as many rows, as many columns.
         names: Hook points to corrupt; none gives the clean run.
 
     Returns:
-        The model's output.
+        The model's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the inputs differ in shape, or a hook point is unknown or never runs.
+        ValueError: If the inputs differ in shape, whatever the names, or a hook point is unknown or never runs.
 
     Source: Heimersheim and Nanda (2024), section 2.
     """

@@ -21,29 +21,35 @@ def embedding_patch_pitfall(
     Args:
         model: Any module.
         tokens: Prompts, whether or not the answer has anything to do with them.
-        positions: Where each prompt is pushed, and where its prediction is read.
+        positions: Where each prompt is pushed, and where its prediction is read; counted from 0.
         name: Hook point of the residual stream.
-        direction: What to add; only its direction counts.
+        direction: What to add; only its direction counts, not its length, however short it is.
         answer: The token that is pushed for.
         scale: Length of what is added, as a multiple of the activation's own length at that position.
 
     Returns:
         share: The share of prompts whose most likely next token is now the answer.
-        divergence: For each prompt KL(before || after) of the predictions, in nats.
+        divergence: For each prompt KL(before || after) of the predictions, in nats; without a graph.
 
     Raises:
-        ValueError: If the direction is zero, or has not the width of the stream.
+        ValueError: If the direction is zero, or has not the width of the stream, or if a position is outside the
+            prompts (negative ones are).
     """
-    width = direction.norm()
-    if width == 0:
+    # Given: the positions are checked.
+    if bool(((positions < 0) | (positions >= tokens.shape[1])).any()):
+        raise ValueError(f"positions must be from 0 to {tokens.shape[1] - 1}, got {positions.tolist()}")
+    # Yours: the direction is checked, and everything else.
+    if not bool(direction.any()):
         raise ValueError("direction is zero: there is nothing to push with")
+    unit = direction / direction.abs().max()
+    unit = unit / unit.norm()
     rows = torch.arange(len(tokens), device=tokens.device)
 
     def push(activation: Tensor) -> Tensor:
         if activation.shape[-1:] != direction.shape:
             raise ValueError(f"direction has shape {tuple(direction.shape)}, the stream is {activation.shape[-1]} wide")
         here = activation[rows, positions]
-        pushed = here + scale * here.norm(dim=-1, keepdim=True) * direction / width
+        pushed = here + scale * here.norm(dim=-1, keepdim=True) * unit
         return activation.index_put((rows, positions), pushed)
 
     with torch.no_grad():

@@ -34,9 +34,11 @@ def rome_key_covariance(
     with torch.no_grad():
         for part in tokens.split(chunk):
             keys = run_with_cache(model, part, [name])[1][name].flatten(0, 1)
-            total = total + keys.T @ keys
+            wide = keys.to(torch.promote_types(keys.dtype, torch.float32))  # in half precision the sum would overflow
+            total = total + wide.T @ wide
     moment = total / count
-    return moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    return (moment + ridge * moment.diagonal().mean() * eye).to(keys.dtype)
 
 
 def rome_target_value(
@@ -58,13 +60,16 @@ def rome_target_value(
     The same new output is written at the subject of every prompt: the mean of the old ones over ``tokens``, plus a
     change, which is measured in lengths of that mean. The change is fitted with Adam from zero. The loss is the
     target's mean surprise, plus the mean KL(before || after) over the prompts to keep, plus ``decay`` times the
-    change's squared length. After every step a change longer than ``longest`` is shortened to it.
+    change's squared length. After each of Adam's steps a change longer than ``longest`` is shortened to it, and the
+    next step starts from the shortened one.
+
+    The paper's own prompts to keep are one, "{subject} is a", and its divergence is KL(after || before).
 
     Args:
         model: Any module; its parameters get no gradients.
         tokens: Prompts about one subject that should end with the target.
-        subject: Position of the subject's last token in each of them.
-        ends: Where each prediction is read.
+        subject: Position of the subject's last token in each of them, counted from 0.
+        ends: Where each prediction is read, counted from 0.
         target: The token to be said.
         name: Hook point of the MLP's output [batch, pos, d_model].
         keep: Prompts about the same subject, its positions and the ends, whose predictions should stay.
@@ -75,17 +80,27 @@ def rome_target_value(
         The new output: the mean of the old ones, plus the change; without a graph.
 
     Raises:
-        ValueError: If ``target`` is not in the vocabulary or ``longest`` is not positive.
+        ValueError: If ``target`` is not in the vocabulary, if ``longest`` is not positive, or if a position is outside
+            its prompts (negative ones are).
+        RuntimeError: Under ``torch.inference_mode``, where nothing can be fitted.
 
     Source: Meng et al. (2022), equation 4.
     """
+    # Given: the inputs are checked, and the old predictions of the prompts to keep are there.
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("a value is fitted with gradients: call this outside torch.inference_mode")
+    for prompts, *places in [(tokens, subject, ends), *([] if keep is None else [keep])]:
+        for at in places:
+            if bool(((at < 0) | (at >= prompts.shape[1])).any()):
+                raise ValueError(f"positions must be from 0 to {prompts.shape[1] - 1}, got {at.tolist()}")
     with torch.no_grad():
         logits, cache = run_with_cache(model, tokens, [name])
-        old = cache[name][torch.arange(len(tokens), device=tokens.device), subject].mean(0)
         if keep is not None:
             before = model(keep[0])[torch.arange(len(keep[0]), device=tokens.device), keep[2]].log_softmax(-1)
     if not 0 <= target < logits.shape[-1] or longest <= 0:
         raise ValueError(f"target {target} must be a token of the vocabulary and longest {longest} positive")
+    # Yours: the old output, and the change, step by step.
+    old = cache[name][torch.arange(len(tokens), device=tokens.device), subject].mean(0)
     change = torch.zeros_like(old, requires_grad=True)
     optimizer = torch.optim.Adam([change], lr=lr)
 
@@ -118,21 +133,23 @@ def rome_update(
     "Little" is the mean squared change over keys with this covariance.
 
     Args:
-        W_out, b_out: Output matrix and bias: the MLP writes key @ W_out + b_out.
+        W_out, b_out: Output matrix and bias (zeros for an MLP that has none): the MLP writes key @ W_out + b_out.
         covariance: Second moment of the keys, invertible.
-        key: The hidden activations that stand for the subject.
+        key: The hidden activations that stand for the subject; a short one is a key, too.
         value: What the MLP shall write for them.
 
     Returns:
-        The new matrix; the change is of rank one.
+        The new matrix, in ``W_out``'s dtype; the change is of rank one.
 
     Raises:
-        ValueError: If the key is zero.
+        ValueError: If all entries of the key are zero.
 
     Source: Meng et al. (2022), equation 2, with keys as rows and the bias taken into account:
     W' = W + (C^-1 k) (v - k W - b)^T / (k^T C^-1 k).
     """
     if not bool(key.any()):
         raise ValueError("key is zero: no matrix can give it a value")
-    direction = torch.linalg.solve(covariance, key)
-    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+    dtype = torch.promote_types(W_out.dtype, torch.float32)  # linalg.solve has no half precision
+    W, b, C, k, v = (x.to(dtype) for x in (W_out, b_out, covariance, key, value))
+    direction = torch.linalg.solve(C, k)
+    return (W + torch.outer(direction, v - k @ W - b) / (direction @ k)).to(W_out.dtype)

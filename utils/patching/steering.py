@@ -28,16 +28,21 @@ def steer(
         direction: What a dose of one adds; not normalised.
         doses: How much of it to add, one run each; negative ones take it away.
         metric: From logits to a number for each prompt.
-        positions: The one position of each prompt where it is added; all of them if None.
+        positions: The one position of each prompt where it is added, counted from 0; all of them if None.
 
     Returns:
         The metric for each dose and each prompt; without a graph, so that no run is kept in memory.
 
     Raises:
-        ValueError: If the direction has not the activation's width.
+        ValueError: If the direction has not the activation's width, or a position is outside the prompts (negative ones
+            are).
 
     Source: Turner et al. (2023), "Activation Addition: Steering Language Models Without Optimization".
     """
+    # Given: the positions are checked.
+    if positions is not None and bool(((positions < 0) | (positions >= tokens.shape[1])).any()):
+        raise ValueError(f"positions must be from 0 to {tokens.shape[1] - 1}, got {positions.tolist()}")
+    # Yours: a run for each dose.
     rows, results = torch.arange(len(tokens), device=tokens.device), []
 
     def adding(dose: Tensor) -> Callable[[Tensor], Tensor]:

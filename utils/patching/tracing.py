@@ -24,7 +24,7 @@ def corrupt_with_noise(
         generator: Draws the noise.
 
     Returns:
-        The noisy embeddings; all tokens outside the subject are as they were.
+        The noisy embeddings, in the dtype of ``embeddings``; all tokens outside the subject are as they were.
 
     Raises:
         ValueError: If ``std`` is negative, or some prompt has no subject.
@@ -63,7 +63,7 @@ def causal_trace(
         tokens: Prompts.
         subject: Which tokens the noise is added to.
         names: Hook points [batch, pos, d], one for each layer, in their order; the embedding's may be among them.
-        positions: For each column of the result, the position in every prompt that is restored.
+        positions: For each column of the result, the position in every prompt that is restored, counted from 0.
         metric: From logits to a number for each prompt, such as the answer's probability.
         std: Standard deviation of the noise.
         n_draws: How many draws to average over.
@@ -78,12 +78,17 @@ def causal_trace(
         memory.
 
     Raises:
-        ValueError: If ``window`` or ``n_draws`` is smaller than 1.
+        ValueError: If ``window`` or ``n_draws`` is smaller than 1, or a position is outside the prompts (negative ones
+            are).
 
     Source: Meng et al. (2022), section 2.1 and figure 2.
     """
+    # Given: the inputs are checked.
     if window < 1 or n_draws < 1:
         raise ValueError(f"window and n_draws must be at least 1, got {window} and {n_draws}")
+    if bool(((positions < 0) | (positions >= tokens.shape[1])).any()):
+        raise ValueError(f"positions must be from 0 to {tokens.shape[1] - 1}, got {positions.tolist()}")
+    # Yours: the clean run, and for each draw the noisy one and one for every site that is restored in it.
     rows = torch.arange(len(tokens), device=tokens.device)
     restored = []
     with torch.no_grad():
