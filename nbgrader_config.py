@@ -19,12 +19,37 @@ c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "[0-9]
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
 c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
 
-# Copied, deleted or damaged cells, and output on stderr, cost no honest points.
-c.Autograde.sanitize_preprocessors.insert(0, "utils.course.autograding.RestoreCells")
-c.Autograde.autograde_preprocessors.insert(1, "utils.course.autograding.IgnoreStderr")  # right after the run
+# nbgrader's own steps with ours among them: copied, deleted or damaged cells, and output on stderr, cost no honest
+# points; a part's experiments, which take minutes and carry no points, are not run; who grades by hand sees the rubric
+# beside the answer. Whole lists, as nbgrader reads this file more than once and would insert a step each time.
+c.Autograde.sanitize_preprocessors = [
+    "utils.course.autograding.RestoreCells",
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.DeduplicateIds",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "nbgrader.preprocessors.OverwriteCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.Autograde.autograde_preprocessors = [
+    "utils.course.autograding.SkipExperiments",
+    "nbgrader.preprocessors.Execute",
+    "utils.course.autograding.IgnoreStderr",
+    "nbgrader.preprocessors.IgnorePattern",
+    "nbconvert.preprocessors.ClearMetadataPreprocessor",
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+    "utils.course.autograding.ShowRubrics",
+]
 
-# A chapter's experiments take minutes and carry no points.
-c.Autograde.autograde_preprocessors.insert(0, "utils.course.autograding.SkipExperiments")
+# Who gets feedback reads what is theirs.
+c.GenerateFeedback.preprocessors = [
+    "nbgrader.preprocessors.GetGrades",
+    "utils.course.autograding.ShortFeedback",
+    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+]
+c.ExportApp.plugin_class = "utils.course.autograding.ExportWithStatus"
 
 # The check cells of a whole chapter take seconds; a learner's endless experiment must not take the night.
 c.Execute.timeout = 300

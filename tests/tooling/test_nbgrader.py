@@ -185,7 +185,10 @@ def test_a_damaged_submission_stops_nobody_and_is_named(autograded):
 
 def test_the_page_lists_the_assignment_and_what_is_to_be_graded_by_hand(formgrader):
     assert "formgrader/static" in formgrader.page and "mechinterp" in formgrader.page
-    assert [(a["name"], a["num_submissions"]) for a in formgrader.assignments] == [(MINI, len(EXPECTED))]
+    assert [(a["name"], a["num_submissions"]) for a in formgrader.assignments] == [
+        (MINI, len(EXPECTED)),
+        ("02_pair", 0),
+    ]
     assert [name for name, s in formgrader.before.items() if s["needs_manual_grade"]] == ["perfect"]
     assert not [name for name, s in formgrader.after.items() if s["needs_manual_grade"]]
     assert [name for name, s in formgrader.before.items() if not s["autograded"]] == ["damaged"]
@@ -197,6 +200,22 @@ def test_scores(finished):
         rows = {row["student_id"]: row for row in csv.DictReader(file)}
     assert {name: float(row["score"]) for name, row in rows.items()} == EXPECTED
     assert {row["max_score"] for row in rows.values()} == {"15.0"}
+    unread = [name for name, row in rows.items() if row["status"] == "not graded: could not be read or run"]
+    assert unread == ["damaged"] and rows["blank"]["status"] == "graded"
+
+
+def test_the_rubric_stands_above_the_answer_that_is_graded_by_hand(formgrader):
+    page = formgrader.submission
+    assert "To be graded by hand:" in page and 'href="#why_four"' in page
+    rubric, answer = page.index("Model answer and rubric of why_four"), page.index(SPOKEN)
+    assert rubric < answer
+
+
+def test_feedback_begins_with_points_by_exercise_and_leaves_out_unchanged_prose(finished):
+    text = re.sub(r"\s+", " ", feedback_of(finished, "partly"))
+    assert text.count("exercisepointsdouble0 of 2quadruple3 of 3scaffolded1 of 1Scale4 of 4why_four0 of 5") == 1
+    assert "The end." not in text and "an experiment:" not in text
+    assert "move on with the reference" not in text
 
 
 @pytest.mark.parametrize(
@@ -254,7 +273,7 @@ def test_another_hand_in_is_graded_by_itself_and_an_endless_loop_costs_its_own_p
 
 
 def test_experiments_are_not_run(finished):
-    assert outputs_of(finished, "perfect")["doubling-4"] == "[]"
+    assert outputs_of(finished, "perfect")["doubling-2"] == "[]"
 
 
 def test_experiments_that_a_student_has_changed_or_added_are_run():
@@ -267,11 +286,11 @@ def test_experiments_that_a_student_has_changed_or_added_are_run():
 
 @pytest.mark.slow
 def test_an_endless_experiment_is_cut_short_and_costs_nothing(finished, shell):
-    Submission(finished, **RIGHT, **{"doubling-4": "while True:\n    pass"}).hand_in("endless")
+    Submission(finished, **RIGHT, **{"doubling-2": "while True:\n    pass"}).hand_in("endless")
     outcome = shell(finished, "autograde", MINI, "--student=endless", "--Execute.timeout=30")
     assert outcome.returncode == 0, outcome.stderr
     outputs = outputs_of(finished, "endless")
-    assert "CellTimeoutError" in outputs["doubling-4"]
+    assert "CellTimeoutError" in outputs["doubling-2"]
     assert all("passed" in outputs[f"check_{name}"] for name in RIGHT)
 
 

@@ -1,0 +1,333 @@
+"""The check of the case of part 03b: the roles in every pair are read anew, and the design is run again."""
+
+import copy
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+
+from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
+from utils.course.checking import Mismatch, expect, plain
+from utils.data.corpus import words
+from utils.data.prompts import giving_roles
+from utils.data.world import ADJECTIVES, ANIMALS, JOBS, NAMES, PLACES, THINGS
+from utils.models.course_model import load_course_model
+
+ROLES = ("repeated", "giver", "last", "first")
+TOGETHER = frozenset({"giver", "first"})
+KEYS = {
+    **dict.fromkeys((*ROLES, "control"), "list"),
+    "measure": "callable",
+    **{f"effect_{role}": "pair" for role in ROLES},
+    "verdict": (*ROLES, "giver or first", "undecided"),
+}
+ROLE = {
+    "repeated": "who is said more than once",
+    "giver": "who gives",
+    "last": "who is said last",
+    "first": "who is first behind the opening",
+}
+MASKED = {
+    word: mark
+    for mark, kind in (("person", (*NAMES, *JOBS)), ("place", PLACES), ("thing", (*THINGS, *ANIMALS)), ("", ADJECTIVES))
+    for word in kind
+}
+
+
+class TestWhatHeadOneThreeLooksFor:
+    exercise = "what_head_1_3_looks_for"
+
+    def test_design(self, answer):
+        "pairs that change one role each, a measure of head 1.3, and what the numbers say when run again"
+        model, silenced = models()
+        design = design_of(answer, KEYS, model)
+        changed = {role: expect_pairs(design[role], role) for role in ROLES}
+        expect_pairs(design["control"], "control")
+        measure = design["measure"]
+        expect_measures_a_person(measure, model, [design[role][0] for role in ROLES])
+        effects = {role: effects_of(measure, model, design[role]) for role in ROLES}
+        control = effects_of(measure, model, design["control"])
+        left = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+        expect(not left, "Your measure leaves hooks on the model: every later run is changed by them.", actual="hooks")
+        half = expect_something_moves(effects) / 2
+        expect_about_head_1_3(measure, silenced, design, half)
+        expect_control_at_rest(control, half)
+        for role in ROLES:
+            expect_reported(design[f"effect_{role}"], effects[role])
+        expect_verdict(design, changed)
+
+
+@cache
+def models():
+    """The course model, and a copy in which head 1.3 looks nowhere in particular and writes nothing."""
+    model = load_course_model()
+    silenced = copy.deepcopy(model)
+    with torch.no_grad():
+        for name in ("W_Q", "b_Q", "W_O"):
+            getattr(silenced.blocks[1].attn, name)[3] = 0
+    return model, silenced
+
+
+def expect_pairs(pairs, name):
+    """Expect pairs as the docstring describes them; which roles change hands in all of them."""
+    changed = [expect_pair(pair, f'design["{name}"][{i}]', name) for i, pair in enumerate(pairs)]
+    expect_enough(pairs, 8, of=f"pairs in {name!r}")
+    templates = {tuple(template(text) for text in pair[:2]) for pair in pairs}
+    expect(
+        len(templates) > 1,
+        f"All your pairs in {name!r} are one sentence with other people and things in it. What they show may be a "
+        "habit of this sentence: take at least two templates.",
+        actual=("one template", name),
+        returned=" ".join(template(pairs[0][0])),
+    )
+    expect(
+        len(set(changed)) == 1,
+        f"In some of your pairs in {name!r} giver and first change together, in others only one of them does. Their "
+        "mean is about neither: make two designs of it, or one.",
+        actual=("mixed", name),
+    )
+    return changed[0]
+
+
+def template(text):
+    return tuple(mark for word in words(text) if (mark := MASKED.get(word, word)))
+
+
+def expect_pair(pair, where, name):
+    """Expect one pair to be as the docstring says; the set of roles that change hands in it."""
+    expect(
+        isinstance(pair, list | tuple) and len(pair) == 3 and all(isinstance(text, str) for text in pair),
+        "A pair is a tuple of three texts: a prompt, the changed prompt, and the person who loses the role.",
+        actual=("tuple", type(pair).__name__),
+        returned=f"{where} = {pair!r}"[:200],
+    )
+    *texts, person = pair
+    before, after = (read(text, where) for text in texts)
+    change = {role for role in ROLES if holders(before, role) != holders(after, role)}
+    told = f"{where}: {told_roles(texts[0], before)}; {told_roles(texts[1], after)}"
+    if name == "control":
+        expect(
+            not change,
+            f"Your control changes {listed(change)}. A control is a change that leaves all four roles in the same "
+            "hands, and should do nothing.",
+            actual=("control changes", sorted(change)),
+            returned=told,
+        )
+        expect(texts[0] != texts[1], "Your control changes nothing at all, so it can't move.", actual="no control")
+        expect(
+            person == before.giver == before.first,
+            "The person of a control gives and is the first behind the opening: somebody whom the head may go by, so "
+            "that the control could move.",
+            actual=("control's person", name),
+            returned=told,
+            expected=f"{person!r} as giver and first",
+        )
+        return frozenset()
+    others = change - {name} - (TOGETHER if name in TOGETHER else frozenset())
+    expect(
+        not others,
+        f"Your pairs in {name!r} also change {listed(others)}. Then more than one reading predicts the effect, and it "
+        "can't tell them apart.",
+        actual=("also changes", name, sorted(others)),
+        returned=told,
+    )
+    expect(
+        name in change,
+        f"In a pair of {name!r} it is the same before and after {ROLE[name]}: nothing that this reading is about has "
+        "changed.",
+        actual=("unchanged", name),
+        returned=told,
+    )
+    expect(
+        person in holders(before, name) and person not in holders(after, name),
+        f"The person of a pair in {name!r} has this role in the first text and has lost it in the second. Turn the "
+        "pair around, or name the other person.",
+        actual=("person", name, person in holders(after, name)),
+        returned=f"{person!r} in {told}",
+    )
+    return frozenset(change)
+
+
+def read(text, where):
+    """The roles in a text that ends where the receiver comes, and has an opening."""
+    try:
+        roles = giving_roles(text)
+    except ValueError as error:
+        raise Mismatch(f"{where} can't be read: {error}.", actual="unreadable", returned=repr(text)) from error
+    expect(
+        words(text)[-1] == "to",
+        'A text ends with "to", where the receiver\'s name comes next: that is where the head looks from.',
+        actual="end",
+        returned=f"{where}: {text!r}",
+    )
+    expect(
+        roles.first is not None,
+        "A text needs an opening, up to a comma or full stop, and a person behind it: without, nobody is the first "
+        "behind the opening, and one of the four readings says nothing.",
+        actual="no opening",
+        returned=f"{where}: {text!r}",
+    )
+    return roles
+
+
+def holders(roles, role):
+    """The people who have a role."""
+    found = getattr(roles, role)
+    return frozenset(found) if role == "repeated" else frozenset({found} - {None})
+
+
+def told_roles(text, roles):
+    return f"{text!r} has " + ", ".join(f"{role} {' and '.join(sorted(holders(roles, role))) or '–'}" for role in ROLES)
+
+
+def listed(roles):
+    return " and ".join(ROLE[role] for role in ROLES if role in roles)
+
+
+def expect_measures_a_person(measure, model, pairs):
+    """Expect a function of model, text and person, the person included."""
+    values = expect_function_of_input(measure, [(model, text, person) for text, _, person in pairs])
+    same = 0
+    for value, (text, _, person) in zip(values, pairs, strict=True):
+        others = [float(plain(measure(model, text, other))) for other in giving_roles(text).said if other != person]
+        same += all(abs(other - value) <= 1e-5 * abs(value) + 1e-6 for other in others)
+    expect(
+        same < len(pairs),
+        "Your measure gives the same number for everybody in a text: it does not look at the person it is asked about. "
+        "A measure of whoever has a role follows the role from one text to the other, and not the head.",
+        actual="no person",
+    )
+
+
+def effects_of(measure, model, pairs):
+    """A list's effects, pair by pair."""
+    found = []
+    for text, changed, person in pairs:
+        before, after = (plain(measure(model, x, person)) for x in (text, changed))
+        found.append(float(before) - float(after))
+    return found
+
+
+def expect_something_moves(effects: Mapping[str, list[float]]) -> float:
+    """The largest mean of the four, which has to be clear of 0."""
+    means = {role: estimate(values) for role, values in effects.items()}
+    told = ", ".join(f"{role} {mean:.3g} ± {half:.2g}" for role, (mean, half) in means.items())
+    lowest, (mean, half_width) = min(means.items(), key=lambda item: item[1][0])
+    most = max(mean for mean, _ in means.values())
+    expect(
+        -mean < most or mean + half_width >= 0,
+        "Your measure rises where the person loses the role. It should be the larger, the more the head goes by this "
+        "person: turn its sign.",
+        actual=("sign", lowest),
+        returned=told,
+    )
+    expect(
+        any(mean == most and mean - half_width > 0 for mean, half_width in means.values()),
+        "None of your four lists moves the measure clear of 0. A measure that does not move refutes nothing.",
+        actual="nothing moves",
+        returned=told,
+    )
+    return most
+
+
+def expect_about_head_1_3(measure, silenced, design, half):
+    without = {role: estimate(effects_of(measure, silenced, design[role][:8]))[0] for role in ROLES}
+    role, most = max(without.items(), key=lambda item: abs(item[1]))
+    expect(
+        abs(most) < half,
+        f"With head 1.3 silenced your measure still moves, in {role!r} by {most:.3g} where half of your largest effect "
+        f"is {half:.3g}. Something else than head 1.3 moves it: another head, or the rest of the model.",
+        actual=("not head 1.3", role, most),
+        returned=", ".join(f"{role} {mean:.3g}" for role, mean in without.items()),
+        expected=f"all below {half:.3g}",
+    )
+
+
+def expect_control_at_rest(control, half):
+    mean, half_width = estimate(control)
+    expect(
+        abs(mean) + half_width < half,
+        f"Your control moves as well, by {mean:.3g} ± {half_width:.2g}, and half of your largest effect is {half:.3g}. "
+        "Nobody's role has changed in it, so the measure answers to something else that your texts differ in.",
+        actual=("control moves", mean),
+        returned=f"{mean:.3g} ± {half_width:.2g}",
+        expected=f"all of the interval within ±{half:.3g}",
+    )
+
+
+def verdict_of(effects, changed):
+    """What follows from four (mean, half-width), and from which roles change hands in each list."""
+    half, counts = max(mean for mean, _ in effects.values()) / 2, {}
+    for role, (mean, half_width) in effects.items():
+        counts[role] = True if mean - half_width > half else False if mean + half_width < half else None
+    if None in counts.values():
+        return "undecided", counts
+    holds = [role for role in ROLES if all(counts[name] == (role in changed[name]) for name in ROLES)]
+    return holds[0] if len(holds) == 1 else "giver or first" if set(holds) == TOGETHER else "undecided", counts
+
+
+def expect_verdict(design, changed):
+    follows, counts = verdict_of({role: design[f"effect_{role}"] for role in ROLES}, changed)
+    says = {True: "counts", False: "does not count", None: "is open"}
+    told = ", ".join(f"{role} {says[counted]}" for role, counted in counts.items())
+    together = [name for name in sorted(TOGETHER) if changed[name] == TOGETHER]
+    if follows == "giver or first":
+        told += ". In your pairs these two always change together, and no number of such pairs tells them apart"
+    elif together:
+        told += f" (in {' and '.join(map(repr, together))} giver and first change together)"
+    expect(
+        design["verdict"] == follows,
+        f"Your verdict does not follow from your numbers: {told}.",
+        actual=("verdict", design["verdict"], follows),
+        returned=repr(design["verdict"]),
+        expected=repr(follows),
+    )
+
+
+def test_each_reading_would_have_had_its_own_verdict():
+    """On our pairs a head that goes by a role gives this role as the verdict, for all four."""
+    from utils.lenses.case_03b import what_head_1_3_looks_for
+
+    design = what_head_1_3_looks_for(models()[0])
+    assert design["verdict"] == "first"
+    changed = {role: expect_pairs(design[role], role) for role in ROLES}
+    assert changed == {role: frozenset({role}) for role in ROLES}
+    for reading in ROLES:
+
+        def ideal(model, text, person, reading=reading):
+            return float(person in holders(giving_roles(text), reading))
+
+        effects = {role: estimate(effects_of(ideal, None, design[role])) for role in ROLES}
+        assert verdict_of(effects, changed)[0] == reading
+
+
+def test_where_head_1_3_looks():
+    """The table of the solution: mean attention from the end to the people, ten openings."""
+    from utils.data.corpus import IOI_OPENINGS
+    from utils.models.phenomena.ioi import attention_to_people
+
+    model, looks = models()[0], {}
+    for text in TABLE:
+        found = []
+        for i, opening in enumerate(IOI_OPENINGS):
+            a, b, c = NAMES[3 * i + 1], NAMES[3 * i + 62], NAMES[3 * i + 30]
+            met = opening.format(a=a, b=b, place="park")
+            people = attention_to_people(model, f"{met} {text.format(A=a, B=b, C=c)}", 1, 3)
+            found.append([people.get(who, 0.0) for who in (a, b, c)])
+        looks[text] = torch.tensor(found).mean(0)
+    for text, (who, at_least) in TABLE.items():
+        place = "ABC".index(who)
+        assert looks[text].argmax() == place, (text, looks[text])
+        assert looks[text][place] > at_least, (text, looks[text])
+
+
+TABLE = {
+    "{B} gave a ball to": ("B", 0.97),
+    "{C} gave a ball to": ("C", 0.97),
+    "{B} gave {C}'s ball to": ("B", 0.85),
+    "{C} gave {A}'s ball to": ("C", 0.8),
+    "{B}'s dog gave a ball to": ("B", 0.9),
+    "a ball was handed by {B} to": ("B", 0.6),
+    "{C}'s ball was handed by {B} to": ("C", 0.75),
+    "{A}'s ball was handed by {B} to": ("A", 0.75),
+}
