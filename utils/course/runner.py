@@ -306,15 +306,21 @@ def _diagnose(
 
     Of several, the one that explains most of them.
     """
+    failed = {failure.check for failure in failures}
+    telling = {title: method for title, method in methods.items() if title in failed}
+    others = {title: method for title, method in methods.items() if title not in failed}
     best, explained = None, frozenset()
     for entry in wrong_answers(exercise):
         theirs, shared = known.setdefault(entry.name, {}), []
-        for failure in _failures(exercise, entry.obj, methods, seed, time_limit, theirs):
+        for failure in _failures(exercise, entry.obj, telling, seed, time_limit, theirs):
             if not any(failure.equals(mine) for mine in failures):
                 break
             shared.append(failure.check)
         else:
-            if len(shared) > len(explained):
+            # It has to pass what this answer passed, too; most entries are out before that costs anything.
+            if len(shared) > len(explained) and not any(
+                _failures(exercise, entry.obj, others, seed, time_limit, theirs)
+            ):
                 best, explained = entry, frozenset(shared)
     return best, explained
 
