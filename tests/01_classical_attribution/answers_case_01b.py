@@ -18,8 +18,8 @@ def share_of(feature):
     return share
 
 
-def designed(pairs, control_pairs, verdict="the class", measure=share_of("concave points"), **changes):
-    patient = REFERENCE["patient"]
+def designed(pairs, control_pairs, verdict="the class", measure=None, **changes):
+    patient, measure = REFERENCE["patient"], measure or share_of("concave points")
 
     def run(pairs):
         values = [

@@ -1,4 +1,3 @@
-
 from utils.attribution.case_01b import first_network
 from utils.attribution.tumours import load_tumours
 from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.attribution.backward_rules import grad_cam, guided_backprop
+from utils.attribution.case_01c import MAPS, comparable_squares, square_sums
 from utils.attribution.gradients import gradient_saliency, input_x_gradient, integrated_gradients, smoothgrad
 from utils.attribution.occlusion import occlusion_map
 from utils.attribution.sanity import cascading_randomization, label_randomization, map_similarity
@@ -116,6 +117,57 @@ def test_every_baseline_has_its_own_explanation(model, five):
     assert (maps[1.0][images == 1] == 0).all()
     for a, b in zip(maps[0.0], maps[1.0], strict=True):
         assert -0.52 < correlation(a, b) < -0.22
+
+
+@pytest.fixture(scope="module")
+def squares(model, data):
+    """What the high square of a map costs more than the low one, by map, network (None is the trained one), filling."""
+    images, classes = data.test_images[100:180], data.test_labels[100:180]  # not those of the text
+    allowed = comparable_squares(images)
+    corners = [divmod(k, 7) for k in range(49)]
+    lost = {}
+    for filling in (0, 1):
+        changed = images.repeat(49, 1, 1, 1, 1)
+        for k, (row, column) in enumerate(corners):
+            changed[k, ..., row : row + 2, column : column + 2] = filling
+        with torch.no_grad():
+            after = model(changed.flatten(0, 1)).view(49, len(images), 10)
+            drop = (model(images) - after).gather(2, classes.expand(49, -1)[..., None])
+        lost[filling] = drop[..., 0].T
+    found = {}
+    for name, map_of in MAPS.items():
+        for seed in (None, 0, 1, 2, 3, 4):
+            network = model if seed is None else random_digits_cnn(seed)
+            sums = square_sums(map_of(network, images, classes)).flatten(1)
+            gaps = sums[:, :, None] - sums[:, None, :]
+            where = {
+                "any": gaps.flatten(1).argmax(1),
+                "equal ink": gaps.masked_fill(~allowed, -torch.inf).flatten(1).argmax(1),
+            }
+            for kind, best in where.items():
+                for filling, drop in lost.items():
+                    costs = drop.gather(1, best[:, None] // 49) - drop.gather(1, best[:, None] % 49)
+                    found[name, seed, kind, filling] = costs.mean().item()
+    return found
+
+
+def test_most_of_what_a_guided_map_finds_is_ink(squares):
+    name, seeds = "guided backpropagation", range(5)
+    untrained = [squares[name, seed, "any", 0] for seed in seeds]
+    assert 0.7 < sum(untrained) / 5 / squares[name, None, "any", 0] < 1
+    matched = squares[name, None, "equal ink", 0]
+    assert 0.4 < matched / squares[name, None, "any", 0] < 0.75
+    assert max(squares[name, seed, "equal ink", 0] for seed in seeds) > 0.5 * matched
+
+
+def test_two_maps_rank_squares_of_equal_ink_as_the_network_does(squares):
+    for name in ("gradient", "integrated gradients"):
+        untrained = [squares[name, seed, "equal ink", 0] for seed in range(5)]
+        assert squares[name, None, "equal ink", 0] > 5
+        assert abs(sum(untrained) / 5) < 1
+        assert squares[name, None, "equal ink", 1] < -2, "filled with ink, the order turns round"
+    assert abs(squares["Grad-CAM", None, "equal ink", 0]) < 1.5
+    assert squares["Grad-CAM", None, "equal ink", 1] > 2
 
 
 def test_noise_times_image_is_alike_without_its_sign(data):
