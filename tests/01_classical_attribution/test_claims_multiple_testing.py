@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
+from utils.attribution.case_01d import activations_of_pairs, ink_of, unit_activations
 from utils.attribution.multiple_testing import benjamini_hochberg, bonferroni, max_statistic_permutation
 from utils.models.digits_cnn import accuracy, digits_data, load_digits_cnn, random_digits_cnn
 from utils.start.tools import record_activation
@@ -187,3 +188,44 @@ class TestNeurons:
         coin = torch.randint(2, (n,), generator=generator).float()
         p = p_values_of(t_for(units(load_digits_cnn()))(coin), n)
         assert int((p <= 0.05).sum()) <= 4 and not bonferroni(p)[0].any() and not benjamini_hochberg(p)[0].any()
+
+
+@pytest.fixture(scope="module")
+def sizes(digits):
+    """|t| [network, unit] by digit, the trained network first."""
+    models = [load_digits_cnn(), *(random_digits_cnn(seed) for seed in range(39))]
+    ink, found = ink_of(digits.test_images), {}
+    for digit in range(10):
+        others, pairs = (digits.test_labels != digit).nonzero()[:, 0].tolist(), []
+        for number in (digits.test_labels == digit).nonzero()[:, 0].tolist():
+            nearest = min(others, key=lambda other, number=number: abs(float(ink[other] - ink[number])))
+            if abs(float(ink[nearest] - ink[number])) <= 0.5:
+                pairs.append((number, nearest))
+                others.remove(nearest)
+        true = torch.tensor([1.0, 0.0]).repeat(len(pairs))
+        found[digit] = torch.stack([t_for(activations_of_pairs(model, pairs))(true).abs() for model in models])
+    return found
+
+
+class TestWhoseDiscovery:
+    """What the text says beside the case: each digit with its neighbours in ink, strongest and mean unit."""
+
+    def test_eights(self, sizes):
+        strongest = sizes[8].amax(1)
+        r = strongest / (82 + strongest**2).sqrt()  # 42 pairs
+        assert float(strongest[0]) == pytest.approx(9.85, abs=0.05) and float(strongest[1:].max()) < 8.9
+        assert [float(r[0]), float(r[1:].max()), float(r[1:].median())] == pytest.approx([0.74, 0.70, 0.60], abs=0.01)
+
+    def test_another_digit_or_measure_another_verdict(self, sizes):
+        p = {d: (1 + int((s[1:].amax(1) >= s[0].max()).sum())) / 40 for d, s in sizes.items()}
+        assert {digit for digit, value in p.items() if value > 0.05} == {1, 3, 6}
+        assert (1 + int((sizes[3][1:].mean(1) >= sizes[3][0].mean()).sum())) / 40 <= 0.05
+
+    def test_what_has_nothing_to_do_with_digits(self, digits):
+        ink, eight = ink_of(digits.test_images), digits.test_labels == 8
+        assert [float(ink[eight].mean()), float(ink[~eight].mean())] == pytest.approx([20.7, 19.2], abs=0.05)
+        trained = unit_activations(load_digits_cnn(), digits.test_images).std(0).mean()
+        random = torch.stack(
+            [unit_activations(random_digits_cnn(s), digits.test_images).std(0).mean() for s in range(9)]
+        )
+        assert 5 < float(trained / random.mean()) < 20

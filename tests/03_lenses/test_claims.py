@@ -7,6 +7,7 @@ from scipy.stats import hypergeom
 from utils.data.prompts import WORD_CLASSES, documents, encode_prompts, fact_prompts, ioi_prompts, token_id
 from utils.data.world import NAMES
 from utils.lenses.attribution import direct_logit_attribution, head_logit_attribution_by_position
+from utils.lenses.controls import fit_bias_lens
 from utils.lenses.directions import causal_basis, direction_influence
 from utils.lenses.measures import lens_entropy, lens_kl, lens_rank
 from utils.lenses.stream import logit_lens, residual_components, residual_stack
@@ -170,6 +171,18 @@ def test_the_tuned_lens_beats_the_logit_lens_at_every_site(model, stacks):
     gain = logit - tuned
     assert (gain.mean(-1) > 10 * gain.std(-1) / gain.shape[-1] ** 0.5).all()
     assert logit.mean(-1).tolist() == pytest.approx([4.92, 3.53, 1.82, 0.57], rel=0.1)
+
+
+def test_a_bias_makes_a_part_of_the_gain_at_the_embeddings_and_a_smaller_one_behind(model, stacks):
+    train, test = stacks
+    generator = torch.Generator().manual_seed(0)
+    shifts = fit_bias_lens(model, train, n_steps=150, n_rows=256, lr=5e-3, generator=generator)
+    logit, bias = divergences(model, test).mean(-1), divergences(model, test, shifts).mean(-1)
+    tuned = divergences(model, test, fit(model, train, 150)).mean(-1)
+    share = (logit - bias) / (logit - tuned)
+    assert (share > 0.05).all()
+    assert (share[:2] > 0.2).all()
+    assert (share < 0.45).all()
 
 
 def test_a_lens_tuned_on_mispaired_positions_beats_the_logit_lens_at_the_embeddings(model, stacks):

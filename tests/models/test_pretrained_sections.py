@@ -16,7 +16,7 @@ hub_cache = load_file(Path(__file__).with_name("hub_cache.py"))
 WORDS = [" Mary", " John", " Tom", " James", " Dan", " Paul", " Anna", " Kate", " Paris", " Eiffel", " Tower"]
 SECTIONS = {
     "02d_weights_sampling_cost": ("largest difference to transformer_lens", "loss by token", "next:"),
-    "03a_reading_the_stream": ("rank of ' Paris' by site", "logit difference", "largest shares", "most negative"),
+    "03a_reading_the_stream": ("rank of ' Paris' by site",),
     "04b_tracing_and_ablating": (
         "logit difference",
         "replacing costs most",
