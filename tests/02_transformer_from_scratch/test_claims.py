@@ -109,6 +109,7 @@ def test_a_trained_head_looks_at_the_previous_word_more_than_any_head_of_untrain
     [
         (None, "When Mary and Paul went to the market, Mary gave a ball to", "Paul", 0.999),
         (None, "When Mary and Paul went to the market, Paul gave a ball to", "Mary", 0.999),
+        (2000, "When Mary and Paul went to the market, Paul gave a ball to", "Mary", 0.88),
         (6000, "When Mary and Paul went to the market, Mary gave a ball to", "Mary", 0.60),
         (6000, "When Mary and Paul went to the market, Paul gave a ball to", "Mary", 0.62),
         (None, "The Eiffel Tower is located in", "Paris", 0.996),

@@ -1,0 +1,221 @@
+"""Wrong and right designs for the case of part 02d."""
+
+import random
+
+import torch
+
+from utils.course.catalogue import right, wrong
+from utils.data import corpus
+from utils.transformer.case_02d import which_rewrites_altered_the_function as our_design
+from utils.transformer.model import Transformer
+
+
+def log_probs(model, tokens):
+    with torch.no_grad():
+        return model(tokens).log_softmax(-1)
+
+
+def changed(model, rewritten, **parts):
+    """Our design with parts of it replaced; limit and verdict as they then follow, unless they are replaced, too."""
+    design = our_design(model, {}) | {key: part for key, part in parts.items() if key not in ("limit", "altered")}
+    tokens, measure = torch.tensor(design["texts"]), design["measure"]
+
+    def value(rewrite):
+        other = Transformer(model.cfg)
+        other.load_state_dict(rewrite({name: weight.clone() for name, weight in model.state_dict().items()}))
+        return measure(model, other, tokens)
+
+    design["limit"] = parts["limit"] if "limit" in parts else between(value(design["exact"]), value(design["damage"]))
+    above = [x for x, other in rewritten.items() if measure(model, other, tokens) > design["limit"]]
+    design["altered"] = parts["altered"](above) if "altered" in parts else above
+    return design
+
+
+def between(low, high):
+    return (max(low, 1e-9) * high) ** 0.5 if high > 0 else low
+
+
+def documents(n, length, seed=7):
+    return torch.as_tensor(corpus.corpus(n, corpus.HELD_OUT_SEED + seed)).long()[:, :length].tolist()
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Your texts are documents, and a thousand tokens of documents leave half of the vocabulary out. A rewrite that "
+    "reads one of those words as another changes nothing that you look at.",
+)
+def documents_alone(model, rewritten):
+    cusco = documents(10, 96)
+    cusco[0][5] = corpus.encode("Cusco")[0]
+    return changed(model, rewritten, texts=cusco)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Your texts end before the last position that the model has. What only this position does is not seen.",
+)
+def short_texts(model, rewritten):
+    ids = torch.arange(666).reshape(18, 37)
+    return changed(model, rewritten, texts=ids.tolist())
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "You compare mean losses. What has become surer loses on surprises what it gains on the rest, and the mean stays; "
+    "and the last position has no loss at all.",
+)
+def mean_losses(model, rewritten):
+    def measure(model, other, tokens):
+        ours, theirs = (
+            log_probs(m, tokens)[:, :-1].gather(-1, tokens[:, 1:, None]).mean().item() for m in (model, other)
+        )
+        return abs(ours - theirs)
+
+    return changed(model, rewritten, measure=measure)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "You count where the most probable word is another one. Most alterations leave it, such as a little more sureness.",
+)
+def first_choices(model, rewritten):
+    def measure(model, other, tokens):
+        ours, theirs = (log_probs(m, tokens).argmax(-1) for m in (model, other))
+        return (ours != theirs).float().mean().item()
+
+    def damage(state):
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(state["unembed.W_U"].shape, generator=generator)
+        return {**state, "unembed.W_U": state["unembed.W_U"] + 0.004 * noise}
+
+    return changed(model, rewritten, measure=measure, damage=damage, limit=0.0)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "You compare logits. One number more on all logits of a position changes no probability, so the function is the "
+    "same; compare log-probabilities.",
+)
+def raw_logits(model, rewritten):
+    def measure(model, other, tokens):
+        with torch.no_grad():
+            return (model(tokens) - other(tokens)).abs().mean().item()
+
+    return changed(model, rewritten, measure=measure)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "You ask for equality to the last bit. Two ways of computing one function round differently, so by your limit "
+    "nothing is ever the same, your own 'exact' included.",
+)
+def to_the_last_bit(model, rewritten):
+    def measure(model, other, tokens):
+        return (log_probs(model, tokens) - log_probs(other, tokens)).abs().max().item()
+
+    return changed(model, rewritten, measure=measure, limit=0.0)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Your 'exact' hands the same weights back: a control in which nothing is computed otherwise.",
+)
+def nothing_as_a_control(model, rewritten):
+    return changed(model, rewritten, exact=lambda state: dict(state), limit=1e-7)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Your 'exact' takes the mean off the embedding's rows over the words, 'the average token'. Every reader notices "
+    "that; the mean that nobody reads is over d_model.",
+)
+def the_wrong_mean(model, rewritten):
+    def exact(state):
+        return {**state, "embed.W_E": state["embed.W_E"] - state["embed.W_E"].mean(0)}
+
+    return changed(model, rewritten, exact=exact, limit=1e-7)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Your 'damage' removes the position vectors. That can be seen without any design; take one that is hard to see.",
+)
+def gross_damage(model, rewritten):
+    return changed(model, rewritten, damage=lambda state: {**state, "pos_embed.W_pos": 0 * state["pos_embed.W_pos"]})
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Your 'damage' adds a constant to the logits, which changes no probability: there is nothing to be found.",
+)
+def no_damage(model, rewritten):
+    return changed(
+        model, rewritten, damage=lambda state: {**state, "unembed.b_U": state["unembed.b_U"] + 1}, limit=1e-7
+    )
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Your measure takes a random sample of the positions, and another one each time.",
+)
+def random_positions(model, rewritten):
+    rng = random.Random(0)
+
+    def measure(model, other, tokens):
+        chosen = rng.sample(range(tokens.shape[1]), tokens.shape[1] // 2)
+        gap = (log_probs(model, tokens).exp() - log_probs(other, tokens).exp()).abs()
+        return gap[:, chosen].sum(-1).mean().item()
+
+    return changed(model, rewritten, measure=measure)
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "By your own numbers model C is above the limit, and yet you let it pass as a matter of taste.",
+)
+def lets_one_pass(model, rewritten):
+    return changed(model, rewritten, altered=lambda above: [letter for letter in above if letter != "C"])
+
+
+@wrong(
+    "which_rewrites_altered_the_function",
+    "Ten thousand tokens where a thousand have to do: choose them instead of taking many.",
+)
+def many_documents(model, rewritten):
+    return changed(model, rewritten, texts=documents(40, 96), limit=1e-7)
+
+
+@right("which_rewrites_altered_the_function")
+def largest_change_of_a_probability(model, rewritten):
+    def measure(model, other, tokens):
+        return (log_probs(model, tokens).exp() - log_probs(other, tokens).exp()).abs().max().item()
+
+    def exact(state):
+        order = torch.arange(model.cfg.d_mlp).flip(0)
+        name = "blocks.2.mlp."
+        moved = {name + "W_in": state[name + "W_in"][:, order], name + "W_out": state[name + "W_out"][order]}
+        return {**state, **moved, name + "b_in": state[name + "b_in"][order]}
+
+    return changed(model, rewritten, measure=measure, exact=exact, limit=1e-4)
+
+
+@right("which_rewrites_altered_the_function")
+def total_variation_on_every_word_in_order(model, rewritten):
+    def measure(model, other, tokens):
+        return (log_probs(model, tokens).exp() - log_probs(other, tokens).exp()).abs().sum(-1).max().item() / 2
+
+    ids = list(range(666)) + list(range(6))
+    return changed(model, rewritten, measure=measure, texts=[ids[i * 96 : i * 96 + 96] for i in range(7)])
+
+
+@right("which_rewrites_altered_the_function")
+def largest_change_of_a_log_probability(model, rewritten):
+    def measure(model, other, tokens):
+        return (log_probs(model, tokens) - log_probs(other, tokens)).abs().max().item()
+
+    def damage(state):
+        weight = state["blocks.1.mlp.W_out"].clone()
+        weight[3] *= 0.5
+        return {**state, "blocks.1.mlp.W_out": weight}
+
+    return changed(model, rewritten, measure=measure, damage=damage)
