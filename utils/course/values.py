@@ -214,6 +214,9 @@ def first_difference(actual: Tensor, expected: Tensor, agree: Tensor) -> tuple[s
     texts = [[_numbers(row, digits) for row in rows] for digits in DIGITS]
     returned, wanted = next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
     gap = (actual.detach().cpu().to(torch.complex128) - expected.detach().cpu().to(torch.complex128)).abs()
+    # Where only one of the two is NaN or infinite, the difference is no number, and the largest of the others no news.
+    broken = int((~agree & ~torch.isfinite(gap)).sum())
     gap = gap[torch.isfinite(gap)]
     largest = f", the largest difference is {gap.max():.3g}" if gap.numel() and gap.max() > 0 else ""
+    largest = f", {broken} of them with NaN or infinity on one side" if broken else largest
     return f"{label}{returned}", f"{label}{wanted}", f"{int((~agree).sum())} of {agree.numel()} entries differ{largest}"
