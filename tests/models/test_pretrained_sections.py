@@ -13,10 +13,24 @@ from utils.course.paths import load_file, solution_path
 
 hub_cache = load_file(Path(__file__).with_name("hub_cache.py"))
 
-WORDS = [" Mary", " John", " Tom", " James", " Dan", " Paul", " Anna", " Kate", " Paris", " Eiffel", " Tower"]
+WORDS = [
+    " Mary",
+    " John",
+    " Tom",
+    " James",
+    " Dan",
+    " Paul",
+    " Anna",
+    " Kate",
+    " Paris",
+    " Rome",
+    " Berlin",
+    " Eiffel",
+    " Tower",
+]
 SECTIONS = {
     "02d_weights_sampling_cost": ("largest difference to transformer_lens", "loss by token", "next:"),
-    "03a_reading_the_stream": ("rank of ' Paris' by site",),
+    "03a_reading_the_stream": ("GPT-2 small: ranks of Paris, Rome, Berlin by site", "GPT-2 small: own city"),
     "04b_tracing_and_ablating": (
         "logit difference",
         "replacing costs most",
