@@ -292,7 +292,9 @@ def logit_cases(rng, dtype=torch.float32):
         logits = 3 * torch.randn(batch, pos, d_vocab, generator=rng, dtype=dtype)
         answers = torch.randint(d_vocab, (batch,), generator=rng)
         foils = (answers + 1 + torch.randint(d_vocab - 1, (batch,), generator=rng)) % d_vocab
-        yield logits, answers, foils, (torch.arange(batch) + int(torch.randint(pos, (), generator=rng))) % pos
+        # The first prompt doesn't end in the last column: whoever takes its end for everybody's would read that.
+        start = int(torch.randint(max(pos - 1, 1), (), generator=rng))
+        yield logits, answers, foils, (torch.arange(batch) + start) % pos
 
 
 class TestLogitDifference:
