@@ -8,12 +8,11 @@ import torch
 from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
 from utils.course.checking import Mismatch, expect
 from utils.data.corpus import encode, words
-from utils.data.prompts import token_id
+from utils.data.prompts import named_landmark, token_id
 from utils.data.world import landmarks
 from utils.lenses.case_03a import what_the_end_holds
 from utils.lenses.stream import logit_lens, residual_stack
 from utils.models.course_model import load_course_model
-from utils.patching.case_04a import named_landmark
 
 LISTS, FACTS = ("landmark", "question"), ("city", "country", "builder", "material")
 KEYS = {

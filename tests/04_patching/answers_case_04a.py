@@ -6,9 +6,8 @@ import torch
 
 from utils.course.cases import estimate
 from utils.course.catalogue import right, wrong
-from utils.data.prompts import fact_prompt, token_id
+from utils.data.prompts import fact_prompt, named_landmark, token_id
 from utils.data.world import BUILDERS, COUNTRY_OF_CITY, MATERIALS, landmarks
-from utils.patching.case_04a import named_landmark
 from utils.patching.case_04a import what_the_last_word_carries as our_design
 
 SITE = "blocks.1.hook_resid_post"

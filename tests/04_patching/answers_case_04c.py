@@ -7,10 +7,9 @@ import torch
 
 from utils.course.cases import estimate
 from utils.course.catalogue import right, wrong
-from utils.data.prompts import fact_prompt, token_id
+from utils.data.prompts import fact_prompt, named_landmark, token_id
 from utils.data.world import landmarks
 from utils.models.course_model import load_course_model
-from utils.patching.case_04a import named_landmark
 from utils.patching.case_04c import edited_model, what_the_edit_changed
 
 LISTS = {"other_wording": "effect_wording", "other_question": "effect_question", "other_landmark": "effect_landmark"}

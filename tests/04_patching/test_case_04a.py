@@ -10,9 +10,9 @@ from utils.course.cases import design_of, estimate, expect_enough, expect_functi
 from utils.course.checking import Mismatch, expect, plain
 from utils.course.paths import load_file
 from utils.data.corpus import encode, words
-from utils.data.prompts import token_id
+from utils.data.prompts import named_landmark, token_id
 from utils.models.course_model import load_course_model
-from utils.patching.case_04a import named_landmark, what_the_last_word_carries
+from utils.patching.case_04a import what_the_last_word_carries
 
 common = load_file(Path(__file__).with_name("common.py"))
 hooks_on, kept, replaced = common.hooks_on, common.kept, common.replaced

@@ -7,10 +7,9 @@ import torch
 from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
 from utils.course.checking import Mismatch, expect, plain
 from utils.data.corpus import encode, words
-from utils.data.prompts import token_id
+from utils.data.prompts import named_landmark, token_id
 from utils.data.world import CITIES, landmarks
 from utils.models.course_model import load_course_model
-from utils.patching.case_04a import named_landmark
 from utils.patching.case_04c import edited_model, what_the_edit_changed
 
 FACTS = ("city", "country", "builder", "material")

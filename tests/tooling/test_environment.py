@@ -287,7 +287,7 @@ def test_the_command_line_puts_the_course_s_packages_first():
 
 
 def test_what_pip_was_installing_when_it_was_stopped_is_installed_again(bootstrap):
-    packages = bootstrap.VENV / "lib" / "python3.11" / "site-packages"
+    packages = bootstrap.VENV / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
     for name in ("whole-1.0.dist-info", "half-1.0.dist-info"):
         (packages / name).mkdir(parents=True)
         (packages / name / "METADATA").touch()

@@ -244,6 +244,19 @@ def _fact_prompt(landmark: Landmark, relation: str, phrasing: int, sentence: str
     return Prompt(text, answer, None, at, (relation, str(phrasing)), landmark.name)
 
 
+def named_landmark(text: str) -> tuple[Landmark, int]:
+    """The landmark that a text names, and the position of its name's last word, counted with `<bos>` at 0.
+
+    Raises:
+        ValueError: If the text does not name exactly one landmark, once.
+    """
+    said, names = ["<bos>", *words(text)], {(x.first, x.second): x for x in landmarks()}
+    found = [(names[pair], i + 1) for i, pair in enumerate(zip(said, said[1:], strict=False)) if pair in names]
+    if len(found) != 1:
+        raise ValueError(f"{text!r} names {len(found)} landmarks, and should name one")
+    return found[0]
+
+
 def repeated_random_tokens(n: int, period: int, seed: int) -> Int[Tensor, "n pos"]:
     """`<bos>`, then ``period`` random tokens, twice: pos = 2 * period + 1."""
     generator = torch.Generator().manual_seed(seed)

@@ -7,24 +7,10 @@ import torch
 from torch import nn
 
 from utils.course.cases import estimate
-from utils.data.corpus import words
-from utils.data.prompts import fact_prompt, token_id
-from utils.data.world import Landmark, landmarks
+from utils.data.prompts import fact_prompt, named_landmark, token_id
+from utils.data.world import landmarks
 from utils.patching.hooks import run_with_cache
 from utils.patching.sites import patch_site
-
-
-def named_landmark(text: str) -> tuple[Landmark, int]:
-    """The landmark that a text names, and the position of its name's last word, counted with `<bos>` at 0.
-
-    Raises:
-        ValueError: If the text does not name exactly one landmark, once.
-    """
-    said, names = ["<bos>", *words(text)], {(x.first, x.second): x for x in landmarks()}
-    found = [(names[pair], i + 1) for i, pair in enumerate(zip(said, said[1:], strict=False)) if pair in names]
-    if len(found) != 1:
-        raise ValueError(f"{text!r} names {len(found)} landmarks, and should name one")
-    return found[0]
 
 
 def what_the_last_word_carries(model: nn.Module) -> dict[str, object]:
