@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILE = "tokenizer.json"
 LICENCE = "MIT"  # the course's own
-N_CTX = 512  # of models that could read far more: transformer_lens keeps a table of n_ctx² masks for each layer
+N_CTX = 512  # of models that could read far more, whose every layer keeps tables of all positions
 
 
 class UnknownModel(LookupError):

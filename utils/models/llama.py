@@ -88,6 +88,9 @@ def read_config(folder: Path) -> LlamaConfig:
     for what, (value, wanted) in found.items():
         if value != wanted:
             raise ModelFileError(f"{path} has {what} {value!r}, and only {wanted!r} is built here.")
+    sizes = (cfg.d_model, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_mlp, cfg.n_ctx, cfg.d_vocab)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ModelFileError(f"{path} does not describe a Llama-like model: sizes must be whole numbers above 0.")
     _check_heads(path, cfg.n_heads, cfg.n_key_value_heads, cfg.d_head)
     return cfg
 
@@ -193,7 +196,7 @@ def convert_gguf(path: Path, folder: Path, *, bos: str | None = None) -> None:
 
     gguf = open_gguf(path)
     config = _config(gguf)
-    tokenizer, about_tokens = _tokenizer(gguf, bos)
+    tokenizer, about_tokens = _tokenizer(gguf, config["vocab_size"], bos)
     folder.mkdir(parents=True, exist_ok=True)
     config["dtype"] = "float32"
     for name in ("bos_token", "eos_token"):
@@ -230,7 +233,6 @@ def _config(gguf: GGUF) -> dict[str, Any]:
     ):
         if get(name, wanted) != wanted:
             raise ModelFileError(f"{gguf.path} has llama.{name} {get(name)!r}, and only {wanted!r} is read.")
-    tokens = gguf.metadata.get("tokenizer.ggml.tokens")
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -242,7 +244,7 @@ def _config(gguf: GGUF) -> dict[str, Any]:
         "head_dim": d_head,
         "intermediate_size": get("feed_forward_length"),
         "max_position_embeddings": get("context_length"),
-        "vocab_size": len(tokens) if isinstance(tokens, list) else get("vocab_size"),
+        "vocab_size": gguf.places["token_embd.weight"].shape[0] if "token_embd.weight" in gguf.places else 0,
         # The file has it as a float32, which is read as 9.99999974e-06 where 1e-05 was meant.
         "rms_norm_eps": float(np.format_float_positional(np.float32(get("attention.layer_norm_rms_epsilon")))),
         "rope_theta": float(get("rope.freq_base", 10_000.0)),
@@ -276,7 +278,7 @@ def _halves(matrix: Float[np.ndarray, "n_out n_in"], n_heads: int) -> Float[np.n
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(matrix.shape)
 
 
-def _tokenizer(gguf: GGUF, bos: str | None) -> tuple[Any, dict[str, Any]]:
+def _tokenizer(gguf: GGUF, n_embeddings: int, bos: str | None) -> tuple[Any, dict[str, Any]]:
     """The file's tokenizer, which begins each text with ``bos``, and what its config says."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -288,7 +290,12 @@ def _tokenizer(gguf: GGUF, bos: str | None) -> tuple[Any, dict[str, Any]]:
             f"{gguf.path} has a tokenizer {get('model')!r} that splits texts as {get('pre')!r}; only 'gpt2' ones that "
             f"split as {' or '.join(map(repr, SPLITS))} are read."
         )
-    tokens, kinds = get("tokens"), get("token_type") or [NORMAL_TOKEN] * len(get("tokens"))
+    tokens, kinds, merges = get("tokens") or [], get("token_type") or [], get("merges") or []
+    if not len(tokens) == len(kinds) == n_embeddings or not merges:
+        raise ModelFileError(
+            f"{gguf.path} lists {len(tokens)} tokens, {len(kinds)} types of tokens and {len(merges)} merges, and has "
+            f"{n_embeddings} embeddings."
+        )
     if others := set(kinds) - {NORMAL_TOKEN, CONTROL_TOKEN}:
         raise ModelFileError(f"{gguf.path} has tokens of type {min(others)}, and only types 1 and 3 are read.")
     numbers = {"bos_token": get("bos_token_id"), "eos_token": get("eos_token_id"), "pad_token": get("padding_token_id")}
@@ -297,9 +304,9 @@ def _tokenizer(gguf: GGUF, bos: str | None) -> tuple[Any, dict[str, Any]]:
     if about["bos_token"] not in tokens:
         raise ModelFileError(f"{gguf.path} has no token {about['bos_token']!r} for a text to begin with.")
     about.setdefault("eos_token", about["bos_token"])
-    merges = [tuple(pair.split(" ")) for pair in get("merges")]
+    pairs = [tuple(merge.split(" ")) for merge in merges]
     try:
-        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, pairs))
     except Exception as error:  # tokenizers raises nothing more precise
         raise ModelFileError(f"{gguf.path} has merges that do not fit its tokens: {error}.") from None
     tokenizer.add_special_tokens(
