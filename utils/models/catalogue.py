@@ -158,7 +158,7 @@ def load_model(name: str | os.PathLike, *, source: str | None = None, n_ctx: int
         raise ValueError(f'{str(name)!r} does not come from source {source!r}; "hub" is the Hugging Face hub.')
     if name in PACKAGED:
         folder = hub.pretrained_folder(PACKAGED[name].repo) if source else packaged.packaged_folder(name)
-        return _load_llama(folder, PACKAGED[name].options.get("bos"), N_CTX if n_ctx is None else n_ctx)
+        return _load_llama(folder, PACKAGED[name].options.get("bos"), n_ctx)
     if n_ctx is not None:
         raise ValueError(f"{str(name)!r} has a position for each token that it was trained on: leave n_ctx out.")
     if name in SHIPPED:
@@ -231,10 +231,11 @@ def standings() -> list[Standing]:
     return lines
 
 
-def _load_llama(folder: Path, bos: str | None, n_ctx: int) -> "HookedTransformer":
+def _load_llama(folder: Path, bos: str | None, n_ctx: int | None) -> "HookedTransformer":
     from utils.models.llama import read_config, read_state
 
     cfg = read_config(folder)
+    n_ctx = min(N_CTX, cfg.n_ctx) if n_ctx is None else n_ctx
     if not 1 <= n_ctx <= cfg.n_ctx:
         raise ValueError(f"n_ctx must be from 1 to {cfg.n_ctx}, got {n_ctx}")
     from utils.models.hooked import hooked_transformer

@@ -5,6 +5,7 @@ excitation nor swish, so that they run well in whole numbers: every non-linearit
 """
 
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -152,7 +153,7 @@ def convert(weights: Path, names: Path, folder: Path) -> None:
         network = EfficientNet([numbered[str(i)] for i in range(N_LABELS)])
         theirs = torch.load(weights, map_location="cpu", weights_only=True)
         network.load_state_dict({_our_name(name): value for name, value in theirs.items()})
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, pickle.UnpicklingError) as error:
         raise ModelFileError(f"{weights} does not hold an EfficientNet-Lite0: {str(error).splitlines()[0]}.") from error
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / WEIGHTS_FILE)
@@ -176,3 +177,31 @@ def _our_name(name: str) -> str:
     if not place:
         return f"{_OUTSIDE[part]}.{kind}"
     return f"blocks.{place[1]}.{_IN_BLOCK[part]}.{kind}"
+
+
+def recalibrate(model: nn.Module, layers: list[str], images: Float[Tensor, "batch 3 height width"]) -> None:
+    """Give the batch norms within some layers the means and variances that these images have there; in place.
+
+    Layers that were drawn anew put out numbers of other sizes than their norms were trained to expect. If the norms are
+    left as they are, the capped ReLUs behind them are all closed or all at their cap, and the network is dead rather
+    than random. All other norms keep what they were trained with.
+
+    Args:
+        model: In evaluation mode; it stays in it.
+        layers: Names of submodules, as in ``model.named_modules()``.
+        images: What the means and variances are taken over.
+    """
+    within = [module for name in layers for module in model.get_submodule(name).modules()]
+    norms = [module for module in within if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = None  # the mean over all batches since the reset: here this one
+            norm.reset_running_stats()
+            norm.train()
+        with torch.no_grad():
+            model(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()

