@@ -44,7 +44,7 @@ def guided_backprop(
     # Given: the ReLUs of the model, and whether each of them works in place.
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
     if not relus:
-        raise ValueError("model must have nn.ReLU modules, and has none; calls of F.relu can't be hooked")
+        raise ValueError("model must have nn.ReLU or nn.ReLU6 modules, and has none; calls of F.relu can't be hooked")
     in_place = [relu.inplace for relu in relus]
     # Yours: hook them, take the gradient, and clean up whatever happens.
     handles = []

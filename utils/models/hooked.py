@@ -81,7 +81,7 @@ def _architecture(cfg: TransformerConfig) -> dict:
         "gated_mlp": True,
         "normalization_type": "RMSPre",
         "final_rms": True,
-        "positional_embedding_type": "rotary",
+        "positional_embedding_type": cfg.positional_embedding_type,
         "rotary_base": cfg.rotary_base,
         "rotary_dim": cfg.d_head,
         "rotary_adjacent_pairs": False,

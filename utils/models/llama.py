@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -44,10 +44,12 @@ class LlamaConfig(TransformerConfig):
 
     Attributes:
         n_key_value_heads: How many heads' keys and values there are; ``n_heads`` is a multiple of it.
+        positional_embedding_type: What ``transformer_lens`` calls it; functions for GPT-2-like models look at it.
         rotary_base: The slowest pair of dimensions turns by about 1 / rotary_base from one position to the next.
         tied: Whether the unembedding is the embedding.
     """
 
+    positional_embedding_type: ClassVar[str] = "rotary"
     n_key_value_heads: int
     rotary_base: float
     tied: bool
