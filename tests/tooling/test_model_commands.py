@@ -127,7 +127,10 @@ class TestModels:
     @pytest.mark.parametrize("name", ["gpt3", "course-model"])
     def test_what_cannot_be_fetched_is_answered_with_what_can(self, capsys, name):
         assert main(["models", "--fetch", name]) == 2
-        assert f"no pretrained model '{name}'. There are smollm2-135m, efficientnet-lite0, gpt2, gpt2-medium, " in capsys.readouterr().err
+        assert (
+            f"no pretrained model '{name}'. There are smollm2-135m, efficientnet-lite0, gpt2, gpt2-medium, "
+            in capsys.readouterr().err
+        )
 
     def test_shipped_models_are_measured(self, offline, capsys):
         write_model(offline / "course-model", {}, {"a": torch.zeros(30, 50), "b": torch.zeros(7)})
