@@ -74,4 +74,4 @@ def pytest_terminal_summary(terminalreporter):
     )
     for reason, count in reasons.items():
         if reason.startswith(LEFT_OUT):
-            terminalreporter.write_line(f"{count} tests {reason}", yellow=True)
+            terminalreporter.write_line(f"{count} test{'s' * (count > 1)} {reason}", yellow=True)

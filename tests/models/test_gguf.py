@@ -86,6 +86,14 @@ def test_lengths_that_no_file_has_are_damage(tmp_path):
     path.write_bytes(whole[:16] + struct.pack("<Q", 2**60) + whole[24:])
     with pytest.raises(ModelFileError, match="cut short or is damaged"):
         open_gguf(path)
+    path = gguf_files.write_gguf(tmp_path / "a.gguf", {}, {"t": (b"\0" * 8, (2**40, 2**40), "F32")})
+    with pytest.raises(ModelFileError, match="ends within t: it was cut short"):
+        open_gguf(path).tensor("t")
+    for alignment in (0, "wide"):
+        about = gguf_files._string("general.alignment") + gguf_files._value(alignment)
+        path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + about)
+        with pytest.raises(ModelFileError, match="cut short or is damaged"):
+            open_gguf(path)
 
 
 def test_kinds_that_are_not_read_are_named(tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from utils.course.paths import load_file
 from utils.models.bundled import ModelFileError
-from utils.models.catalogue import _load_llama
+from utils.models.catalogue import load_llama
 from utils.models.llama import convert_gguf, read_config, read_state
 
 gguf_files = load_file(Path(__file__).with_name("gguf_files.py"))
@@ -49,7 +49,7 @@ def test_it_is_the_model_that_was_written(tmp_path, kind, changes):
     theirs = gguf_files.random_llama(**changes)
     before = log_probs(theirs)
     about = {"llama.attention.key_length": 32, "llama.attention.value_length": 32} if "head_dim" in changes else {}
-    ours = _load_llama(convert(tmp_path, theirs, kind, about=about), "<end>", n_ctx=40)
+    ours = load_llama(convert(tmp_path, theirs, kind, about=about), "<end>", n_ctx=40)
     expected = log_probs(theirs)  # of the quantised weights
     assert expected.std() > 0.5 and torch.equal(before, expected) == (kind == "F32")
     torch.testing.assert_close(log_probs(ours), expected, rtol=0, atol=1e-4)
@@ -82,7 +82,7 @@ def test_folding_is_what_transformer_lens_does(made):
     lens.load_and_process_state_dict(
         convert_llama_weights(theirs, cfg), fold_ln=True, center_writing_weights=False, center_unembed=True
     )
-    ours = _load_llama(folder, "<end>", n_ctx=40)
+    ours = load_llama(folder, "<end>", n_ctx=40)
     for name in ("W_E", "W_U", "W_Q", "W_O", "W_in", "W_out"):
         torch.testing.assert_close(getattr(ours, name), getattr(lens, name), msg=name)
     torch.testing.assert_close(ours.W_K[:, ::2], lens.W_K[:, ::2])  # theirs is shared still, or repeated likewise
@@ -93,7 +93,7 @@ def test_folding_is_what_transformer_lens_does(made):
 
 
 def test_every_head_has_its_own_keys_and_values_and_hooks_change_one(made):
-    model = _load_llama(made[1], "<end>", n_ctx=40)
+    model = load_llama(made[1], "<end>", n_ctx=40)
     _, cache = model.run_with_cache(TOKENS)
     for name in ("q", "k", "v", "z"):
         assert cache[f"blocks.1.attn.hook_{name}"].shape == (3, 40, 4, 16)
@@ -103,21 +103,21 @@ def test_every_head_has_its_own_keys_and_values_and_hooks_change_one(made):
 
 
 def test_n_ctx_is_what_is_asked_for_up_to_what_it_was_trained_on(made):
-    model = _load_llama(made[1], "<end>", n_ctx=128)
+    model = load_llama(made[1], "<end>", n_ctx=128)
     assert model.cfg.n_ctx == 128 and log_probs(model, torch.zeros(1, 128, dtype=torch.long)).isfinite().all()
     for n_ctx in (0, 129):
         with pytest.raises(ValueError, match=f"n_ctx must be from 1 to 128, got {n_ctx}"):
-            _load_llama(made[1], "<end>", n_ctx=n_ctx)
+            load_llama(made[1], "<end>", n_ctx=n_ctx)
 
 
 def test_texts_begin_with_the_token_that_was_asked_for(made, tmp_path):
-    model = _load_llama(made[1], "<end>", n_ctx=40)
+    model = load_llama(made[1], "<end>", n_ctx=40)
     assert model.to_str_tokens("a cat12") == ["<end>", "a", " cat", "1", "2"]  # digits are not merged
     assert model.to_str_tokens("a<stop>é") == ["<end>", "a", "<stop>", *model.to_str_tokens("é", prepend_bos=False)]
     assert model.to_string(model.to_tokens(" Grüße,\n 12", prepend_bos=False)[0]) == " Grüße,\n 12"
     assert model.to_tokens(["a", "a cat"]).shape == (2, 3)
     by_the_file = convert(tmp_path, gguf_files.random_llama(), bos=None, about={"tokenizer.ggml.pre": "gpt-2"})
-    model = _load_llama(by_the_file, None, n_ctx=40)
+    model = load_llama(by_the_file, None, n_ctx=40)
     assert model.to_str_tokens("a cat12") == ["<start>", "a", " cat", "12"]
 
 
@@ -131,8 +131,8 @@ def test_a_tokenizer_of_the_hub_gets_the_token_too(made, tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     about = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<end>", "eos_token": "<end>", "unk_token": "<end>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
-    model = _load_llama(folder, "<end>", n_ctx=40)
-    assert model.to_tokens("a cat").tolist() == _load_llama(made[1], "<end>", n_ctx=40).to_tokens("a cat").tolist()
+    model = load_llama(folder, "<end>", n_ctx=40)
+    assert model.to_tokens("a cat").tolist() == load_llama(made[1], "<end>", n_ctx=40).to_tokens("a cat").tolist()
 
 
 def test_reading_changes_nothing_global_and_shares_nothing_with_the_file(made):
@@ -203,7 +203,7 @@ def test_a_folder_with_something_else_is_named(made, tmp_path, changes, message)
     about = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(about | changes))
     with pytest.raises(ModelFileError, match=message) as caught:
-        _load_llama(tmp_path, "<end>", n_ctx=40)
+        load_llama(tmp_path, "<end>", n_ctx=40)
     assert str(tmp_path) in str(caught.value)
 
 
@@ -213,10 +213,10 @@ def test_damaged_weights_are_named(made, tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
     with pytest.raises(ModelFileError, match="model.safetensors cannot be read"):
-        _load_llama(tmp_path, "<end>", n_ctx=40)
+        load_llama(tmp_path, "<end>", n_ctx=40)
     weights.unlink()
     with pytest.raises(ModelFileError, match="model.safetensors cannot be read"):
-        _load_llama(tmp_path, "<end>", n_ctx=40)
+        load_llama(tmp_path, "<end>", n_ctx=40)
 
 
 def test_untied_and_tied_are_told_apart_by_the_config(made):

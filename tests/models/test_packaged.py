@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from utils.course import paths
@@ -22,9 +24,11 @@ from utils.models import catalogue, packaged
 from utils.models.bundled import ModelFileError
 from utils.models.hub import ModelUnavailable
 from utils.models.image_classifier import load_image_classifier
+from utils.models.llama import convert_gguf
 from utils.models.packaged import MANIFEST_FILE, PACKAGED, cached_folder, fetch
 
 gguf_files = load_file(Path(__file__).with_name("gguf_files.py"))
+hub_cache = load_file(Path(__file__).with_name("hub_cache.py"))
 NAME = "smollm2-135m"
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MANIFEST_FILE}
 
@@ -312,14 +316,29 @@ def test_names_and_sources(cache):
         catalogue.load_model("course-model", n_ctx=5)
 
 
-def test_the_original_weights_come_from_the_hub(cache, monkeypatch):
-    from utils.models import hub
+def test_the_original_weights_come_from_the_hub(cache, monkeypatch, tmp_path):
+    """In half precision there, with a tokenizer that puts nothing before a text."""
+    from transformers import AutoModelForCausalLM
 
-    folder = fetch(NAME)
-    asked = []
-    monkeypatch.setattr(hub, "pretrained_folder", lambda repo: asked.append(repo) or folder)
-    assert catalogue.load_model(NAME, source="hub").cfg.n_layers == 6
-    assert asked == ["HuggingFaceTB/SmolLM2-135M"]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelUnavailable, match="The weights of 'HuggingFaceTB/SmolLM2-135M' are not on this machine"):
+        catalogue.load_model(NAME, source="hub")
+    folder = tmp_path / "made"
+    gguf_files.random_llama().to(torch.bfloat16).save_pretrained(folder)
+    gguf_files.write_llama(tmp_path / "other.gguf", gguf_files.random_llama())
+    convert_gguf(tmp_path / "other.gguf", tmp_path / "other", bos="<end>")
+    tokenizer = json.loads((tmp_path / "other" / "tokenizer.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    about = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<end>", "eos_token": "<end>", "unk_token": "<end>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    snapshot = hub_cache.into_cache(tmp_path / "hub", "HuggingFaceTB/SmolLM2-135M", folder)
+    theirs = AutoModelForCausalLM.from_pretrained(snapshot, dtype=torch.float32)
+    ours, tokens = catalogue.load_model(NAME, source="hub"), torch.randint(300, (3, 40))
+    with torch.no_grad():
+        expected, found = theirs(tokens).logits.log_softmax(-1), ours(tokens).log_softmax(-1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert ours.W_E.dtype == torch.float32 and ours.to_str_tokens("a cat") == ["<end>", "a", " cat"]
 
 
 @pytest.mark.parametrize("name", PACKAGED)

@@ -79,10 +79,8 @@ def test_logits_are_those_of_transformers_on_the_same_weights(smollm2):
     assert len(TEXTS) == 20
 
 
-def test_a_fresh_process_is_quick_and_small():
+def test_a_fresh_process_is_quick_and_small(smollm2):
     """Seconds of computing, which a busy machine does not stretch as it does those of the clock."""
-    if not packaged.cached_folder("smollm2-135m"):
-        pytest.skip("left out: smollm2-135m is not in the cache")
     code = (
         "import resource, time\nfrom utils.models.catalogue import load_model\nload_model('smollm2-135m')\n"
         "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
@@ -91,6 +89,15 @@ def test_a_fresh_process_is_quick_and_small():
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     seconds, kilobytes = map(float, said.stdout.split())
     assert seconds < 15 and (sys.platform != "linux" or kilobytes < 2e6)
+
+
+def test_it_has_the_stated_size(smollm2):
+    from safetensors import safe_open
+
+    folder, stated = packaged.cached_folder("smollm2-135m"), packaged.PACKAGED["smollm2-135m"]
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert sum(file.get_tensor(name).numel() for name in file.keys()) == stated.parameters  # noqa: SIM118
+    assert sum(path.stat().st_size for path in folder.iterdir()) == pytest.approx(stated.n_bytes, rel=0.01)
 
 
 def test_words_are_the_tokens_that_experiments_need(smollm2):

@@ -158,7 +158,7 @@ def load_model(name: str | os.PathLike, *, source: str | None = None, n_ctx: int
         raise ValueError(f'{str(name)!r} does not come from source {source!r}; "hub" is the Hugging Face hub.')
     if name in PACKAGED:
         folder = hub.pretrained_folder(PACKAGED[name].repo) if source else packaged.packaged_folder(name)
-        return _load_llama(folder, PACKAGED[name].options.get("bos"), n_ctx)
+        return load_llama(folder, PACKAGED[name].options.get("bos"), n_ctx)
     if n_ctx is not None:
         raise ValueError(f"{str(name)!r} has a position for each token that it was trained on: leave n_ctx out.")
     if name in SHIPPED:
@@ -231,7 +231,18 @@ def standings() -> list[Standing]:
     return lines
 
 
-def _load_llama(folder: Path, bos: str | None, n_ctx: int | None) -> "HookedTransformer":
+def load_llama(folder: Path, bos: str | None = None, n_ctx: int | None = None) -> "HookedTransformer":
+    """A Llama-like model from a folder as ``transformers`` writes it, as ``load_model`` gives one.
+
+    Args:
+        folder: With config, weights and tokenizer.
+        bos: The token that texts begin with; None for the one that the tokenizer's config names.
+        n_ctx: Longest text in tokens; 512 unless said otherwise.
+
+    Raises:
+        ModelFileError: If a file is missing or damaged, or of a model that is not built here; the message names it.
+        ValueError: If the model can't read ``n_ctx`` tokens.
+    """
     from utils.models.llama import read_config, read_state
 
     cfg = read_config(folder)

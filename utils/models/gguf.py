@@ -5,6 +5,7 @@ tensors' bytes. Weights may be quantised: a block of 32 of them shares a scale, 
 needed. Source: the format's description in the repository ggml-org/ggml, ``docs/gguf.md``.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,10 @@ class GGUF:
         per_item = 1 if layout.names is None else BLOCK
         if rows and rows[0] % per_item:
             raise ModelFileError(f"{self.path} keeps {name} in blocks of {BLOCK}, with rows of {rows[0]} weights.")
-        n_items = int(np.prod(place.shape, dtype=np.int64)) // per_item
-        with open(self.path, "rb") as file:
-            file.seek(place.offset)
-            items = np.fromfile(file, layout, n_items)
-        if len(items) < n_items:
+        n_items = math.prod(place.shape) // per_item
+        if place.offset + n_items * layout.itemsize > self.path.stat().st_size:
             raise ModelFileError(f"{self.path} ends within {name}: it was cut short.")
+        items = np.fromfile(self.path, layout, n_items, offset=place.offset)
         return _weights(items, place.kind).reshape(place.shape)
 
 
@@ -100,10 +99,10 @@ def open_gguf(path: Path) -> GGUF:
         n_tensors, n_values = reader.number("<u8"), reader.number("<u8")
         metadata = {reader.string(): reader.value(reader.number("<u4")) for _ in range(n_values)}
         found = [reader.place() for _ in range(n_tensors)]
-    except (IndexError, ValueError, KeyError, MemoryError) as error:
+        alignment = metadata.get("general.alignment", 32)
+        start = -(-reader.at // alignment) * alignment  # tensors begin at the next multiple
+    except (IndexError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ModelFileError(f"{path} cannot be read: it was cut short or is damaged.") from error
-    alignment = metadata.get("general.alignment", 32)
-    start = -(-reader.at // alignment) * alignment  # tensors begin at the next multiple
     return GGUF(path, metadata, {name: Place(kind, shape, start + at) for name, kind, shape, at in found})
 
 

@@ -139,7 +139,7 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     chosen = os.environ.get("MI_CACHE")
-    return Path(chosen).expanduser() if chosen else user_cache_path("mechinterp-course", appauthor=False)
+    return Path(chosen).expanduser().absolute() if chosen else user_cache_path("mechinterp-course", appauthor=False)
 
 
 def cached_folder(name: str, *, thoroughly: bool = False) -> Path | None:
