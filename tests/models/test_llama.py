@@ -11,7 +11,8 @@ import torch
 from utils.course.paths import load_file
 from utils.models.bundled import ModelFileError
 from utils.models.catalogue import load_llama
-from utils.models.llama import convert_gguf, read_config, read_state
+from utils.models.llama import read_config, read_state
+from utils.models.llama_gguf import convert_gguf
 
 gguf_files = load_file(Path(__file__).with_name("gguf_files.py"))
 TOKENS = torch.randint(300, (3, 40), generator=torch.Generator().manual_seed(0))

