@@ -140,10 +140,10 @@ def load_model(name: str | os.PathLike, *, source: str | None = None, n_ctx: int
 
     Args:
         name: A name from `mi models`, or a folder that `mi train` wrote (``"build/models/course-model"``).
-        source: "hub" for the original weights of a model whose weights otherwise come from the package index, where
-            they are quantised.
-        n_ctx: Longest text in tokens, for models with rotary positions (SmolLM2; 512 unless said otherwise). The others
-            read as much as they were trained on.
+        source: "hub" for the original weights of a model that otherwise comes from the package index. (The index has
+            SmolLM2-135M-Instruct in 4 bits a weight, the hub SmolLM2-135M as it was trained.)
+        n_ctx: Longest text in tokens, for a model that comes from the index: 512 unless said otherwise. The others read
+            as much as they were trained on.
 
     Raises:
         UnknownModel: If there is no such model.
@@ -152,6 +152,9 @@ def load_model(name: str | os.PathLike, *, source: str | None = None, n_ctx: int
         ValueError: If the model does not come from ``source``, or can't read ``n_ctx`` tokens.
     """
     known = SHIPPED.get(name) or PACKAGED.get(name) or PRETRAINED.get(name)
+    if known is None and not Path(name).is_dir():
+        names = ", ".join([*SHIPPED, *PACKAGED, *PRETRAINED])
+        raise UnknownModel(f"There is no model {str(name)!r}, and no such folder. There are {names}.")
     if known and known.loader:
         raise UnknownModel(f"{name!r} is no transformer; {known.loader} loads it.")
     if source not in (None, "hub") or (source and name not in PACKAGED and name not in PRETRAINED):
@@ -160,7 +163,7 @@ def load_model(name: str | os.PathLike, *, source: str | None = None, n_ctx: int
         folder = hub.pretrained_folder(PACKAGED[name].repo) if source else packaged.packaged_folder(name)
         return load_llama(folder, PACKAGED[name].options.get("bos"), n_ctx)
     if n_ctx is not None:
-        raise ValueError(f"{str(name)!r} has a position for each token that it was trained on: leave n_ctx out.")
+        raise ValueError(f"{str(name)!r} takes no n_ctx: it reads as much as it was trained on.")
     if name in SHIPPED:
         return _load_folder(BUNDLED / name)
     if name in PRETRAINED:
@@ -169,10 +172,7 @@ def load_model(name: str | os.PathLike, *, source: str | None = None, n_ctx: int
         from utils.models.hooked import hooked_pretrained
 
         return hooked_pretrained(repo, folder)
-    if Path(name).is_dir():
-        return _load_folder(Path(name))
-    names = ", ".join([*SHIPPED, *PACKAGED, *PRETRAINED])
-    raise UnknownModel(f"There is no model {str(name)!r}, and no such folder. There are {names}.")
+    return _load_folder(Path(name))
 
 
 def fetch_model(name: str) -> Path:
