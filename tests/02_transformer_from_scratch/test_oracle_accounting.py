@@ -1,12 +1,13 @@
 """Counts against the modules themselves, PyTorch's own counter, and published numbers."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from utils.models.config import TransformerConfig
+from utils.models.llama import LlamaConfig
 from utils.transformer.accounting import attention_flops, count_parameters
 from utils.transformer.model import Attention, Transformer
 
@@ -39,6 +40,12 @@ def test_gpt2_small_is_the_published_size():
     """124,439,808 parameters in the published checkpoint, which shares W_E with W_U and has no b_U."""
     counts = count_parameters(GPT2_SMALL)
     assert counts["total"] - counts["unembed"] == 124_439_808
+
+
+def test_parts_of_other_transformers_are_not_counted_wrong():
+    llama = LlamaConfig(**asdict(CFG), n_key_value_heads=1, rotary_base=10_000.0, tied=True)
+    with pytest.raises(ValueError, match="without position embeddings: its parts are others"):
+        count_parameters(llama)
 
 
 @pytest.mark.parametrize("n_ctx", [2, 4, 30])  # at length 1 einsum multiplies without a matrix product

@@ -22,6 +22,7 @@ KINDS = {
     "shortformer": {"positional_embedding_type": "shortformer"},
     "norms folded": {"normalization_type": "LNPre"},
     "RMS norms folded": {"normalization_type": "RMSPre"} | ROTARY,
+    "like SmolLM2, folded": {"normalization_type": "RMSPre", "final_rms": True, "gated_mlp": True} | ROTARY,
     "an RMS norm at the end": {"final_rms": True},
     "shared values": {"n_key_value_heads": 2},
     "shared values, copied": {"n_key_value_heads": 2, "ungroup_grouped_query_attention": True},

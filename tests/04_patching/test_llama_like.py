@@ -1,4 +1,7 @@
-"""The chapter's functions on another make of model: RMS norm, rotary positions, gated MLPs, no biases, shared keys."""
+"""The chapter's functions on another make of model: RMS norm, rotary positions, gated MLPs, no biases, shared keys.
+
+Twice: with keys that heads share, and as SmolLM2 is loaded, with keys of their own and norms without parameters.
+"""
 
 import pytest
 import torch
@@ -19,14 +22,14 @@ Z, STREAM, MLP = "blocks.1.attn.hook_z", "blocks.1.hook_resid_post", "blocks.0.h
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=["RMS", "RMSPre"])
+def model(request):
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     cfg = HookedTransformerConfig(
-        n_layers=2, d_model=12, n_ctx=8, d_head=4, n_heads=4, n_key_value_heads=2, d_mlp=10, d_vocab=15, act_fn="silu",
-        gated_mlp=True, normalization_type="RMS", positional_embedding_type="rotary", rotary_dim=4, final_rms=True,
-        seed=0, device="cpu",
+        n_layers=2, d_model=12, n_ctx=8, d_head=4, n_heads=4, d_mlp=10, d_vocab=15, act_fn="silu", gated_mlp=True,
+        n_key_value_heads=2 if request.param == "RMS" else None, normalization_type=request.param, final_rms=True,
+        positional_embedding_type="rotary", rotary_dim=4, seed=0, device="cpu",
     )  # fmt: skip
     model = HookedTransformer(cfg)
     generator = torch.Generator().manual_seed(0)
@@ -53,7 +56,7 @@ def cache_of(model, tokens, *names):
 
 def test_keys_are_shared(model, pair):
     found = cache_of(model, pair[0], "blocks.1.attn.hook_q", "blocks.1.attn.hook_k", Z)
-    assert [x.shape[2] for x in found.values()] == [4, 2, 4]
+    assert [x.shape[2] for x in found.values()] == [4, model.cfg.n_key_value_heads or 4, 4]
 
 
 def test_the_last_stream_is_the_other_run(model, pair):
@@ -78,10 +81,12 @@ def test_sweeps_are_patches_one_by_one(model, pair):
                 heads[i, head], metric(patch_site(model, corrupted, name, source[name], head=head)), **CLOSE
             )
     keys = cache_of(model, clean, "blocks.1.attn.hook_k")
-    assert patch_sweep(model, corrupted, keys, metric, over="head").shape == (1, 2, 3)
+    assert patch_sweep(model, corrupted, keys, metric, over="head").shape == (1, model.cfg.n_key_value_heads or 4, 3)
 
 
 def test_heads_that_share_keys_are_not_swept_with_those_that_do_not(model, pair):
+    if not model.cfg.n_key_value_heads:
+        pytest.skip("every head has its own")
     found = cache_of(model, pair[0], "blocks.1.attn.hook_k", "blocks.1.attn.hook_q")
     for names in (list(found), list(found)[::-1]):
         with pytest.raises(ValueError, match="number of slots"):
@@ -125,7 +130,7 @@ def test_tracing_steering_and_the_pitfall(model, pair):
     curve = steer(model, tokens, STREAM, direction, torch.tensor([0.0, 5.0]), metric, positions=torch.full((3,), 5))
     torch.testing.assert_close(curve[0], metric(model(tokens)).detach(), **CLOSE)
     assert (curve[1] > curve[0]).all()
-    wins = int(((direction * model.ln_final.w) @ model.W_U).argmax())
+    wins = int(((direction * getattr(model.ln_final, "w", 1.0)) @ model.W_U).argmax())
     share, divergence = embedding_patch_pitfall(model, tokens, ends, STREAM, direction, wins, 1000.0)
     assert share == 1.0
     assert (divergence > 0).all()

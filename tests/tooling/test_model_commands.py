@@ -89,6 +89,7 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(catalogue, "BUNDLED", tmp_path / "weights")
+    monkeypatch.setenv("MI_CACHE", str(tmp_path / "packaged"))
     return tmp_path / "weights"
 
 
@@ -126,7 +127,10 @@ class TestModels:
     @pytest.mark.parametrize("name", ["gpt3", "course-model"])
     def test_what_cannot_be_fetched_is_answered_with_what_can(self, capsys, name):
         assert main(["models", "--fetch", name]) == 2
-        assert f"no pretrained model '{name}'. There are gpt2, gpt2-medium, pythia" in capsys.readouterr().err
+        assert (
+            f"no pretrained model '{name}'. There are smollm2-135m, efficientnet-lite0, gpt2, gpt2-medium, "
+            in capsys.readouterr().err
+        )
 
     def test_shipped_models_are_measured(self, offline, capsys):
         write_model(offline / "course-model", {}, {"a": torch.zeros(30, 50), "b": torch.zeros(7)})
@@ -134,10 +138,11 @@ class TestModels:
         (offline / "digits-cnn" / "model.safetensors").write_bytes(b"nonsense")
         assert main(["models"]) == 0
         listed = lines(capsys)
-        assert list(listed) == ["name", *catalogue.SHIPPED, *catalogue.PRETRAINED]
+        assert list(listed) == ["name", *catalogue.SHIPPED, *catalogue.PACKAGED, *catalogue.PRETRAINED]
         assert listed["course-model"].endswith(" 1,507  6.16 kB  shipped")
         assert listed["modular-addition"].endswith("?  missing") and listed["digits-cnn"].endswith("?  damaged")
-        assert listed["gpt2-medium"].endswith("354,823,168  1.52 GB  no network")
+        assert listed["gpt2-medium"].endswith("MIT         hub     354,823,168  1.52 GB  no network")
+        assert listed["smollm2-135m"].endswith("Apache-2.0  index   134,515,008  92.9 MB  not fetched yet")
 
     def test_the_list_does_not_wait_for_torch(self):
         code = "import sys\nfrom utils.models.catalogue import standings\nstandings()\nprint('torch' in sys.modules)"

@@ -20,10 +20,11 @@ def guided_backprop(
         gradient:            R * (z > 0)
         guided backprop:     R * (z > 0) * (R > 0).
 
-    Every ``nn.ReLU`` in the model gets the rule for this one call. Afterwards the model is as it was, also if the call
-    ends with an exception: the hooks of this call are gone and no others, weights have the ``grad`` that they had, and
-    the ReLUs that worked in place, and only these, do so again (hooks can't watch those, so that they have to work out
-    of place meanwhile).
+    Every ``nn.ReLU`` in the model gets the rule for this one call, and so does every ``nn.ReLU6``, whose output is
+    capped at 6 (for it, z > 0 becomes 0 < z < 6). Afterwards the model is as it was, also if the call ends with an
+    exception: the hooks of this call are gone and no others, weights have the ``grad`` that they had, and the ReLUs
+    that worked in place, and only these, do so again (hooks can't watch those, so that they have to work out of place
+    meanwhile).
 
     Args:
         model: From images [batch, channel, height, width] to logits [batch, class], in evaluation mode.
@@ -34,16 +35,16 @@ def guided_backprop(
         Map [batch, channel, height, width], without a graph. Not a derivative of anything, so without units.
 
     Raises:
-        ValueError: If the model has no ``nn.ReLU`` module (a call of ``F.relu`` can't be hooked), or the shapes of
-            images and targets don't fit.
+        ValueError: If the model has no such module (a call of ``F.relu`` can't be hooked), or the shapes of images and
+            targets don't fit.
 
     Source: Springenberg et al. (2014), "Striving for Simplicity: The All Convolutional Net", arXiv 1412.6806,
     section 3.4.
     """
     # Given: the ReLUs of the model, and whether each of them works in place.
-    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
     if not relus:
-        raise ValueError("model must have nn.ReLU modules, and has none; calls of F.relu can't be hooked")
+        raise ValueError("model must have nn.ReLU or nn.ReLU6 modules, and has none; calls of F.relu can't be hooked")
     in_place = [relu.inplace for relu in relus]
     # Yours: hook them, take the gradient, and clean up whatever happens.
     handles = []

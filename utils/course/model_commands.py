@@ -6,8 +6,9 @@ from pathlib import Path
 
 from utils.course import paths
 from utils.models import catalogue
-from utils.models.bundled import BUNDLED
+from utils.models.bundled import BUNDLED, ModelFileError
 from utils.models.hub import ModelUnavailable
+from utils.models.packaged import PACKAGED
 
 INTERRUPTED = 130  # what a shell reports of a command that was stopped with Ctrl-C
 
@@ -18,10 +19,11 @@ def models(fetch: str | None) -> int:
         print(f"{fetch} is in {catalogue.fetch_model(fetch)}" if fetch else _table(catalogue.standings()))
     except catalogue.UnknownModel as error:
         return _say(error, 2)
-    except ModelUnavailable as error:
+    except (ModelUnavailable, ModelFileError) as error:
         return _say(error, 1)
     except KeyboardInterrupt:
-        return _say("Stopped. The same command goes on from where it was.", INTERRUPTED)
+        then = "starts again" if fetch in PACKAGED else "goes on from where it was"
+        return _say(f"Stopped. The same command {then}.", INTERRUPTED)
     return 0
 
 
@@ -42,15 +44,18 @@ def train(name: str, seed: int, ship: bool) -> int:
 
 
 def _table(standings: list[catalogue.Standing]) -> str:
-    rows = [("name", "what it is", "parameters", "size", "where")]
+    rows = [("name", "what it is", "licence", "from", "parameters", "size", "where")]
     for model in standings:
         parameters = f"{model.parameters:,}" if model.parameters else "?"
-        rows.append((model.name, model.about, parameters, _size(model.size), model.where))
+        words = (model.name, model.about, model.licence, model.origin)
+        rows.append((*words, parameters, _size(model.size), model.where))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        f"{name:<{widths[0]}}  {about:<{widths[1]}}  {parameters:>{widths[2]}}  {size:>{widths[3]}}  {where}"
-        for name, about, parameters, size, where in rows
-    )
+    aligned = "<<<<>>"  # numbers to the right; the last column needs no width
+    lines = []
+    for *cells, last in rows:
+        padded = [f"{cell:{side}{width}}" for cell, side, width in zip(cells, aligned, widths, strict=False)]
+        lines.append("  ".join([*padded, last]))
+    return "\n".join(lines)
 
 
 def _size(n_bytes: int | None) -> str:

@@ -18,10 +18,14 @@ from utils.models import hub
 from utils.models.bundled import CONFIG_FILE, WEIGHTS_FILE
 from utils.models.config import TransformerConfig
 from utils.models.hub import ModelUnavailable
+from utils.models.llama import LlamaConfig
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# What a model holds beside its weights: tables that follow from its sizes.
+BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos")
 
 
 def hooked_transformer(
@@ -29,9 +33,12 @@ def hooked_transformer(
 ) -> "HookedTransformer":
     """A ``HookedTransformer`` with these sizes and weights, computing exactly what the course's ``Transformer`` does.
 
+    With the sizes of a Llama-like model it is one of those, whose norms have no parameters.
+
     Args:
         cfg: Sizes.
         state: Weights by their standard names (``embed.W_E``, ``blocks.0.attn.W_Q`` …), as in a module's state dict.
+            Those of a Llama-like model (``utils.models.llama.read_state``) become the model's own, without a copy.
         tokenizer: Lets the model take text, which then begins with the tokenizer's ``bos_token``.
 
     Raises:
@@ -51,18 +58,34 @@ def hooked_transformer(
                 n_ctx=cfg.n_ctx,
                 d_vocab=cfg.d_vocab,
                 eps=cfg.layer_norm_eps,
-                act_fn="gelu_pytorch_tanh",  # the same function as "gelu_new", fused
-                normalization_type="LN",
                 attn_only=cfg.d_mlp == 0,
                 device="cpu",
                 default_prepend_bos=tokenizer is not None,
                 init_weights=False,  # they are all replaced below, and drawing them would move torch's generator
+                **_architecture(cfg),
             ),
             tokenizer,
         )
-    buffers = {name: value for name, value in model.state_dict().items() if name.endswith((".mask", ".IGNORE"))}
-    model.load_state_dict(buffers | state)
+    buffers = {name: value for name, value in model.state_dict().items() if name.endswith(BUFFERS)}
+    model.load_state_dict(buffers | state, assign=isinstance(cfg, LlamaConfig))
     return model.eval()
+
+
+def _architecture(cfg: TransformerConfig) -> dict:
+    """What else than sizes ``transformer_lens`` asks for."""
+    if not isinstance(cfg, LlamaConfig):
+        # "gelu_pytorch_tanh" is the same function as "gelu_new", fused.
+        return {"act_fn": "gelu_pytorch_tanh", "normalization_type": "LN"}
+    return {
+        "act_fn": "silu",
+        "gated_mlp": True,
+        "normalization_type": "RMSPre",
+        "final_rms": True,
+        "positional_embedding_type": cfg.positional_embedding_type,
+        "rotary_base": cfg.rotary_base,
+        "rotary_dim": cfg.d_head,
+        "rotary_adjacent_pairs": False,
+    }
 
 
 def load_gpt2_small(source: str = "gpt2") -> "tuple[TransformerConfig, dict[str, Tensor], PreTrainedTokenizerBase]":

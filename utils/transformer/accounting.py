@@ -14,8 +14,16 @@ def count_parameters(cfg: TransformerConfig) -> dict[str, int]:
         and their biases), "mlp" (W_in, b_in, W_out, b_out), "layer_norm" (every w and b, the final norm's
         too), "unembed" (W_U, b_U), and "total", their sum.
 
+    Raises:
+        ValueError: If ``cfg`` is that of a transformer with another ``positional_embedding_type`` than "standard" (as
+            Llamas are), whose parts are others.
+
     Source: Kaplan et al. (2020), table 1, with the biases, norms and embeddings that it leaves out.
     """
+    # Given: other kinds of transformers are refused.
+    if getattr(cfg, "positional_embedding_type", "standard") != "standard":
+        raise ValueError("cfg is that of a transformer without position embeddings: its parts are others than these")
+    # Yours: count.
     all_heads = cfg.n_heads * cfg.d_head
     mlp = 2 * cfg.d_model * cfg.d_mlp + cfg.d_mlp + cfg.d_model if cfg.d_mlp else 0
     norms = 2 if cfg.d_mlp else 1
