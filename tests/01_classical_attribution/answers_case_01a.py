@@ -1,3 +1,5 @@
+from functools import cache
+
 import torch
 
 from utils.attribution.case_01a import suspect, which_feature_decides
@@ -7,7 +9,11 @@ from utils.course.cases import estimate
 from utils.course.catalogue import right, wrong
 
 DATA = load_tumours()
-REFERENCE = which_feature_decides()
+
+
+@cache
+def ours():
+    return which_feature_decides()
 
 
 def rise(model, before, after):
@@ -53,8 +59,8 @@ def among_limes_neighbours():
 )
 def both_at_once():
     smoothness = torch.arange(10) == DATA.features.index("smoothness")
-    pairs = [(row, torch.where(smoothness, 0.5, after)) for row, after in REFERENCE["pairs"]]
-    return designed(pairs, REFERENCE["control_pairs"], "symmetry")
+    pairs = [(row, torch.where(smoothness, 0.5, after)) for row, after in ours()["pairs"]]
+    return designed(pairs, ours()["control_pairs"], "symmetry")
 
 
 @wrong(
@@ -63,7 +69,7 @@ def both_at_once():
     "is asked about: the interval then says nothing about others.",
 )
 def one_patient():
-    row = REFERENCE["pairs"][0][0]
+    row = ours()["pairs"][0][0]
     pairs = [with_value("symmetry", float(value), [row])[0] for value in torch.linspace(0.1, 1.2, 12)]
     controls = [with_value("smoothness", float(value), [row])[0] for value in torch.linspace(0.1, 1.2, 12)]
     return designed(pairs, controls, "symmetry")
@@ -75,8 +81,39 @@ def one_patient():
     "smoothness, is the rival that has to be changed.",
 )
 def idle_control():
-    controls = with_value("texture", 0.5, [row for row, _ in REFERENCE["pairs"]])
-    return designed(REFERENCE["pairs"], controls, "symmetry")
+    controls = with_value("texture", 0.5, [row for row, _ in ours()["pairs"]])
+    return designed(ours()["pairs"], controls, "symmetry")
+
+
+@wrong(
+    "which_feature_decides",
+    "Your control changes smoothness by much smaller steps than your pairs change symmetry, so two things differ, the "
+    "feature and the dose. Change the rival by as much.",
+)
+def small_dose():
+    controls = [(row, row + 0.03 * (after - row)) for row, after in ours()["control_pairs"]]
+    return designed(ours()["pairs"], controls, "symmetry")
+
+
+@wrong(
+    "which_feature_decides",
+    "Your measure does not ask the model that it is handed: it calls one by name, or looks at the rows alone. Whoever "
+    "wants to repeat your audit with another model gets the old numbers.",
+)
+def model_by_name():
+    return designed(ours()["pairs"], ours()["control_pairs"], "symmetry", lambda _, *pair: rise(suspect, *pair))
+
+
+@wrong(
+    "which_feature_decides",
+    "Your measure is how high the output is, and patients differ in that whatever you change. Compare each patient's "
+    "output after the change with her own before it.",
+)
+def level_for_change():
+    def level(model, before, after):
+        return model(after[None]).item()
+
+    return designed(ours()["pairs"], ours()["control_pairs"], "symmetry", level)
 
 
 @wrong(
@@ -85,7 +122,7 @@ def idle_control():
     "does not, and you name smoothness, as LIME did.",
 )
 def verdict_of_lime():
-    return REFERENCE | {"verdict": "smoothness"}
+    return ours() | {"verdict": "smoothness"}
 
 
 @wrong(
@@ -94,8 +131,8 @@ def verdict_of_lime():
     "their mean is known. `estimate` gives the interval.",
 )
 def spread_in_place_of_interval():
-    values = torch.tensor([rise(suspect, *pair) for pair in REFERENCE["pairs"]], dtype=torch.float64)
-    return REFERENCE | {"effect": (float(values.mean()), float(values.std()))}
+    values = torch.tensor([rise(suspect, *pair) for pair in ours()["pairs"]], dtype=torch.float64)
+    return ours() | {"effect": (float(values.mean()), float(values.std()))}
 
 
 @right("which_feature_decides")
@@ -120,10 +157,20 @@ def swapped_between_patients():
 
 
 @right("which_feature_decides")
+def rise_per_unit():
+    """The measure is a slope, which is no number where nothing changes."""
+
+    def slope(model, before, after):
+        return rise(model, before, after) / float((after - before).sum())
+
+    return designed(ours()["pairs"], ours()["control_pairs"], "symmetry", slope)
+
+
+@right("which_feature_decides")
 def as_lists():
     """Twelve patients as lists of numbers, and a measure that counts changes of mind."""
     pairs, controls = (
-        [(before.tolist(), after.tolist()) for before, after in REFERENCE[kind][:12]]
+        [(before.tolist(), after.tolist()) for before, after in ours()[kind][:12]]
         for kind in ("pairs", "control_pairs")
     )
 

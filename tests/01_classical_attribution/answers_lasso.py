@@ -133,7 +133,19 @@ def float32_threshold(x, threshold):
 
 @wrong(
     "soft_threshold",
-    "You divide by |x| to get the sign, and at x = 0 that is 0 / 0: NaN. In the Lasso every coefficient starts at 0.",
+    "Your values are right, and in float64 as soon as a tensor of thresholds is: a difference takes the wider dtype of "
+    "the two. The docstring says whose it should be.",
+)
+def wider_of_the_two(x, threshold):
+    threshold = torch.as_tensor(threshold, dtype=getattr(threshold, "dtype", x.dtype))
+    if not (threshold >= 0).all():
+        raise ValueError("threshold must be at least 0")
+    return x.sign() * (x.abs() - threshold).clamp(min=0)
+
+
+@wrong(
+    "soft_threshold",
+    "You divide by |x|, and at x = 0 that can be 0 / 0: NaN. In the Lasso every coefficient starts at 0.",
 )
 def divided_by_its_size(x, threshold):
     return x / x.abs() * (x.abs() - checked(threshold, x)).clamp(min=0)
@@ -329,6 +341,51 @@ def standardised(X, y, penalty, *, n_steps=1000):
 
 @wrong(
     "lasso_ista",
+    "You standardise the columns for the fit and divide the coefficients back afterwards. The penalty was then paid on "
+    "the standardised ones; the docstring has it paid on those of X as it came.",
+)
+def standardised_and_back(X, y, penalty, *, n_steps=1000):
+    examined(X, y, penalty, n_steps)
+    scale = X.std(-2, correction=0)
+    scale = torch.where(scale > 1e-9, scale, 1.0)
+    w = ista(X / scale.unsqueeze(-2), y, penalty, n_steps)[0] / scale
+    return w, y.to(X.dtype).mean(-1) - (X.mean(-2) * w).sum(-1)
+
+
+@wrong(
+    "lasso_ista",
+    "You centre y and leave X as it is. The mean of a column then takes part in the fit like any other of its numbers; "
+    "centre both.",
+)
+def columns_not_centred(X, y, penalty, *, n_steps=1000):
+    examined(X, y, penalty, n_steps)
+    y = y.to(X.dtype)
+    w, _ = ista(X, y - y.mean(-1, keepdim=True), penalty, n_steps, centre=lambda X: X)
+    return w, y.mean(-1) - (X.mean(-2) * w).sum(-1)
+
+
+@wrong(
+    "lasso_ista",
+    "For a batch of tables your penalties are lined up with the features: `penalty` has the batch dimensions alone, "
+    "and the coefficients have one more, at the end.",
+)
+def penalties_along_the_features(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, threshold=lambda size, p: p * size)
+
+
+@wrong(
+    "lasso_ista",
+    "Your fit is right, and in float64 as soon as a tensor of penalties is. The docstring says whose dtype it should "
+    "have.",
+)
+def dtype_of_the_penalty(X, y, penalty, *, n_steps=1000):
+    w, b = ista(X, y, penalty, n_steps)
+    wide = torch.promote_types(X.dtype, penalty.dtype) if isinstance(penalty, torch.Tensor) else X.dtype
+    return w.to(wide), b.to(wide)
+
+
+@wrong(
+    "lasso_ista",
     "Your fit is right, and it also accepts a negative penalty, which rewards large coefficients and sends them "
     "to infinity. The docstring lists what to refuse.",
 )
@@ -415,6 +472,15 @@ def singular_value_not_squared(X, y, penalty, *, n_steps=1000):
         return 1 / largest.clamp(min=torch.finfo(gram.dtype).tiny).unsqueeze(-1)
 
     return ista(X, y, penalty, n_steps, step=step)
+
+
+@wrong(
+    "lasso_ista",
+    "Your L is the root of the largest eigenvalue of X_c^T X_c / n: a singular value of X_c, over the root of n. The "
+    "eigenvalue is the *square* of that.",
+)
+def root_of_the_eigenvalue(X, y, penalty, *, n_steps=1000):
+    return ista(X, y, penalty, n_steps, step=lambda gram: one_over_lipschitz(gram).sqrt())
 
 
 @wrong(

@@ -205,6 +205,18 @@ def mirrored(x, scale, n_samples, *, generator):
     return with_x_first(x + scale.to(x.dtype) * torch.cat([half, -half])[:n_samples], x)
 
 
+@wrong(
+    "lime_neighbourhood",
+    "You centre or scale the noise over the rows, so that its mean or spread comes out exactly. Each row then makes up "
+    "for the others, and with few rows much so; the docstring wants them independent.",
+)
+def standardised_noise(x, scale, n_samples, *, generator):
+    draws = noise(x, scale, n_samples, generator)
+    if n_samples > 2:
+        draws = (draws - draws.mean(0)) / draws.std(0)
+    return with_x_first(x + scale.to(x.dtype) * draws, x)
+
+
 @right("lime_neighbourhood")
 def column_by_column(x, scale, n_samples, *, generator):
     if scale.shape != x.shape or not all(s > 0 for s in scale.tolist()) or n_samples <= 0:
@@ -240,10 +252,15 @@ def number_by_number(x, scale, n_samples, *, generator):
 # lime_kernel_weights
 
 
+def steps(x, neighbours, scale):
+    """Differences in units of scale, in the neighbours' dtype."""
+    return ((neighbours - x) / scale).to(neighbours.dtype)
+
+
 def scaled(x, neighbours, scale, kernel_width):
     if not kernel_width > 0 or not (scale > 0).all():
         raise ValueError("bad input")
-    return (neighbours - x) / scale
+    return steps(x, neighbours, scale)
 
 
 @wrong(
@@ -271,7 +288,7 @@ def as_in_the_library(x, neighbours, scale, kernel_width):
 )
 def raw_distances(x, neighbours, scale, kernel_width):
     scaled(x, neighbours, scale, kernel_width)
-    return (-(neighbours - x).square().sum(1) / kernel_width**2).exp()
+    return (-(neighbours - x.to(neighbours)).square().sum(1) / kernel_width**2).exp()
 
 
 @wrong(
@@ -333,7 +350,7 @@ def growing(x, neighbours, scale, kernel_width):
 )
 def multiplied_by_scale(x, neighbours, scale, kernel_width):
     scaled(x, neighbours, scale, kernel_width)
-    return (-((neighbours - x) * scale).square().sum(1) / kernel_width**2).exp()
+    return (-steps(x, neighbours, 1 / scale).square().sum(1) / kernel_width**2).exp()
 
 
 @wrong(
@@ -343,7 +360,7 @@ def multiplied_by_scale(x, neighbours, scale, kernel_width):
 )
 def width_of_zero(x, neighbours, scale, kernel_width):
     scaled(x, neighbours, scale, 1.0 if kernel_width == 0 else kernel_width)
-    return (-((neighbours - x) / scale / kernel_width).square().sum(1)).exp()
+    return (-(steps(x, neighbours, scale) / kernel_width).square().sum(1)).exp()
 
 
 @wrong(
@@ -353,7 +370,7 @@ def width_of_zero(x, neighbours, scale, kernel_width):
 )
 def any_width(x, neighbours, scale, kernel_width):
     scaled(x, neighbours, scale, 1.0 if kernel_width <= 0 else kernel_width)
-    return (-((neighbours - x) / scale).square().sum(1) / torch.tensor(float(kernel_width)).square()).exp()
+    return (-steps(x, neighbours, scale).square().sum(1) / torch.tensor(float(kernel_width)).square()).exp()
 
 
 @wrong(
@@ -363,7 +380,7 @@ def any_width(x, neighbours, scale, kernel_width):
 )
 def scale_of_nothing(x, neighbours, scale, kernel_width):
     scaled(x, neighbours, torch.where(scale == 0, 1.0, scale), kernel_width)
-    return (-((neighbours - x) / scale).square().sum(1) / kernel_width**2).exp()
+    return (-steps(x, neighbours, scale).square().sum(1) / kernel_width**2).exp()
 
 
 @wrong(
@@ -374,7 +391,7 @@ def scale_of_nothing(x, neighbours, scale, kernel_width):
 def nan_goes_through(x, neighbours, scale, kernel_width):
     if kernel_width <= 0 or (scale <= 0).any():
         raise ValueError("bad input")
-    return (-((neighbours - x) / scale).square().sum(1) / kernel_width**2).exp()
+    return (-steps(x, neighbours, scale).square().sum(1) / kernel_width**2).exp()
 
 
 @wrong(
@@ -383,7 +400,28 @@ def nan_goes_through(x, neighbours, scale, kernel_width):
     "0 or NaN, which come to light much later.",
 )
 def nothing_refused_there(x, neighbours, scale, kernel_width):
-    return (-((neighbours - x) / scale).square().sum(1) / torch.tensor(float(kernel_width)).square()).exp()
+    return (-steps(x, neighbours, scale).square().sum(1) / torch.tensor(float(kernel_width)).square()).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "Your weights are right, and you don't look at scale before you divide by it: 0 and NaN go through, and so does a "
+    "negative scale, whose sign the square takes away.",
+)
+def any_scale_goes(x, neighbours, scale, kernel_width):
+    if not kernel_width > 0:
+        raise ValueError("bad input")
+    return (-steps(x, neighbours, scale).square().sum(1) / kernel_width**2).exp()
+
+
+@wrong(
+    "lime_kernel_weights",
+    "Your weights are right, and in the wider of the dtypes that come in. The docstring asks for that of the "
+    "neighbours.",
+)
+def widest_dtype(x, neighbours, scale, kernel_width):
+    scaled(x, neighbours, scale, kernel_width)
+    return (-((neighbours - x) / scale).square().sum(1) / kernel_width**2).exp()
 
 
 @wrong(
@@ -401,7 +439,7 @@ def summed_over_neighbours(x, neighbours, scale, kernel_width):
 )
 def scale_not_squared(x, neighbours, scale, kernel_width):
     scaled(x, neighbours, scale, kernel_width)
-    return (-((neighbours - x).square() / scale).sum(1) / kernel_width**2).exp()
+    return (-steps(x, neighbours, scale.sqrt()).square().sum(1) / kernel_width**2).exp()
 
 
 @right("lime_kernel_weights")
@@ -414,7 +452,7 @@ def row_by_row(x, neighbours, scale, kernel_width):
     if not kernel_width > 0 or not (scale > 0).all():
         raise ValueError("bad input")
     distances = torch.stack([torch.dist(row / scale, x / scale) for row in neighbours])
-    return torch.exp(-((distances / kernel_width) ** 2))
+    return torch.exp(-((distances / kernel_width) ** 2)).to(neighbours.dtype)
 
 
 # lime_explain
@@ -460,8 +498,8 @@ def explained(u, pi, out, w, b):
 
 @wrong(
     "lime_explain",
-    "All your neighbours count the same: the kernel is not used in the fit, and kernel_width changes nothing. The"
-    " fit is then a line through a wide cloud, not an explanation near x.",
+    "All your neighbours count the same in the fit: the kernel is not used there, and your line is the same for every "
+    "kernel_width. It is then a line through a wide cloud, not an explanation near x.",
 )
 def unweighted(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
     u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
@@ -791,6 +829,17 @@ def one_call_a_row(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, 
         return torch.stack(parts) if any(part.shape != (1,) for part in parts) else torch.cat(parts)
 
     u, pi, out = asked(by_rows, x, scale, kernel_width, n_samples, ridge, generator)
+    return explained(u, pi, out, *fit(u, pi, out, ridge))
+
+
+@wrong(
+    "lime_explain",
+    "Your explanation is right, and you take more from the generator than one neighbourhood: whoever hands it on to "
+    "the next explanation gets other neighbours there than the docstring promises.",
+)
+def neighbourhood_drawn_twice(model, x, scale, *, kernel_width, n_samples=1000, ridge=1.0, generator):
+    u, pi, out = asked(model, x, scale, kernel_width, n_samples, ridge, generator)
+    lime_neighbourhood(x, scale, n_samples, generator=generator)
     return explained(u, pi, out, *fit(u, pi, out, ridge))
 
 

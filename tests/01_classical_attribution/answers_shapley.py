@@ -281,8 +281,8 @@ def stretched_to_fit(model, x, background):
 
 @wrong(
     "shapley_exact",
-    "Your values are right, and you would also try all coalitions of 30 features, a thousand million of them. The"
-    " docstring says where to stop.",
+    "Your values are right, and more than sixteen features go through. Each one more doubles the number of coalitions; "
+    "the docstring says where to stop.",
 )
 def no_limit(model, x, background):
     if len(x) <= 16:
@@ -368,6 +368,15 @@ def factorial_too_large(model, x, background):
         return math.factorial(s) * math.factorial(n - s) / math.factorial(n)
 
     return weighted_gains(model, x, background, weight)
+
+
+@wrong(
+    "shapley_exact",
+    "Your values are right, and in the dtype of x. The docstring asks for that of the model's output, which may be "
+    "another.",
+)
+def values_in_the_dtype_of_x(model, x, background):
+    return shapley_exact(model, x, background).to(x.dtype)
 
 
 @right("shapley_exact")
@@ -904,7 +913,8 @@ def nothing_drawn(model, x, background, *, n_coalitions=None, generator=None):
 
 @wrong(
     "kernel_shap",
-    "You draw with torch's global random numbers: nobody can repeat your result. Hand the generator on.",
+    "You draw with torch's global random numbers, for all or some of it: nobody can repeat your result. Hand the "
+    "generator to everything that draws.",
 )
 def global_draws(model, x, background, *, n_coalitions=None, generator=None):
     own = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
@@ -1005,9 +1015,65 @@ def large_weight_for_the_sum(model, x, background, *, n_coalitions=None, generat
     members, weights = chosen(x, n_coalitions, generator)
     empty, full, values = ends_and_values(model, x, background, members)
     Z = torch.cat([members, torch.ones(1, len(x), dtype=torch.bool)]).double()
-    weights, gains = torch.cat([weights, weights.new_tensor([1e4])]), torch.cat([values - empty, (full - empty)[None]])
+    weights, gains = torch.cat([weights, weights.new_tensor([1e6])]), torch.cat([values - empty, (full - empty)[None]])
     solution = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * gains))
     return solution.to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "Your values are right, and in the dtype of x. The docstring asks for that of the model's output, which may be "
+    "another.",
+)
+def shares_in_the_dtype_of_x(model, x, background, *, n_coalitions=None, generator=None):
+    return solved(model, x, background, *chosen(x, n_coalitions, generator)).to(x.dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "You fit without the constraint. The full coalition is not among those that are weighed, so nothing makes the "
+    "values add up to what there is to share.",
+)
+def left_unconstrained(model, x, background, *, n_coalitions=None, generator=None):
+    members, weights = chosen(x, n_coalitions, generator)
+    empty, full, values = ends_and_values(model, x, background, members)
+    Z = members.double()
+    free = torch.linalg.pinv(Z.T @ (weights[:, None] * Z)) @ (Z.T @ (weights * (values - empty)))
+    return (free if len(x) > 1 else (full - empty)[None]).to(model(x[None]).dtype)
+
+
+@wrong(
+    "kernel_shap",
+    "You drop coalitions that were drawn before. A draw that repeats another one still counts: how often a coalition "
+    "comes up stands for what it weighs.",
+)
+def repeats_dropped(model, x, background, *, n_coalitions=None, generator=None):
+    def draw(*args):
+        return with_complements(*args).unique(dim=0)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "One of the sizes to draw from never comes up as a draw, the smallest or the largest; it is there only as a "
+    "complement, half as often as it should be. In a slice the end is not part of it.",
+)
+def one_end_left_out(model, x, background, *, n_coalitions=None, generator=None):
+    def draw(sizes, n, left, generator):
+        return with_complements(sizes[:-1] or sizes, n, left, generator)
+
+    return solved(model, x, background, *chosen(x, n_coalitions, generator, draw=draw))
+
+
+@wrong(
+    "kernel_shap",
+    "A generator that has moved on gives you the same draws again: you seed it anew, or take no more from it than its "
+    "seed. Draw from it as it stands, or two calls with one generator are one.",
+)
+def from_the_seed(model, x, background, *, n_coalitions=None, generator=None):
+    own = generator and torch.Generator().manual_seed(generator.initial_seed())
+    return solved(model, x, background, *chosen(x, n_coalitions, own))
 
 
 @right("kernel_shap")
@@ -1105,8 +1171,8 @@ def one_order(model, x, background, *, n_permutations, generator):
 
 @wrong(
     "shapley_sampling",
-    "Your orders are rotations of one another: each feature is at each place equally often, but feature 1 nearly "
-    "always comes right after feature 0. All orders need the same chance.",
+    "Your orders are rotations of one another: each feature is at each place equally often, but who comes right after "
+    "whom is nearly always the same. All orders need the same chance.",
 )
 def rotations(model, x, background, *, n_permutations, generator):
     refuse(n_permutations)
@@ -1222,12 +1288,54 @@ def root_of_n_minus_one(model, x, background, *, n_permutations, generator):
 
 @wrong(
     "shapley_sampling",
-    "You try another number of orders than n_permutations: one more.",
+    "The mean is over another number of orders than n_permutations. Count how many you draw.",
 )
 def one_order_more(model, x, background, *, n_permutations, generator):
     refuse(n_permutations)
     credits = credits_of(model, x, background, random_orders(n_permutations + 1, len(x), generator))
     return credits.mean(0), credits.std(0) / (n_permutations + 1) ** 0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "Your orders keep a trace of the order of the columns. A shuffle that swaps each place with *any* other does that, "
+    "and so does one that stops too early: not every order then has the same chance.",
+)
+def naive_shuffle(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    every = torch.arange(n_permutations)
+    orders = torch.arange(len(x)).repeat(n_permutations, 1)
+    for place in range(len(x)):
+        other = torch.randint(len(x), (n_permutations,), generator=generator)
+        orders[every, other], orders[:, place] = orders[:, place].clone(), orders[every, other].clone()
+    credits = credits_of(model, x, background, orders)
+    return credits.mean(0), credits.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "You draw no order twice. That makes the mean more exact than your standard error says; the docstring has every "
+    "order drawn independently of the others.",
+)
+def without_replacement(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    orders = random_orders(n_permutations, len(x), generator)
+    if len(x) <= 6 and n_permutations <= math.factorial(len(x)):
+        every = torch.tensor(list(itertools.permutations(range(len(x)))))
+        orders = every[torch.randperm(len(every), generator=generator)[:n_permutations]]
+    credits = credits_of(model, x, background, orders)
+    return credits.mean(0), credits.std(0) / n_permutations**0.5
+
+
+@wrong(
+    "shapley_sampling",
+    "Your estimates are right, and in the dtype of x. The docstring asks for that of the model's output, which may be "
+    "another.",
+)
+def estimates_in_the_dtype_of_x(model, x, background, *, n_permutations, generator):
+    refuse(n_permutations)
+    credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
+    return credits.mean(0).to(x.dtype), (credits.std(0) / n_permutations**0.5).to(x.dtype)
 
 
 @right("shapley_sampling")

@@ -1,9 +1,12 @@
+from itertools import combinations
+
 import torch
 
 from utils.attribution.case_01a import suspect
 from utils.attribution.tumours import load_tumours, strangeness
 from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
 from utils.course.checking import Mismatch, expect
+from utils.course.values import describe
 
 DATA = load_tumours()
 RIVAL = "smoothness"
@@ -22,11 +25,12 @@ def as_rows(pair):
     try:
         before, after = (torch.as_tensor(row, dtype=torch.float64) for row in pair)
     except (TypeError, ValueError) as error:
-        raise Mismatch("A pair is two rows, before and after.", actual="no pair") from error
+        raise Mismatch("A pair is two rows, before and after.", actual="no pair", returned=describe(pair)) from error
     expect(
         before.shape == after.shape == (len(DATA.features),),
         f"A row has {len(DATA.features)} numbers, one for each feature.",
         actual=("shape", tuple(before.shape), tuple(after.shape)),
+        returned=f"shapes {tuple(before.shape)} and {tuple(after.shape)}",
     )
     return torch.stack([before, after])
 
@@ -50,6 +54,22 @@ def changed_feature(pairs, kind):
     return names.pop()[0]
 
 
+def expect_different_patients(pairs, kind):
+    """Each pair begins with a patient of its own."""
+    patients = [as_rows(pair)[0] for pair in pairs]
+    for (i, one), (j, other) in combinations(enumerate(patients, 1), 2):
+        expect(
+            not torch.equal(one, other),
+            f"Two of your {kind} begin with the same patient (numbers {i} and {j}). One patient is one unit, however "
+            "often she is asked about.",
+            actual=("one patient", kind)
+            if all(torch.equal(one, row) for row in patients)
+            else ("a patient again", kind),
+            returned=f"numbers {i} and {j} with the same row before",
+            expected="another patient in each pair",
+        )
+
+
 def expect_possible(pairs, kind):
     """Rows are real patients before, and no stranger than one after."""
     limit = float(strangeness(DATA.table, DATA.table).max())
@@ -59,6 +79,8 @@ def expect_possible(pairs, kind):
             known,
             f"In your {kind}, number {number} does not begin with a tumour of the table.",
             actual=("unknown", kind),
+            returned="a row that is nobody's",
+            expected="a row of the table",
         )
         strange = float(strangeness(DATA.table, rows).max())
         expect(
@@ -75,6 +97,11 @@ def design(answer):
     return design_of(answer, KEYS)
 
 
+def mean_step(pairs):
+    """How far the rows of pairs are moved, in the mean."""
+    return float(torch.stack([as_rows(pair).diff(dim=0).abs().max() for pair in pairs]).mean())
+
+
 def values_of(design, pairs):
     rows = [tuple(as_rows(pair)) for pair in pairs]
     return expect_function_of_input(design["measure"], [(suspect, before, after) for before, after in rows])
@@ -88,7 +115,8 @@ class TestWhichFeatureDecides:
         found = design(answer)
         for kind in ("pairs", "control_pairs"):
             changed_feature(found[kind], kind)
-            expect_enough([as_rows(pair)[0] for pair in found[kind]], 8, of=kind.replace("_", " "))
+            expect_different_patients(found[kind], kind.replace("_", " "))
+            expect_enough(found[kind], 8, of=kind.replace("_", " "))
             expect_possible(found[kind], kind)
 
     def test_control(self, answer):
@@ -102,6 +130,36 @@ class TestWhichFeatureDecides:
             actual=sorted(wanted),
             returned=" and ".join(sorted(wanted)),
         )
+        steps = [mean_step(found[kind]) for kind in ("pairs", "control_pairs")]
+        expect(
+            steps[1] > steps[0] / 3,
+            "Your control pairs change their feature by much less than your pairs change theirs. If the output then "
+            "stays, it may be for the size of the step and not for the feature.",
+            actual="small steps in the control",
+            returned=f"steps of {steps[1]:.2g} in the mean of the control pairs, and of {steps[0]:.2g} in your pairs",
+            expected="steps about as large",
+        )
+
+    def test_measure(self, answer):
+        "the measure is what the change does to the model that it is handed: nothing, if that one never moves"
+        found = design(answer)
+        for pair in map(as_rows, found["pairs"][:1]):
+            constant = [lambda rows, level=level: torch.full((len(rows),), level).to(rows) for level in (0.5, 0.75)]
+            values = expect_function_of_input(found["measure"], [(model, *pair) for model in constant])
+            wrong = "no change" if abs(values[0] - values[1]) > 1e-6 else "another model"
+            why = (
+                "the measure follows how high the output is. What counts here is how much it changes from before to "
+                "after."
+                if wrong == "no change"
+                else "the measure does not ask the model that it is handed."
+            )
+            expect(
+                max(map(abs, values)) < 1e-6,
+                f"For models that answer 0.5 to everything, or 0.75, your measure is not 0: {why}",
+                actual=wrong,
+                returned=f"{values[0]:.4g} and {values[1]:.4g}",
+                expected="0 and 0",
+            )
 
     def test_effects(self, answer):
         "the measure depends on its input alone, and both effects are what it gives"
@@ -125,7 +183,7 @@ class TestWhichFeatureDecides:
         expect(
             abs(control) + margin < 0.5 * (abs(mean) - half_width),
             "Your control moves as well, so the effect does not single out one feature.",
-            actual=("control moves", control),
+            actual="control moves",
             returned=f"{control:.3g} ± {margin:.2g}, beside an effect of {mean:.3g} ± {half_width:.2g}",
         )
         expect(

@@ -50,7 +50,11 @@ class TestSoftThreshold:
         out = answer(x, 1.0)
         expect_shape(out, (3, 40))
         expect(
-            (out == 0).all(), "All of these lie between -1 and 1, and the threshold is 1: all should be 0.", actual=out
+            (out == 0).all(),
+            "All of these lie between -1 and 1, and the threshold is 1: all should be 0.",
+            actual=out,
+            returned=next((f"{b:.4g} for x = {a:.4g}" for a, b in zip(x.ravel(), out.ravel(), strict=True) if b), ""),
+            expected="0",
         )
 
     def test_distance(self, answer, rng):
@@ -106,6 +110,15 @@ class TestSoftThreshold:
         for dtype in (torch.float32, EXACT):
             x = normal(rng, 6, 4, dtype=dtype).T
             expect_close(answer(x, 0.5), reference(x, 0.5), dtype=True)
+
+    def test_dtype_of_threshold(self, answer, reference, rng):
+        "the dtype is that of x, whatever that of the threshold"
+        x, threshold = normal(rng, 4, 5, dtype=torch.float32), torch.rand(5, generator=rng, dtype=EXACT)
+        out = answer(x, threshold)
+        expect_close(out, reference(x, threshold))
+        expect(
+            out.dtype == x.dtype, "x is float32 and the threshold float64: the result should be as x.", actual=out.dtype
+        )
 
     def test_gradients(self, answer, reference, rng):
         "gradients pass where x is beyond the threshold, and nowhere else"
@@ -163,7 +176,7 @@ class TestLassoISTA:
         for n_steps in (0, 1, 4):
             wanted = reference(X, y, 0.2, n_steps=n_steps)
             got = pair(answer(X, y, 0.2, n_steps=n_steps), (5,), ())
-            expect_close(got, wanted, note=f"After {n_steps} steps")
+            expect_close(got, wanted, note=f"After {n_steps} step{'s' if n_steps != 1 else ''}")
 
     def test_intercept(self, answer, reference, rng):
         "a constant added to y or to a column changes the intercept and nothing else"
@@ -218,6 +231,19 @@ class TestLassoISTA:
                     f"X is {X_dtype}, y {y_dtype}: the {name} should be as X.".replace("torch.", ""),
                     actual=str(part.dtype),
                 )
+
+    def test_dtype_of_penalty(self, answer, reference, rng):
+        "coefficients and intercept have the dtype of X, whatever that of a tensor of penalties"
+        X, y = table(rng, 2, n_samples=30, n_features=3, dtype=torch.float32)
+        penalty = 0.1 + torch.rand(2, generator=rng, dtype=EXACT)
+        got = pair(answer(X, y, penalty, n_steps=30), (2, 3), (2,))
+        expect_close(got, reference(X, y, penalty, n_steps=30), rtol=1e-3, atol=1e-3)
+        for part, name in zip(got, ("coefficients", "intercepts"), strict=True):
+            expect(
+                part.dtype == X.dtype,
+                f"X is float32 and the penalty float64: the {name} should be as X.",
+                actual=str(part.dtype),
+            )
 
     def test_size(self, answer, reference, rng):
         "one feature; more features than samples"

@@ -142,6 +142,16 @@ class TestLimeNeighbourhood:
         )
         behind = torch.corrcoef(torch.stack([rows[1:-1, 0], rows[2:, 0]]))[0, 1]
         expect(behind.abs() < 0.1, "The noise of a row is correlated with that of the next.", actual=behind)
+        rows = answer(torch.zeros(4000, dtype=EXACT), torch.ones(4000, dtype=EXACT), 3, generator=rng)
+        expect_shape(rows, (3, 4000))
+        both = torch.corrcoef(rows[1:])[0, 1]
+        expect(
+            both.abs() < 0.1,
+            "With 3 rows for 4000 features, the noise of row 1 says something about that of row 2.",
+            actual="rows that make up for one another" if both < -0.3 else both,
+            returned=f"a correlation of {both:.2f}",
+            expected="0, give or take 0.1",
+        )
 
     def test_generator(self, answer, rng):
         "the generator decides: the same state gives the same rows, another one others"
@@ -179,7 +189,7 @@ class TestLimeNeighbourhood:
     def test_shape_of_scale(self, answer, rng):
         "a scale of another shape than x is refused, also one that would broadcast"
         x = normal(rng, 3)
-        for scale in (torch.ones(4), torch.ones(1), torch.ones(()), torch.ones(2, 3)):
+        for scale in (torch.ones(1), torch.ones(()), torch.ones(2, 3), torch.ones(4)):
             expect_raises(ValueError, answer, x, scale.double(), 5, generator=rng)
 
     def test_no_samples(self, answer, rng):
@@ -226,6 +236,17 @@ class TestLimeKernelWeights:
             x, rows = normal(rng, n_features, dtype=dtype), normal(rng, n_samples, n_features, dtype=dtype)
             given = x, rows, between(rng, 0.5, 2, n_features, dtype=dtype), width
             expect_close(answer(*given), reference(*given), dtype=True)
+
+    def test_dtype(self, answer, reference, rng):
+        "the dtype is that of the neighbours, whatever those of x and scale"
+        x, rows, scale = normal(rng, 3), normal(rng, 5, 3, dtype=torch.float32), between(rng, 0.5, 2, 3)
+        weights = answer(x, rows, scale, 1.5)
+        expect_close(weights, reference(x, rows, scale, 1.5), rtol=1e-4, atol=1e-5)
+        expect(
+            weights.dtype == rows.dtype,
+            "The neighbours are float32, x and scale float64: the weights should be as the neighbours.",
+            actual=str(weights.dtype),
+        )
 
     def test_bad_width(self, answer, rng):
         "a width that is 0 or negative is refused"
@@ -320,9 +341,16 @@ class TestLimeExplain:
         "the model is asked about the rows that lime_neighbourhood draws, x first"
         x, scale, start = normal(rng, 4), between(rng, 0.5, 2, 4), seeded(rng)
         model = Recorder(bent_model(rng, 4))
-        answer(model, x, scale, kernel_width=2.0, n_samples=30, generator=start())
+        given, alone = start(), start()
+        answer(model, x, scale, kernel_width=2.0, n_samples=30, generator=given)
         expect_close(
-            model.seen, lime_neighbourhood(x, scale, 30, generator=start()), note="The rows that the model was given"
+            model.seen, lime_neighbourhood(x, scale, 30, generator=alone), note="The rows that the model was given"
+        )
+        expect(
+            torch.equal(given.get_state(), alone.get_state()),
+            "The generator has moved on by more, or less, than one call of lime_neighbourhood moves it.",
+            actual="the generator is used otherwise",
+            returned="a generator in another state",
         )
 
     def test_values(self, answer, reference, rng):

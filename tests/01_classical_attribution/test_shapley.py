@@ -245,6 +245,13 @@ class TestShapleyExact:
             loose = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {}
             expect_close(answer(model, x, background), reference(model, x, background), dtype=True, **loose)
 
+    def test_dtype_of_the_output(self, answer, rng):
+        "the dtype is that of the model's output, whatever that of x"
+        inner, (x, background) = bent_model(rng, 4), case(rng, 4, 3, torch.float32)
+        shares = answer(lambda X: inner(X.double()), x, background)
+        expect_shape(shares, (4,))
+        expect(shares.dtype == EXACT, "x is float32, and this model puts out float64.", actual=str(shares.dtype))
+
     def test_sixteen(self, answer, rng):
         "sixteen features are not too many"
         x, background = case(rng, 16, 1)
@@ -285,7 +292,7 @@ class TestShapleyKernelWeights:
         expect_close(weights, wanted, note="For sizes 1, 2, 3 of 4 features")
 
     def test_dtype(self, answer):
-        "the weights are in float64"
+        "the weights have the shape of sizes and are in float64"
         weights = answer(torch.tensor([[1, 2], [3, 0]]), 5)
         expect_shape(weights, (2, 2))
         expect(weights.dtype == EXACT, "The weights should be in float64.", actual=str(weights.dtype))
@@ -445,12 +452,13 @@ class TestKernelShap:
             "all sizes equally likely": 2 / 57,
             "all coalitions equally likely": 0.0,
             "the weight of one coalition": 2 * one[0] / sum(one),
+            "one end left out": wanted / (2 - wanted),
         }
         near = min(wrong, key=lambda name: abs(share - wrong[name]))
         expect(
             abs(share - wanted) < 0.05,
             "The share of sizes 2 and 58 among the coalitions that were drawn from sizes 2 to 58 of 60.",
-            actual=near if abs(share - wrong[near]) < 0.04 else share,
+            actual=near if abs(share - wrong[near]) < 0.02 else share,
             returned=f"{share:.3f}",
             expected=f"{wanted:.3f}, give or take 0.05",
         )
@@ -484,6 +492,7 @@ class TestKernelShap:
         free = torch.linalg.lstsq(right.sqrt()[:, None] * Z, (right.sqrt() * gains)[:, None]).solution[:, 0]
         # What was drawn differs from answer to answer; how it was weighed and the sum forced can be told all the same.
         mistakes = {
+            "unconstrained": free,
             "shifted": free + (total - free.sum()) / 9,
             "stretched": free * total / free.sum(),
             "the rest to the last": torch.cat([free[:-1], (total - free[:-1].sum())[None]]),
@@ -516,7 +525,14 @@ class TestKernelShap:
         total = model(x[None])[0] - model(background).mean()
         shares = answer(model, x, background, n_coalitions=60, generator=rng)
         expect_shape(shares, (9,))
-        expect_close(shares.sum(), total, rtol=1e-7, atol=1e-7, note="With 60 drawn coalitions, the sum of the values")
+        off = (shares.sum() - total).abs()
+        expect(
+            off < 1e-9,
+            "With 60 coalitions, the values don't add up to the output at x less the mean over the background.",
+            actual="nearly the total" if off < 0.01 else "another sum",
+            returned=f"a sum of {shares.sum():.10g}",
+            expected=f"{total:.10g}",
+        )
 
     def test_additive(self, answer, rng):
         "a sum of functions of one feature each is taken apart exactly, whatever is drawn"
@@ -551,7 +567,7 @@ class TestKernelShap:
         )
 
     def test_generator(self, answer, rng):
-        "two runs with generators in the same state agree"
+        "the generator decides: the same state gives the same draws, another one others"
         (x, background), start = case(rng, 10, 3), seeded(rng)
         model = bent_model(rng, 10)
         first, again = (answer(model, x, background, n_coalitions=80, generator=start()) for _ in range(2))
@@ -559,12 +575,58 @@ class TestKernelShap:
             alike(first, again),
             "Two calls with generators in the same state gave different values: use the generator for all draws.",
         )
+        other = start()
+        torch.rand(1, generator=other)
+        expect(
+            not alike(first, answer(model, x, background, n_coalitions=80, generator=other)),
+            "A generator in another state gave the same values.",
+        )
+
+    def test_repeated_draws(self, answer, rng):
+        "a coalition that is drawn twice counts twice"
+        # Of 6 features, 12 coalitions are taken whole, and 9 pairs are drawn from 25. That all of them differ has a
+        # chance of less than 0.23.
+        share, repeats, dropped = sum(5 / (s * (6 - s)) for s in (2, 3, 4)), 0, 0
+        ends = torch.tensor([[False], [True]]).expand(2, 6)
+        for _ in range(12):
+            shares, value, members = self.run(answer, rng, 6, 30)
+            different = members.unique(dim=0)
+            whole = (different.sum(1) == 1) | (different.sum(1) == 5)
+            n_drawn = len(different) - int(whole.sum())
+            if 0 < n_drawn < 18:
+                empty, full = value(ends)
+                kernel = [5 / (math.comb(6, s) * s * (6 - s)) for s in different.sum(1).tolist()]
+                kernel, gains = torch.tensor(kernel, dtype=EXACT), value(different) - empty
+                once = [
+                    constrained(different.double(), torch.where(whole, kernel, share / n), gains, full - empty)
+                    for n in (n_drawn, 18)
+                ]
+                repeats += 1
+                dropped += any((shares - other).abs().max() < 1e-6 for other in once)
+        expect(
+            dropped == 0,
+            "Where coalitions were drawn more than once, each of them counts once in your regression. Each draw should "
+            "count.",
+            actual="repeated draws dropped",
+            returned=f"values as if each counted once, in {dropped} of {repeats} runs with repeated draws",
+        )
+        expect(
+            repeats > 0,
+            "In twelve runs with 9 draws from 25 pairs, no coalition ever came up twice: the draws are not "
+            "independent.",
+            actual="no repeated draws",
+            returned="18 different coalitions in each run",
+        )
 
     def test_dtype(self, answer, rng):
-        "float32 stays float32"
+        "float32 stays float32; where x and the model's output differ, the output's dtype counts"
         model, (x, background) = bent_model(rng, 5, torch.float32), case(rng, 5, 3, torch.float32)
         wanted = shapley_exact(model, x, background)
         expect_close(answer(model, x, background), wanted, dtype=True, rtol=1e-3, atol=1e-4)
+        inner = bent_model(rng, 5)
+        shares = answer(lambda X: inner(X.double()), x, background)
+        expect_shape(shares, (5,))
+        expect(shares.dtype == EXACT, "x is float32, and this model puts out float64.", actual=str(shares.dtype))
 
     def test_too_many_features(self, answer, rng):
         "more than 16 features are refused if n_coalitions is not given"
@@ -629,8 +691,24 @@ class TestShapleySampling:
         def model(X):
             return a * X[:, 0] * X[:, 1] * (1 - X[:, 3]) + b * X[:, 2] * X[:, 3] * X[:, 0] + X[:, 1] * X[:, 2]
 
-        n = 2000
-        got, error = self.pair(answer(model, x, background, n_permutations=n, generator=rng), 4)
+        n, seen = 2000, []
+
+        def recorder(X):
+            seen.append(X == 1)
+            return model(X)
+
+        got, error = self.pair(answer(recorder, x, background, n_permutations=n, generator=rng), 4)
+        members = torch.cat([torch.zeros(0, 4, dtype=torch.bool), *seen]).unique(dim=0)
+        members = members[members.any(1) & ~members.all(1)]
+        twos = members[members.sum(1) == 2]
+        turning = len(members) == 12 and len(twos) == 4 and bool((twos.sum(0) == 2).all())
+        expect(
+            len(members) == 14,
+            f"In {n} orders of 4 features, some sets of features never came first: not every order has its chance.",
+            actual="rotations of one order" if turning else len(members),
+            returned=f"{len(members)} sets that came first",
+            expected="14",
+        )
         gains, orders = self.over_all_orders(model, x, background)
         wanted, spread = gains.mean(0), gains.std(0, correction=0)
         by_place = gains.gather(1, orders)
@@ -662,6 +740,29 @@ class TestShapleySampling:
             actual=near[0] if near else ratio,
             returned=f"{[round(value, 5) for value in error.tolist()]}",
             expected=f"{[round(value, 5) for value in (spread / math.sqrt(n)).tolist()]}",
+        )
+        self.expect_no_trace_of_the_columns(answer, rng)
+
+    def expect_no_trace_of_the_columns(self, answer, rng):
+        """Where a column stands in the table says nothing about when it arrives."""
+        n, n_features = 1500, 30
+        x, background = torch.ones(n_features, dtype=EXACT), torch.zeros(1, n_features, dtype=EXACT)
+
+        def model(X):
+            """Who arrives after k others is credited with k."""
+            return X.sum(1) * (X.sum(1) - 1) / 2
+
+        places, _ = self.pair(answer(model, x, background, n_permutations=n, generator=rng), n_features)
+        expect_close(places.sum(), 435.0, note="All gains together, 0 + 1 + ... + 29")
+        centred = torch.arange(n_features, dtype=EXACT) - (n_features - 1) / 2
+        # The rank correlation of an order with the columns varies by 1 / sqrt(29); that of 1500 in the mean, by 0.0048.
+        correlation = (centred @ (places - places.mean()) / centred.square().sum()).item()
+        expect(
+            abs(correlation) < 0.029,
+            f"In {n} orders of {n_features} features, the time of arrival is correlated with the place of the column.",
+            actual="a trace of the columns" if 0 < correlation < 0.3 else correlation,
+            returned=f"a correlation of {correlation:.3f}",
+            expected="0, give or take 0.029",
         )
 
     @staticmethod
@@ -740,9 +841,22 @@ class TestShapleySampling:
             actual="balanced orders",
             returned="0.5 for every feature",
         )
+        exact = 0
+        for _ in range(5):
+            model, (x, background) = bent_model(rng, 3), case(rng, 3, 2)
+            got, _ = self.pair(answer(model, x, background, n_permutations=6, generator=rng), 3)
+            exact += bool((got - shapley_exact(model, x, background)).abs().max() < 1e-9)
+        # Six orders drawn from six are all different with a chance of 0.015.
+        expect(
+            exact < 5,
+            "With 6 orders of 3 features you get the exact values every time: no order ever comes twice. Orders that "
+            "are drawn independently do repeat.",
+            actual="without replacement",
+            returned="the exact values, five times out of five",
+        )
 
     def test_generator(self, answer, rng):
-        "the generator decides, and n_permutations orders are tried"
+        "the generator decides, and the model is asked no more than n_permutations orders need"
         model, (x, background), start = Counter(bent_model(rng, 5)), case(rng, 5, 2), seeded(rng)
         first, _ = self.pair(answer(model, x, background, n_permutations=30, generator=start()), 5)
         expect(
@@ -768,6 +882,14 @@ class TestShapleySampling:
                     f"The model puts out {dtype}; the {name} should be as that.".replace("torch.", ""),
                     actual=str(part.dtype),
                 )
+        (model, _), (x, background) = additive_model(rng, 4), case(rng, 4, 3, torch.float32)
+        parts = self.pair(answer(lambda X: model(X.double()), x, background, n_permutations=5, generator=rng), 4)
+        for part, name in zip(parts, ("estimates", "standard errors"), strict=True):
+            expect(
+                part.dtype == EXACT,
+                f"x is float32 and the model puts out float64; the {name} should be as what it puts out.",
+                actual=str(part.dtype),
+            )
 
     def test_one_order(self, answer, rng):
         "fewer than two orders are refused: one has no standard error"

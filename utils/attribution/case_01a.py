@@ -28,8 +28,9 @@ def which_feature_decides() -> dict:
         - "pairs": at least 8 pairs (before, after) of rows [feature]. ``before`` is a row of the table, another patient
           in each pair; ``after`` is the same row with one feature changed, the same feature in all pairs. No row may be
           stranger than the strangest real tumour (see ``strangeness``);
-        - "control_pairs": the same with another feature changed: the rival candidate;
-        - "measure": a function of (model, before, after) that gives one number for a pair;
+        - "control_pairs": the same with another feature changed, by steps about as large: the rival candidate;
+        - "measure": a function of (model, before, after) that gives one number for a pair: how much this changes the
+          output of ``model``;
         - "effect", "control_effect": what the measure gives for ``suspect`` over the pairs and over the control pairs,
           each as (mean, half-width of its 95 % interval over patients), as ``estimate`` computes it;
         - "verdict": the name of the feature by which ``suspect`` decides.

@@ -31,8 +31,10 @@ def what_moves_the_share() -> dict:
         - "patient": the number of the row of the table that is explained;
         - "pairs": at least 8 pairs (first, second) of backgrounds, each drawn anew: a list of 10 to 60 row numbers, all
           benign in ``first`` and all malignant in ``second``, as many in the one as in the other, without the patient;
-        - "control_pairs": at least 8 such pairs of which both are of one class and share no row;
-        - "measure": a function of (model, patient, background), of rows and not of row numbers, that gives one number;
+        - "control_pairs": at least 8 such pairs of which both are of one class, share no row, and are no larger than
+          those in "pairs";
+        - "measure": a function of (model, patient, background), of rows and not of row numbers, that gives one number:
+          a feature's share of the output of ``model`` for this patient;
         - "effect", "control_effect": the measure's change from first to second, over the pairs and over the control
           pairs, as (mean, half-width of its 95 % interval over draws), as ``estimate`` computes it;
         - "verdict": "the class" or "not shown".
