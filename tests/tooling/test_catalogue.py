@@ -1,5 +1,6 @@
 """Every exercise of the course: its checks reject what is wrong, with the right sentence, and accept what is right."""
 
+import inspect
 import secrets
 
 from utils.course import feedback
@@ -71,6 +72,8 @@ class Catalogue:
             f"two checks of {each.name} share a title"
         )
         assert all(method.__doc__ for method in titles.values()), f"a check of {each.name} has no docstring"
+        draws = [title for title, method in titles.items() if "rng" in inspect.signature(method).parameters]
+        assert not (each.case and draws), f"a case's check draws nothing, as its outcomes are kept: {draws}"
 
     def test_every_entry_belongs_to_an_exercise(self):
         names = {exercise.name for exercise in self.chapter.exercises}

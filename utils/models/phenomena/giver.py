@@ -68,7 +68,7 @@ def measure(model: "HookedTransformer", seed: int = 0) -> dict[str, object]:
             owner: passive(model, passive_prompts(N_PROMPTS, seed, bystander=owner == "a third"), givers, seed)
             for owner in ("a third", "the receiver")
         },
-        "routes": routes(model, batch, givers, copies, prefer, seed),
+        "routes": routes(model, batch, givers, prefer, seed),
     }
 
 
@@ -114,7 +114,6 @@ def routes(
     model: "HookedTransformer",
     batch: Batch,
     givers: Sequence[Head],
-    copies: Sequence[Head],
     prefer: Sequence[Head],
     seed: int,
 ) -> dict[str, dict[str, Estimate]]:
