@@ -20,6 +20,12 @@ def require_between(y, low, high):
         raise ValueError("the y must differ and lie strictly between low and high")
 
 
+def positive_logs(x, y):
+    if x.shape != y.shape or min(x.min(), y.min()) <= 0:
+        raise ValueError("these points have no logarithms")
+    return x.double().log(), y.double().log()
+
+
 def line(u, v):
     """Intercept and slope of the line of least squares."""
     slope, intercept = np.polyfit(np.asarray(u, dtype=float), np.asarray(v, dtype=float), 1)
@@ -223,6 +229,36 @@ def one_size_goes_through(x, y):
     if x.shape != y.shape or min(x.min(), y.min()) <= 0:
         raise ValueError("no logarithms")
     return unguarded(x, y)
+
+
+@wrong(
+    "fit_power_law",
+    "You find equal x by a sum of squares, or a variance, that is exactly 0. Rounding can leave it a little above 0, "
+    "as for five x of 7, and the fit goes through. Ask the x themselves whether two of them differ.",
+)
+def equal_but_for_rounding(x, y):
+    log_x, log_y = positive_logs(x, y)
+    centred = log_x - log_x.mean()
+    if centred @ centred == 0:
+        raise ValueError("all x are equal")
+    exponent = centred @ log_y / (centred @ centred)
+    return (log_y.mean() - exponent * log_x.mean()).exp().item(), exponent.item()
+
+
+@wrong(
+    "fit_power_law",
+    "You compare the lengths of x and y. Their shapes can differ all the same, as [4] and [4, 1] do, and then every x "
+    "is paired with every y. Compare the shapes.",
+)
+def lengths_compared(x, y):
+    if len(x) != len(y):
+        raise ValueError("lengths differ")
+    if min(x.min(), y.min()) <= 0 or x.unique().numel() < 2:
+        raise ValueError("these points have no logarithms, or no line goes through them")
+    log_x, log_y = x.double().log(), y.double().log()
+    centred = log_x - log_x.mean()
+    exponent = ((centred * log_y).sum() / centred.square().sum()).item()
+    return math.exp(log_y.mean().item() - exponent * log_x.mean().item()), exponent
 
 
 @wrong(

@@ -143,7 +143,11 @@ def returns_the_output(model, name, x):
     return run_with(model, model.get_submodule(name), lambda module, inputs, output: None, x)
 
 
-@wrong("record_activation", "You keep it detached: no gradient can flow back through this activation.")
+@wrong(
+    "record_activation",
+    "What you return has no graph: no gradient can flow back through this activation. A `detach`, or a `no_grad` "
+    "around the run, does that.",
+)
 def records_detached(model, name, x):
     found = []
     run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output.detach().clone()), x)
@@ -249,6 +253,39 @@ def back_to_training(model, name, x):
 def hook_with_a_result(model, name, x):
     found = []
     run_with(model, model.get_submodule(name), lambda module, inputs, output: found.append(output) or 2 * output, x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "Your hook hands on another output than the one that it was given: what a hook returns, however little it differs, "
+    "replaces the module's output. A hook that listens returns nothing.",
+)
+def hook_hands_on_half_precision(model, name, x):
+    found = []
+
+    def keep(module, inputs, output):
+        found.append(output)
+        return output.half().to(output.dtype)
+
+    run_with(model, model.get_submodule(name), keep, x)
+    return found[0]
+
+
+@wrong(
+    "record_activation",
+    "You run the model in evaluation mode and put its mode back afterwards. In training mode, dropout and batch norm "
+    "give other activations; run the model in the mode in which you were given it.",
+)
+def evaluates_for_a_while(model, name, x):
+    found, modes = [], [(module, module.training) for module in model.modules()]
+    module = model.get_submodule(name)
+    model.eval()
+    try:
+        run_with(model, module, lambda module, inputs, output: found.append(output), x)
+    finally:
+        for module, mode in modes:
+            module.training = mode
     return found[0]
 
 

@@ -1,10 +1,23 @@
 """Checks of the two fits with which chapter 00 extrapolates losses."""
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from utils.course.checking import expect, expect_close, expect_raises
+
+
+class PowerLaw(NamedTuple):
+    """What is expected of a fit, with names for its two parts."""
+
+    scale: float
+    exponent: float
+
+
+class Sigmoid(NamedTuple):
+    midpoint: float
+    steepness: float
 
 
 def sizes(rng, n):
@@ -20,7 +33,7 @@ def expect_float64(actual, expected):
         "Only the first digits are right: part of the computation is in float32.",
         actual="the digits of float32",
         returned=str(actual),
-        expected=str(expected),
+        expected=str(tuple(expected)),
     )
 
 
@@ -45,7 +58,7 @@ class TestFitPowerLaw:
             scale, x = uniform(rng, 2, 9), sizes(rng, n).double()
             expect_close(
                 answer(x, power_law(x, scale, exponent)),
-                (scale, exponent),
+                PowerLaw(scale, exponent),
                 rtol=1e-6,
                 note=f"These {n} points lie on y = {scale:.4g} * x**{exponent:.4g} exactly.",
             )
@@ -56,14 +69,15 @@ class TestFitPowerLaw:
             x = sizes(rng, n).double()
             x[-1] = x[0]  # a size measured twice
             y = power_law(x, 8.0, -0.3) * torch.randn(n, generator=rng, dtype=torch.float64).mul(0.3).exp()
-            expect_close(answer(x, y), reference(x, y), rtol=1e-6, note="These points scatter around a power law.")
+            expected = PowerLaw(*reference(x, y))
+            expect_close(answer(x, y), expected, rtol=1e-6, note="These points scatter around a power law.")
 
     def test_units(self, answer, rng):
         "counting x in thousands changes the scale and leaves the exponent alone"
         x = sizes(rng, 6).double()
         y = power_law(x, 5.0, -0.4) * torch.randn(6, generator=rng, dtype=torch.float64).mul(0.2).exp()
         scale, exponent = answer(x, y)
-        expected = (float(scale) * 1000 ** float(exponent), float(exponent))
+        expected = PowerLaw(float(scale) * 1000 ** float(exponent), float(exponent))
         expect_close(
             answer(x / 1000, y),
             expected,
@@ -82,7 +96,7 @@ class TestFitPowerLaw:
             actual=[type(number).__name__ for number in fitted],
             expected="['float', 'float']",
         )
-        expect_float64(fitted, reference(x, y))
+        expect_float64(fitted, PowerLaw(*reference(x, y)))
 
     def test_bad_input(self, answer, rng):
         "numbers without a logarithm are refused"
@@ -96,7 +110,9 @@ class TestFitPowerLaw:
         x, y = sizes(rng, 4).double(), torch.rand(4, generator=rng).double() + 1
         expect_raises(ValueError, answer, x[:3], y)
         expect_raises(ValueError, answer, x[:1], y[:1])
-        expect_raises(ValueError, answer, x[:1].repeat(4), y)
+        expect_raises(ValueError, answer, x[:1].repeat(2), y[:2])
+        expect_raises(ValueError, answer, torch.full((5,), 7.0).double(), torch.cat([y, y[:1]]))
+        expect_raises(ValueError, answer, x, y[:, None])
 
 
 class TestFitSigmoid:
@@ -108,7 +124,7 @@ class TestFitSigmoid:
             midpoint, steepness, x = uniform(rng, 30, 900), uniform(rng, 0.3, 0.9), sizes(rng, n).double()
             expect_close(
                 answer(x, sigmoid(x, midpoint, steepness, low, high), low=low, high=high),
-                (midpoint, steepness),
+                Sigmoid(midpoint, steepness),
                 rtol=1e-6,
                 note=f"These {n} points lie on a sigmoid from {high} down to {low}, with its midpoint at "
                 f"{midpoint:.4g} and a steepness of {steepness:.4g}.",
@@ -119,7 +135,7 @@ class TestFitSigmoid:
         x, midpoint, steepness = sizes(rng, 6).double(), uniform(rng, 30, 900), -uniform(rng, 0.3, 0.9)
         expect_close(
             answer(x, sigmoid(x, midpoint, steepness, 0.2, 0.9), low=0.2, high=0.9),
-            (midpoint, steepness),
+            Sigmoid(midpoint, steepness),
             rtol=1e-6,
             note="This curve rises from 0.2 to 0.9.",
         )
@@ -132,7 +148,7 @@ class TestFitSigmoid:
             y = low + (high - low) / (1 + odds)
             expect_close(
                 answer(x, y, low=low, high=high),
-                reference(x, y, low=low, high=high),
+                Sigmoid(*reference(x, y, low=low, high=high)),
                 rtol=1e-6,
                 note="These points scatter around a sigmoid.",
             )
@@ -162,14 +178,15 @@ class TestFitSigmoid:
             actual=[type(number).__name__ for number in fitted],
             expected="['float', 'float']",
         )
-        expect_float64(fitted, reference(x, y, low=1.0, high=6.0))
+        expect_float64(fitted, Sigmoid(*reference(x, y, low=1.0, high=6.0)))
 
     def test_bad_input(self, answer, rng):
         "a y on or outside the asymptotes, a level curve and an x of zero are refused"
         x = sizes(rng, 4).double()
         y = sigmoid(x, 100.0, 0.5, 1.0, 6.0)
-        for low, high in ((y.min().item(), 6.0), (1.0, y.max().item()), (1.0, y.mean().item()), (6.0, 1.0)):
-            expect_raises(ValueError, answer, x, y, low=low, high=high)
+        for outside in (1.0, 6.0, 7.5, 0.5):
+            expect_raises(ValueError, answer, x, torch.cat([y[:3], y.new_tensor([outside])]), low=1.0, high=6.0)
+        expect_raises(ValueError, answer, x, y, low=6.0, high=1.0)
         expect_raises(ValueError, answer, x, torch.full_like(y, 3.5), low=1.0, high=6.0)
         expect_raises(ValueError, answer, x, y[:1].repeat(4), low=1.0, high=6.0)
         expect_raises(ValueError, answer, x - x.min(), y, low=1.0, high=6.0)

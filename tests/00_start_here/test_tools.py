@@ -87,13 +87,14 @@ class TestRecordActivation:
         model, x, outputs = network(rng), torch.randn(2, 3, generator=rng), []
         model.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
         model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-        runs = []
-        model.block[0].register_forward_hook(lambda module, inputs, output: runs.append(1))
-        recorded = answer(model, "block.0", x)
+        runs, handed_on = [], []
+        model.block[1].register_forward_hook(lambda module, inputs, output: runs.append(1))
+        model.block[2].register_forward_pre_hook(lambda module, inputs: handed_on.append(inputs[0]))
+        recorded = answer(model, "block.1", x)
         n_runs = len(runs)
         expect_close(
             recorded,
-            model.block[0](model.first(2 * x)),
+            model.block[:2](model.first(2 * x)),
             note="Somebody's hook on the model doubles its input; it should do so in your run as well.",
         )
         expect(
@@ -110,8 +111,31 @@ class TestRecordActivation:
             returned=f"{n_runs} runs",
             expected="1 run",
         )
-        own = outputs[0]
-        expect_close(own, model(x), note="Listening changed the model's own output: what a hook returns replaces it.")
+        listening = "Listening changed the model's own output: what a hook returns replaces it."
+        expect_close(outputs[0], model(x), note=listening)
+        expect_close(handed_on[0], recorded, note="The next module was handed something else than what was recorded.")
+        expect(
+            handed_on[0].requires_grad or not recorded.requires_grad,
+            "What your hook hands on has no graph any more: what a hook returns replaces the module's output.",
+            actual="handed on without a graph",
+            returned="an output that was cut off",
+        )
+
+    def test_mode(self, answer, rng):
+        "a model in training mode runs in training mode: its dropout drops"
+        model = nn.Sequential(nn.Linear(3, 64), nn.Dropout(0.5), nn.Linear(64, 2))
+        model[0].bias.data.fill_(1.0)
+        recorded = answer(model, "1", torch.randn(2, 3, generator=rng))
+        expect_shape(recorded, (2, 64))
+        n_dropped = int((recorded == 0).sum())
+        expect(
+            n_dropped > 0,
+            "The model was given in training mode, where its dropout sets half of the numbers to 0, and none of the "
+            "128 is: it ran in another mode.",
+            actual=n_dropped,
+            returned="no number set to 0",
+            expected="about half of them",
+        )
 
     def test_removes_its_hook(self, answer, rng):
         "no hook is left on the model, and none of somebody else's is taken away"

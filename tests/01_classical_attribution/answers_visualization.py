@@ -196,6 +196,16 @@ def out_of_the_graph(images):
 
 @wrong(
     "total_variation",
+    "The numbers are right, and the gradient is not a number where neighbours are equal: the root of a square (or a "
+    "length) has no slope at 0. `abs` has one there, 0.",
+)
+def root_of_each_square(images):
+    four_dimensional(images)
+    return sum(images.diff(dim=dim).square().sqrt().sum(dim=(1, 2, 3)) for dim in (-2, -1))
+
+
+@wrong(
+    "total_variation",
     "You took one length of all differences together: the root of the sum of all their squares. Each difference counts "
     "by its own absolute value.",
 )
@@ -452,11 +462,12 @@ def clipped_at_the_start(objective, images, *, pixel_range=(0.0, 1.0), **options
 
 @wrong(
     "activation_maximization",
-    "What you add to the root mean square is not small beside it: where the gradients are around 1e-5 (a certain "
-    "network's, say), your steps shrink to a part of `step_size`. 1e-8 is enough against a division by zero.",
+    "What keeps you from dividing by zero is not small beside the root mean square: where the gradients are around "
+    "1e-5 (a certain network's, say), your steps are a part of `step_size`. Added to the root, 1e-8 is enough; inside "
+    "the root, 1e-8 is as much as 1e-4 outside.",
 )
 def too_much_added(objective, images, **options):
-    return ascend(objective, images, step=lambda g: g / (rms_of_each(g) + 1e-6), **options)
+    return ascend(objective, images, step=lambda g: g / (rms_of_each(g) + 3e-7), **options)
 
 
 @wrong(
@@ -508,18 +519,6 @@ def scores_in_the_graph(objective, images, **options):
     found, history = ascend(objective, images, **options)
     with torch.enable_grad():
         return found, history + 0 * objective(found.clone().requires_grad_())
-
-
-@wrong(
-    "activation_maximization",
-    "You add a number to the mean of the squares, inside the root. 1e-8 is 1e-4 outside of it: for gradients smaller "
-    "than that your steps shrink. Add it after the root, or leave out the division where the root is 0.",
-)
-def added_inside_the_root(objective, images, **options):
-    def step(gradient):
-        return gradient / (gradient.pow(2).mean((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-
-    return ascend(objective, images, step=step, **options)
 
 
 @wrong(
@@ -594,6 +593,30 @@ def steps_with_momentum(objective, images, **options):
 
 @wrong(
     "activation_maximization",
+    "The gradients of all steps so far add up in yours: `x.grad` keeps what is there, and the next `backward()` adds "
+    "to it. Empty it before each step, or ask `torch.autograd.grad`.",
+)
+def gradients_add_up(objective, images, **options):
+    total = []
+
+    def step(gradient):
+        total.append(gradient + (total[-1] if total else 0))
+        return unit_step(total[-1])
+
+    return ascend(objective, images, step=step, **options)
+
+
+@wrong(
+    "activation_maximization",
+    "Your scores are [batch, step]. The docstring has a row for each step: [step, batch].",
+)
+def a_row_for_each_image(objective, images, **options):
+    found, history = ascend(objective, images, **options)
+    return found, history.T
+
+
+@wrong(
+    "activation_maximization",
     "Your scores are a list. The docstring asks for one tensor [step, batch]: `torch.stack`.",
 )
 def scores_in_a_list(objective, images, **options):
@@ -619,6 +642,11 @@ def backward_into_the_image(
             x.clamp_(*pixel_range)
         history.append(scores.detach())
     return x.detach(), torch.stack(history)
+
+
+@right("activation_maximization")
+def as_much_added_as_allowed(objective, images, **options):
+    return ascend(objective, images, step=lambda g: g / (rms_of_each(g) + 1e-7), **options)
 
 
 @right("activation_maximization")
@@ -680,8 +708,8 @@ def amplifies_detail(coefficients, width, *, decay=1.0):
 
 @wrong(
     "fourier_to_images",
-    "Your images lose a column whenever the width is odd: without being told, the inverse transform assumes an even "
-    "one. `s=(height, width)` tells it.",
+    "Your images lose a column whenever the width is odd: the width is taken to be even, as the inverse transform does "
+    "unless it is told. `s=(height, width)` tells it.",
 )
 def even_widths_only(coefficients, width, *, decay=1.0):
     def scale(height):
@@ -706,7 +734,8 @@ def no_negative_frequencies(coefficients, width, *, decay=1.0):
 
 @wrong(
     "fourier_to_images",
-    "You forgot the square root: f² + f² is the square of the frequency, so your `decay` works like twice its value.",
+    "Your `decay` works like twice its value. f_y² + f_x² without the root is the square of the frequency; nor should "
+    "the exponent be doubled, as it would be for the power of a wave instead of its height.",
 )
 def squared_frequency(coefficients, width, *, decay=1.0):
     def scale(height):
@@ -1139,11 +1168,12 @@ def start_clipped(objective, parameters, to_images, **options):
 
 @wrong(
     "transform_robust_visualization",
-    "What you add to the root mean square, or take for zero, is not small beside it: where the gradients are around "
-    "1e-5 your steps are a part of `step_size`. 1e-8 is enough against a division by zero.",
+    "What keeps you from dividing by zero is not small beside the root mean square: where the gradients are around "
+    "1e-5 (a certain network's, say), your steps are a part of `step_size`. Added to the root, 1e-8 is enough; inside "
+    "the root, 1e-8 is as much as 1e-4 outside.",
 )
 def added_too_much(objective, parameters, to_images, **options):
-    return ascend_shifted(objective, parameters, to_images, step=lambda g: g / (rms_of_each(g) + 1e-6), **options)
+    return ascend_shifted(objective, parameters, to_images, step=lambda g: g / (rms_of_each(g) + 3e-7), **options)
 
 
 @wrong(
@@ -1219,12 +1249,15 @@ def rms_over_three_dimensions(objective, parameters, to_images, **options):
 
 @wrong(
     "transform_robust_visualization",
-    "You add a number to the mean of the squares, inside the root. 1e-8 is 1e-4 outside of it: for gradients smaller "
-    "than that your steps shrink. Add it after the root, or leave out the division where the root is 0.",
+    "The gradients of all steps so far add up in yours: `grad` keeps what is there, and the next `backward()` adds to "
+    "it. Empty it before each step, or ask `torch.autograd.grad`.",
 )
-def small_number_inside_the_root(objective, parameters, to_images, **options):
+def gradients_add_up_under_shifts(objective, parameters, to_images, **options):
+    total = []
+
     def step(gradient):
-        return gradient / (gradient.pow(2).mean(tuple(range(1, gradient.ndim)), keepdim=True) + 1e-8).sqrt()
+        total.append(gradient + (total[-1] if total else 0))
+        return unit_step(total[-1])
 
     return ascend_shifted(objective, parameters, to_images, step=step, **options)
 
@@ -1630,6 +1663,15 @@ def mean_of_activations(activations, images, **options):
 
 @wrong(
     "deep_dream",
+    "You maximise the square of the mean, in which activations of different signs cancel, and a strong one counts no "
+    "more than a weak one. Square first, then take the mean.",
+)
+def square_of_the_mean(activations, images, **options):
+    return dream(activations, images, response=lambda maps: maps.flatten(1).mean(1).square(), **options)
+
+
+@wrong(
+    "deep_dream",
     "You take the gradient as it is, so that the length of a step depends on the size of the layer's numbers and of "
     "the octave. Divide each image's gradient by its root mean square.",
 )
@@ -1740,11 +1782,12 @@ def nothing_clipped(activations, images, *, pixel_range=(0.0, 1.0), **options):
 
 @wrong(
     "deep_dream",
-    "What you add to the root mean square is not small beside it: where the gradients are around 1e-5 your steps are a "
-    "part of `step_size`. 1e-8 is enough against a division by zero.",
+    "What keeps you from dividing by zero is not small beside the root mean square: where the gradients are around "
+    "1e-5 (a certain network's, say), your steps are a part of `step_size`. Added to the root, 1e-8 is enough; inside "
+    "the root, 1e-8 is as much as 1e-4 outside.",
 )
 def dream_with_too_much_added(activations, images, **options):
-    return dream(activations, images, step=lambda g: g / (rms_of_each(g) + 1e-6), **options)
+    return dream(activations, images, step=lambda g: g / (rms_of_each(g) + 3e-7), **options)
 
 
 @wrong(
@@ -1791,18 +1834,6 @@ def bicubic_dream(activations, images, **options):
         return F.interpolate(x, size=size, mode="bicubic", align_corners=False)
 
     return dream(activations, images, resize=resize, **options)
-
-
-@wrong(
-    "deep_dream",
-    "You add a number to the mean of the squares, inside the root. 1e-8 is 1e-4 outside of it: for gradients smaller "
-    "than that your steps shrink. Add it after the root, or leave out the division where the root is 0.",
-)
-def dream_with_a_number_in_the_root(activations, images, **options):
-    def step(gradient):
-        return gradient / (gradient.pow(2).mean((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-
-    return dream(activations, images, step=step, **options)
 
 
 @right("deep_dream")

@@ -60,8 +60,9 @@ def by_kind(seed, n, *, words=None, fits=at_least_as_near, same_kind=False):
 
 @wrong(
     "what_the_embedding_knows",
-    "Your third words are much rarer or much more frequent than the first, and the second words are not. Both kind and "
-    "frequency differ, and the effect can't say which of the two it is about.",
+    "In some of your triples the third word is further from the first in frequency than the second word is. Both kind "
+    "and frequency differ then, and the effect can't say which of the two it is about. Nearness is a matter of ratios: "
+    "half as frequent is as near as twice as frequent.",
 )
 def any_word_of_another_kind():
     return changed(kind=lambda triples: by_kind(0, 40, fits=lambda x, y, z: ratio(x, z) > 2 * ratio(x, y)))
@@ -69,8 +70,9 @@ def any_word_of_another_kind():
 
 @wrong(
     "what_the_embedding_knows",
-    "Your second and third words are equally frequent up to a factor of 1.5, which is not enough: within a kind "
-    "frequencies differ by less, so that the second word is nearer in frequency as well. Compare both with the first.",
+    "That the second and the third word of a triple are about equally frequent is not enough: within a kind "
+    "frequencies differ by little, so that the second word is nearer in frequency as well. Compare both with the "
+    "first.",
 )
 def equal_up_to_a_factor():
     def fits(word, alike, other):
@@ -81,11 +83,20 @@ def equal_up_to_a_factor():
 
 @wrong(
     "what_the_embedding_knows",
-    "Your triples in 'kind' are three words of one kind. Then their kind is no reason why one pair should be more "
-    "similar than the other.",
+    "In a triple of yours in 'kind' all three words are of one kind. Then their kind is no reason why one pair should "
+    "be more similar than the other.",
 )
 def three_of_a_kind():
     return changed(kind=lambda triples: by_kind(0, 40, same_kind=True))
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "In a triple of yours in 'kind' the word of the same kind stands third and that of another kind second. The effect "
+    "then has the wrong sign.",
+)
+def the_stranger_second():
+    return changed(kind=lambda triples: [(word, other, alike) for word, alike, other in triples])
 
 
 @wrong(
@@ -115,6 +126,37 @@ def frequency_across_kinds():
 )
 def the_far_word_second():
     return changed(frequency=lambda triples: [(word, far, near) for word, near, far in triples])
+
+
+def by_frequency(near_factor, far_factor):
+    """Triples for "frequency" with other factors than those asked for: first to second, and first to third."""
+    words, taken, found = random.Random(4).sample(list(kind_of()), len(kind_of())), set(), []
+    for near in words:
+        for far in (w for w in words if kind_of()[w] == kind_of()[near] and w != near):
+            fits = (w for w in words if near_factor(ratio(w, near)) and far_factor(ratio(w, far)))
+            word = next((w for w in fits if w not in {near, far, *taken}), None)
+            if word and not taken & {near, far}:
+                found.append((word, near, far))
+                taken.update(found[-1])
+    return found[:20]
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "In 'frequency' your second word differs from the first by more than a factor of 1.5. It is nearer than the third, "
+    "and yet not about as frequent as the first.",
+)
+def near_is_not_near():
+    return changed(frequency=lambda triples: by_frequency(lambda near: 1.6 <= near <= 2.5, lambda far: far >= 3))
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "In 'frequency' your third word differs from the first by less than a factor of 3. The second word is nearer, but "
+    "a difference so small would hardly show.",
+)
+def far_is_not_far():
+    return changed(frequency=lambda triples: by_frequency(lambda near: near <= 1.5, lambda far: 2 <= far <= 2.8))
 
 
 @wrong(
@@ -158,8 +200,8 @@ def eight_triples():
 
 @wrong(
     "what_the_embedding_knows",
-    "Your control is the embedding with all rows twice as long. Its directions are the trained ones, so all that they "
-    "know is still there.",
+    "The rows of your control point where the trained ones do, or very nearly. Made longer or shorter, moved a little "
+    "together or blurred a little, they still know all that they knew.",
 )
 def twice_the_embedding():
     return changed(control=lambda W_E: 2 * W_E)
@@ -183,11 +225,69 @@ def exchanged_within_kinds():
 
 @wrong(
     "what_the_embedding_knows",
-    "Your control is a matrix of ones. There all words are equally similar by construction, and a control that can't "
-    "fail controls nothing.",
+    "All rows of your control are the same (ones, zeros, the mean row). There all words are equally similar by "
+    "construction, and a control that can't fail controls nothing.",
 )
 def a_matrix_of_ones():
     return changed(control=torch.ones_like)
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "Your control leaves many of the rows as they were trained. It makes the effects smaller and does not take away "
+    "what the rows know: exchange all of them, or draw all of them anew.",
+)
+def every_second_row_exchanged():
+    def control(W_E):
+        rows = W_E.clone()
+        rows[::2] = W_E[::2].flip(0)
+        return rows
+
+    return changed(control=control)
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "Your control exchanges rows among words that are about equally frequent. A row then still tells how frequent its "
+    "word is: exchange them among all words.",
+)
+def exchanged_within_frequencies():
+    def control(W_E):
+        order = sorted(range(len(W_E)), key=lambda i: how_often()[corpus.vocabulary()[i]])
+        rows, generator = W_E.clone(), torch.Generator().manual_seed(2)
+        for start in range(0, len(order), 40):
+            ids = torch.tensor(order[start : start + 40])
+            rows[ids] = W_E[ids[torch.randperm(len(ids), generator=generator)]]
+        return rows
+
+    return changed(control=control)
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "Your measure is a distance: the larger, the less similar. Turn its sign round, so that an effect above 0 means "
+    "more similar.",
+)
+def a_distance():
+    return changed(measure=lambda x, y: (x - y).norm().item())
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "Your measure compares the lengths of the rows, or something else that says nothing about where they point. Two "
+    "rows of one length can lie anywhere.",
+)
+def lengths_compared():
+    return changed(measure=lambda x, y: -abs(x.norm() - y.norm()).item())
+
+
+@wrong(
+    "what_the_embedding_knows",
+    "Your measure loses the sign: rows that point in opposite directions count as similar. They are as unlike as rows "
+    "can be.",
+)
+def sign_lost():
+    return changed(measure=lambda x, y: torch.cosine_similarity(x, y, dim=0).abs().item())
 
 
 @wrong(

@@ -137,6 +137,24 @@ def counts_without_overlaps(text, n_merges):
     return merges
 
 
+@wrong(
+    "bpe_train",
+    "You count a pair once in each word, also where it stands there twice, as in 'abab' or 'aaa'. It counts wherever "
+    "two pieces stand side by side.",
+)
+def counts_once_in_a_word(text, n_merges):
+    if n_merges < 0:
+        raise ValueError("n_merges must not be negative")
+    words, merges = [list(word) for word in marked_words(text)], []
+    for _ in range(n_merges):
+        pairs = Counter(pair for pieces in words for pair in set(zip(pieces, pieces[1:], strict=False)))
+        if not pairs:
+            break
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        words = [merge_from_left(pieces, merges[-1]) for pieces in words]
+    return merges
+
+
 def merge_text(pieces, pair):
     return " ".join(pieces).replace(" ".join(pair), "".join(pair)).split(" ")
 
@@ -324,6 +342,40 @@ def splits_at_single_spaces(text, merges):
     return tokens
 
 
+@wrong(
+    "bpe_encode",
+    "You join any two pieces whose text together is a learnt piece. A merge is a pair: it joins its own two pieces, "
+    "and not others that make the same text.",
+)
+def joins_by_text(text, merges):
+    ranks, tokens = {}, []
+    for rank, pair in enumerate(merges):
+        ranks.setdefault("".join(pair), rank)
+    for word in marked_words(text):
+        pieces = list(word)
+        while joined := [
+            (ranks[a + b], i) for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False)) if a + b in ranks
+        ]:
+            i = min(joined)[1]
+            pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+        tokens += pieces
+    return tokens
+
+
+@wrong(
+    "bpe_encode",
+    "Your first word has a marker as well. There is no space before it: Ġ stands in front of every word but the first.",
+)
+def marks_every_word(text, merges):
+    tokens = []
+    for word in text.split():
+        pieces = ["Ġ", *word]
+        for pair in merges:
+            pieces = merge_from_left(pieces, pair)
+        tokens += pieces
+    return tokens
+
+
 @right("bpe_encode")
 def lowest_rank_first(text, merges):
     ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
@@ -407,8 +459,8 @@ def in_one_list(tokens, W_E):
 
 @wrong(
     "embed",
-    "Token 0 gets no gradient (`padding_idx`), so its vector could never be trained. Here it is a token like any "
-    "other.",
+    "Token 0 gets no gradient, so its vector could never be trained (`padding_idx=0` does that, for one). Here it is a "
+    "token like any other.",
 )
 def zero_is_padding(tokens, W_E):
     return F.embedding(tokens, W_E, padding_idx=0)
@@ -487,6 +539,17 @@ def whole_table(tokens, W_pos):
 def counts_from_one(tokens, W_pos):
     refuse_too_long(tokens, W_pos)
     return W_pos[torch.arange(1, tokens.shape[1] + 1)].expand(*tokens.shape, W_pos.shape[1])
+
+
+@wrong(
+    "positional_embed",
+    "You begin with row 1, so that row 0 is never used, and stop at the last row where a text fills the context. The "
+    "first token is at position 0.",
+)
+def counts_from_one_to_the_last_row(tokens, W_pos):
+    refuse_too_long(tokens, W_pos)
+    places = torch.arange(1, tokens.shape[1] + 1).clamp(max=len(W_pos) - 1)
+    return W_pos[places].expand(*tokens.shape, W_pos.shape[1])
 
 
 @wrong(

@@ -1,6 +1,7 @@
 """The check of the case of part 02a: the triples are looked up, and the design is run again."""
 
 import torch
+from scipy.stats import spearmanr
 
 from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
 from utils.course.checking import expect, plain
@@ -19,6 +20,7 @@ KEYS = {
 }
 LISTS = ("kind", "frequency")
 EQUAL, APART, ROUNDING = 1.5, 3.0, 1e-6
+SAME_DIRECTION = 0.99
 
 
 class TestWhatTheEmbeddingKnows:
@@ -29,12 +31,14 @@ class TestWhatTheEmbeddingKnows:
         design = design_of(answer, KEYS)
         for name in LISTS:
             expect_triples(design[name], name)
+        expect_similarity(design["measure"], [triple[0] for triple in design["kind"][:6]])
         control = control_of(design)
         effects = {name: run(design["measure"], trained_embedding(), design[name]) for name in LISTS}
         for name in LISTS:
             expect_no_effect(design["measure"], control, design[name], name, effects[name])
+        expect_no_frequency_in(control)
         for name in LISTS:
-            expect_reported(design[f"effect_{name}"], effects[name])
+            expect_reported(design[f"effect_{name}"], effects[name], of=f"effect_{name}")
         expect_verdict(design)
 
 
@@ -87,13 +91,14 @@ def expect_triple(triple, where, name):
             kinds[0] == kinds[1] and kinds[0] != kinds[2],
             "In 'kind' the second word is of the first one's kind, and the third is not: else the kind is no reason to "
             "find the second more similar.",
-            actual="kinds in kind",
+            actual=("kinds in kind", kinds[1] == kinds[0], kinds[2] == kinds[0]),
             returned=f"{where}: {told}",
         )
         expect(
             ratio(word, third) <= ratio(word, second) + ROUNDING,
-            "The third word is of another kind than the second, and it is also further from the first in frequency: "
-            "either could explain what you find.",
+            "The third word is of another kind than the second, and it is also further from the first in frequency, by "
+            f"a factor of {ratio(word, third):.3g} where the second is off by {ratio(word, second):.3g}: either could "
+            "explain what you find.",
             actual=("frequencies in kind", "slightly" if ratio(second, third) <= EQUAL else "widely"),
             returned=f"{where}: {told}",
             expected="a third word at least as near in frequency as the second",
@@ -106,10 +111,13 @@ def expect_triple(triple, where, name):
         actual="kinds in frequency",
         returned=f"{where}: {told}",
     )
+    near, far = ratio(word, second), ratio(word, third)
+    wrong = "second not near" if near > EQUAL + ROUNDING else "third not far"
     expect(
-        ratio(word, second) <= EQUAL + ROUNDING and ratio(word, third) >= APART - ROUNDING,
-        "In 'frequency' the second word is about as frequent as the first and the third is not.",
-        actual="frequencies in frequency",
+        near <= EQUAL + ROUNDING and far >= APART - ROUNDING,
+        "In 'frequency' the second word is about as frequent as the first and the third is not. Here the factors are "
+        f"{near:.3g} and {far:.3g}.",
+        actual=("frequencies in frequency", "the other way round" if near > far else wrong),
         returned=f"{where}: {told}",
         expected=f"a factor of at most {EQUAL} between the first two, at least {APART} between first and third",
     )
@@ -121,6 +129,38 @@ def ratio(x, y):
     return max(a / b, b / a)
 
 
+def expect_similarity(measure, words):
+    """Expect a measure to find a row more similar to itself than to what is not like it."""
+    generator = torch.Generator().manual_seed(0)
+    for word in words:
+        row = trained_embedding()[corpus.encode(word)[0]]
+        elsewhere = torch.randn(row.shape, generator=generator)
+        elsewhere *= row.norm() / elsewhere.norm()
+        itself, far, opposite = expect_function_of_input(measure, [(row, row), (row, elsewhere), (row, -row)])
+        rounding = 1e-5 * max(1.0, abs(itself))
+        told = {"returned": f"{itself:.4g} for the row of {word!r} and itself", "expected": "more than for any other"}
+        expect(
+            itself >= far - rounding,
+            f"Your measure is larger for a row and a random one ({far:.4g}) than for a row and itself: what is larger "
+            "the less similar two rows are is a distance.",
+            actual="larger for the less similar",
+            **told,
+        )
+        expect(
+            itself > far + rounding,
+            f"Your measure can't tell a row's likeness to itself from that to a random row of the same length, "
+            f"{far:.4g}: it does not see where rows point.",
+            actual="lengths alone",
+            **told,
+        )
+        expect(
+            itself > opposite + rounding,
+            "For your measure a row and minus that row are as similar as a row and itself: a sign is lost.",
+            actual="opposites alike",
+            **told,
+        )
+
+
 def control_of(design):
     control, trained = plain(design["control"](trained_embedding())), trained_embedding()
     expect(
@@ -130,18 +170,50 @@ def control_of(design):
         returned=describe(control),
     )
     control = control.to(trained)
+    ids = [corpus.encode(word)[0] for word in kind_of()]
+    unchanged = torch.cosine_similarity(control, trained)[ids] >= SAME_DIRECTION
     expect(
-        bool((torch.cosine_similarity(control, trained) < 0.99).any()),
+        not bool(unchanged.all()),
         "Each row of your control points where the word's trained row does: all that is known there is known here.",
         actual="trained",
+        returned=f"all of {len(ids)} rows as they were, or nearly, but for their length",
     )
     expect(
         bool((control != control[:1]).any()),
         "In your control all rows are the same. Nothing can be found there, whatever the measure does: take one whose "
         "rows differ as much as those of the embedding, and know nothing.",
         actual="constant",
+        returned=f"the same row {len(control)} times",
+    )
+    expect(
+        int(unchanged.sum()) <= len(ids) / 10,
+        f"Many rows of your control, {int(unchanged.sum())} of {len(ids)}, point where the word's trained row does. "
+        "They know what they knew.",
+        actual="partly trained",
+        returned=f"{int(unchanged.sum())} rows of {len(ids)} unchanged",
+        expected="a row or two, by chance",
     )
     return control
+
+
+def expect_no_frequency_in(control):
+    """Where a control's rows are other words' trained rows, expect that these words are frequent as it happens."""
+    words = list(kind_of())
+    ids = [corpus.encode(word)[0] for word in words]
+    unit = [torch.nn.functional.normalize(rows, dim=1) for rows in (control[ids], trained_embedding())]
+    nearness, source = (unit[0] @ unit[1].T).max(dim=1)
+    if bool((nearness >= SAME_DIRECTION).float().mean() > 0.9):
+        vocabulary = list(corpus.vocabulary())
+        theirs = [how_often()[vocabulary[i]] for i in source.tolist()]
+        correlation = spearmanr([how_often()[word] for word in words], theirs).statistic
+        expect(
+            abs(correlation) <= 0.3,  # for rows exchanged at random, within 0.05 or so
+            "In your control each word has the trained row of another word that is about as frequent: the row still "
+            "tells how frequent its word is.",
+            actual="frequency in control",
+            returned=f"a rank correlation of {correlation:.2g} between a word's frequency and that of the row's word",
+            expected="about 0",
+        )
 
 
 def run(measure, matrix, triples):

@@ -108,13 +108,16 @@ class TestBpeTrain:
         expect_merges(answer(text, 4), reference(text, 4), text)
 
     def test_inside_a_word(self, answer, reference, rng):
-        "whole pieces only, a run of one letter from the left, overlapping pairs counted"
+        "whole pieces only, and a run of one letter from the left"
         a, b, c = ("abcdefgh"[i] for i in torch.randperm(8, generator=rng)[:3].tolist())
         text = " ".join([c + a] * 6 + [a + b] * 5 + [c + a + b] * 3)  # a piece "ca" hides its a from b
         expect_merges(answer(text, 9), reference(text, 9), text)
         lengths = torch.randperm(4, generator=rng).tolist()
         text = "\n".join("c" * whole(rng, 1, 4) + "a" * (n + 2) + "b" * whole(rng, 1, 4) for n in lengths)
         expect_merges(answer(text, 7), reference(text, 7), text)
+
+    def test_overlaps_and_repeats(self, answer, reference, rng):
+        "a pair counts as often as it stands in a word, overlaps included"
         # (a, a) counts 8 if overlaps do, else 4; (b, c) 6 if twice in a word is two, else 3; (d, e) is 5.
         a, b, c, d, e = ("abcdefgh"[i] for i in torch.randperm(8, generator=rng)[:5].tolist())
         endings = 4 * [3 * a] + 3 * [b + c + b + c] + 5 * [d + e]
@@ -155,6 +158,8 @@ def expect_merges(found, expected, text):
     counts = pair_counts(text, expected[:place])
     mine, ours = (merges[place] if place < len(merges) else None for merges in (found, expected))
     times = " and ".join(f"{pair} has count {counts.get(pair, 0)}" for pair in (mine, ours) if pair)
+    if mine and ours and counts.get(mine, 0) == counts.get(ours, 0):
+        times = f"both pairs have count {counts.get(ours, 0)}, and the one that sorts first as a tuple is taken"
     expect(
         False,
         f"The first difference is merge {place}. At that point {times}.",

@@ -10,19 +10,21 @@ from utils.course.cases import estimate
 from utils.models.digits_cnn import digits_data, load_digits_cnn
 from utils.start.tools import record_activation
 
+network = cache(load_digits_cnn)  # asked about one image at a time, some thousand times
+
 
 @cache
 def busiest_channel() -> int:
     """The channel of the third convolution whose mean activation varies most over the training digits."""
     with torch.no_grad():
-        maps = record_activation(load_digits_cnn(), "relu3", digits_data().train_images)
+        maps = record_activation(network(), "relu3", digits_data().train_images)
     return int(maps.mean((2, 3)).std(0).argmax())
 
 
 def channel_activation(images: Float[Tensor, "image 1 height width"]) -> Float[Tensor, "image"]:
     """How strongly ``busiest_channel`` answers to each image: its activation, averaged over places."""
     with torch.no_grad():
-        maps = record_activation(load_digits_cnn(), "relu3", images)
+        maps = record_activation(network(), "relu3", images)
     return maps[:, busiest_channel()].mean((1, 2))
 
 
@@ -40,7 +42,8 @@ def what_the_channel_answers_to() -> dict:
         - "ink_pairs": at least 12 pairs of the same digit, whose ink grows by at least 20 % from first to second;
         - "control_pairs": at least 12 pairs of the same digit, whose inks differ by at most 5 % of the first's;
         - "measure": a function of (activation, image) that gives one number; ``activation`` is a function such as
-          ``channel_activation``, ``image`` has the shape [1, 8, 8];
+          ``channel_activation``, and whatever else may be handed in for it; ``image`` has the shape [1, 8, 8]. Two
+          images with the same activation get the same number;
         - "digit_effect", "ink_effect", "control_effect": the mean change of the measure from first to second over the
           pairs of each kind, as (mean, half-width of its 95 % interval), as ``estimate`` computes it;
         - "verdict": "the digit", "ink", "both" or "neither": what moves the channel, by the intervals.
@@ -48,7 +51,7 @@ def what_the_channel_answers_to() -> dict:
         Within a list no image is used twice.
     """
     digits = digits_data()
-    ink, labels = digits.test_images.sum((1, 2, 3)), digits.test_labels
+    ink, labels = digits.test_images.sum((1, 2, 3)).tolist(), digits.test_labels.tolist()
 
     def pairs_where(fits, wanted=60):
         found, used = [], set()

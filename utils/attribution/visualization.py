@@ -18,7 +18,8 @@ def total_variation(images: Float[Tensor, "batch channel height width"]) -> Floa
         images: Images [batch, channel, height, width]; a side of one pixel has no neighbours and adds nothing.
 
     Returns:
-        One number for each image [batch], in units of the pixels. Gradients flow to the images.
+        One number for each image [batch], in units of the pixels. Gradients flow to the images, and are finite where
+        neighbours are equal.
 
     Raises:
         ValueError: If ``images`` does not have four dimensions.
@@ -69,8 +70,8 @@ def activation_maximization(
         without a graph. The first scores are those of ``images`` as they are given.
 
     Raises:
-        ValueError: If ``images`` is not four-dimensional, ``n_steps`` is below 1, ``pixel_range`` is empty, or
-            ``objective`` does not return one score for each image, in the shape [batch].
+        ValueError: If ``images`` is not four-dimensional, ``n_steps`` is below 1, ``objective`` does not return one
+            score for each image, in the shape [batch], or ``pixel_range`` is empty (unless smallest < largest).
 
     Source: Erhan et al. (2009), "Visualizing higher-layer features of a deep network", section 3; with the L2 penalty,
     Simonyan et al. (2013), arXiv 1312.6034, equation 1; with total variation, Mahendran and Vedaldi (2015).

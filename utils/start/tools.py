@@ -20,8 +20,9 @@ def row_means(x: Float[Tensor, "batch row column"]) -> Float[Tensor, "batch row"
 def record_activation(model: nn.Module, name: str, x: Tensor) -> Tensor:
     """Run ``model`` on ``x``, once, and return what one of its submodules puts out on the way.
 
-    The model itself is run, and no copy of it, and is left as it was: its mode, its weights, and the hooks of others. A
-    forward hook listens during this one run. Afterwards it is gone, also if the run ends with an exception.
+    The model itself is run, and no copy of it, in the mode that it is in, and is left as it was: its mode, its weights,
+    and the hooks of others. A forward hook listens during this one run, and changes nothing in it. Afterwards it is
+    gone, also if the run ends with an exception.
 
     Args:
         model: Any module; its own output is not needed here.

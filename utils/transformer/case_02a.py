@@ -75,15 +75,15 @@ def what_the_embedding_knows() -> dict[str, object]:
         A dict with these keys:
 
         "kind": A list of at least 12 triples (word, alike, other): ``alike`` is of the word's kind and ``other`` is
-            not, and in frequency ``other`` is at least as near to the word as ``alike`` is. The first words are of at
-            least three kinds.
+            not, and in frequency ``other`` is at least as near to the word as ``alike`` is: by the ratio of the two
+            frequencies, the larger by the smaller. The first words are of at least three kinds.
         "frequency": A list of at least 12 triples (word, near, far): ``near`` and ``far`` are of one kind, which may be
             the word's or not. ``near`` is at most 1.5 times as frequent as the word, or the other way round, and
             ``far`` at least 3 times, or the other way round. The second words are of at least two kinds.
             Kinds are those of ``kind_of()``, frequencies those of ``how_often()``, and in each list no word occurs
             twice.
         "measure": A function ``measure(x, y)`` of two rows [d_model] that returns a number, the larger the more similar
-            they are.
+            they are. A row is more similar to itself than to any other row of its length, minus itself among them.
         "control": A function ``control(W_E)`` of the embedding that returns a matrix of its shape, in which a word's
             row can tell neither its kind nor its frequency. Its rows differ, and measured in it a list's effect is at
             most a third as large as in the embedding, or not clear of 0.
