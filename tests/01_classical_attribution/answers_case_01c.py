@@ -84,8 +84,9 @@ FEW = tuple(range(40))
 
 @wrong(
     "does_the_map_know_the_network",
-    "You compare the highest square of the map with its lowest, and the highest lies on a stroke, the lowest often on "
-    "paper. Covering paper with paper does nothing, so any map of the strokes would win. Compare squares of equal ink.",
+    "The two squares of some of your pairs differ in ink. Where one lies on a stroke and the other on paper, any map "
+    "of the strokes would win, as covering paper with paper does nothing. Compare squares of equal ink: those that "
+    "`comparable_squares` of the held-out images allows, each as (row, column).",
 )
 def brightest_against_darkest():
     pairs = pairs_by("guided backpropagation", None, FEW, matched=False)
@@ -109,8 +110,9 @@ def several_pairs_an_image():
 
 @wrong(
     "does_the_map_know_the_network",
-    "You chose the squares by what the network does, and then found that the network does it. In some of your pairs "
-    "the map hardly tells the two squares apart: let the map choose, and measure afterwards.",
+    "Something else chose your squares than the trained network's map of the kind that you name, for the image's own "
+    "class: in some of your pairs it hardly tells the two apart, or says the opposite. If it was what the network "
+    "does, you will find that the network does it. Let the map choose, and measure afterwards.",
 )
 def chosen_by_the_outcome():
     images = DATA.test_images[:40]
@@ -127,8 +129,8 @@ def chosen_by_the_outcome():
 
 @wrong(
     "does_the_map_know_the_network",
-    "Your measure is the map itself, summed over the square. That the map is high where it is high needs no network: "
-    "cover the square and ask.",
+    "Your measure differentiates the network, as a map does. That one map is high where another is high, or itself, "
+    "says nothing about what the network depends on: cover the square and ask.",
 )
 def measured_by_the_map():
     def in_square(model, image, label, square):
@@ -141,8 +143,8 @@ def measured_by_the_map():
 
 @wrong(
     "does_the_map_know_the_network",
-    "Your measure covers four by four pixels, and the squares have two by two. What lies around the square was never "
-    "matched in ink, and may be what the network misses.",
+    "Your measure changes more than the two by two pixels of the square. What lies around it was never matched in ink, "
+    "and may be what the network misses, or what it goes by.",
 )
 def covers_the_surroundings():
     def wide(model, image, label, square):
@@ -153,8 +155,9 @@ def covers_the_surroundings():
 
 @wrong(
     "does_the_map_know_the_network",
-    "Your control pairs are those of the trained network's map with high and low exchanged. Of course they show the "
-    "opposite. The control has to ask whether a map that knows nothing would do as well: that of an untrained network.",
+    "Your control pairs are not chosen by the untrained network's map of the kind that you name, which in some of "
+    "them hardly tells the squares apart, or says the opposite. Pairs by the trained network's map, or by another "
+    "kind, leave the question open: would this map do as well if its network knew nothing?",
 )
 def control_exchanged():
     pairs = pairs_by(IG, None, FEW)
@@ -163,8 +166,9 @@ def control_exchanged():
 
 @wrong(
     "does_the_map_know_the_network",
-    "Grad-CAM is smooth and sits on the digit, and it looked right. Your own numbers don't show it: between squares of "
-    "equal ink the network hardly prefers those where this map is high.",
+    "Grad-CAM is smooth and sits on the digit, and it looks right. Your own numbers don't show it beyond chance: the "
+    "interval of the effect, or that of its distance from the control, includes zero. A larger mean alone is not "
+    "enough.",
 )
 def believes_the_look():
     return designed("Grad-CAM", pairs_by("Grad-CAM", None, FEW), pairs_by("Grad-CAM", 0, FEW), "network")
@@ -178,6 +182,86 @@ def believes_the_look():
 def spread_in_place_of_interval():
     values = torch.tensor(measured(drop, reference()["pairs"]), dtype=torch.float64)
     return reference() | {"effect": (values.mean().item(), values.std().item())}
+
+
+@wrong(
+    "does_the_map_know_the_network",
+    "In all your pairs the low square stands first: a pair is (number, high, low).",
+)
+def low_square_first():
+    pairs, control = ([(i, low, high) for i, high, low in pairs_by(IG, seed, FEW)] for seed in (None, 0))
+    return designed(IG, pairs, control, "not shown")
+
+
+@wrong(
+    "does_the_map_know_the_network",
+    "Among the pairs that the map allows, you take those for which the network's answer differs most, and then find "
+    "that it differs. Take those that the map tells apart best, or draw lots among the allowed; measure afterwards.",
+)
+def most_telling_of_the_allowed():
+    images, labels = DATA.test_images[:40], DATA.test_labels[:40]
+    covered = torch.stack([covered_by(0, images[:, 0], divmod(k, 7)) for k in range(49)], dim=1)
+    with torch.no_grad():
+        after = READER(covered.view(-1, 1, 8, 8)).view(40, 49, 10)
+    drops = -after.gather(2, labels[:, None, None].expand(40, 49, 1))[:, :, 0]
+    sums = square_sums(MAPS["Grad-CAM"](READER, images, labels)).flatten(1)
+    telling = (drops[:, :, None] - drops[:, None, :]).masked_fill(~comparable_squares(images), -torch.inf)
+    pairs = squares_chosen(telling, sums, FEW)
+    return designed("Grad-CAM", pairs, pairs_by("Grad-CAM", 0, FEW), "network")
+
+
+@wrong(
+    "does_the_map_know_the_network",
+    "For the control you measure the untrained network. Two things change at once then, who draws the map and who is "
+    "asked: ask the trained network in both.",
+)
+def control_asks_the_untrained():
+    pairs, untrained = pairs_by(IG, 0, FEW), random_digits_cnn(0)
+
+    def asked_untrained(model, image, label, square):
+        return drop(untrained, image, label, square)
+
+    control_effect = estimate(measured(asked_untrained, pairs))
+    return designed(IG, pairs_by(IG, None, FEW), pairs, "network", control_effect=control_effect)
+
+
+@wrong(
+    "does_the_map_know_the_network",
+    "You leave out images because of what the network does in them, and what is left shows the effect. Choose the "
+    "images before you measure, and keep all in which the map allows a pair.",
+)
+def images_that_agree():
+    name = "guided backpropagation"
+    pairs = pairs_by(name, None, tuple(range(100)))
+    pairs = [pair for pair, effect in zip(pairs, measured(drop, pairs), strict=True) if effect > 0]
+    return designed(name, pairs, pairs_by(name, 0, tuple(range(100))), "network")
+
+
+@wrong(
+    "does_the_map_know_the_network",
+    "Your measure has the wrong sign: covered minus whole is the smaller, the more the model depends on the square. "
+    "Turn it round, so that larger means more.",
+)
+def covered_minus_whole():
+    def rise(model, image, label, square):
+        return -drop(model, image, label, square)
+
+    return designed(IG, pairs_by(IG, None, FEW), pairs_by(IG, 0, FEW), "not shown", measure=rise)
+
+
+@right("does_the_map_know_the_network")
+def drawn_from_the_allowed():
+    """A pair that is drawn from all that the map allows, in images drawn at random."""
+    numbers = torch.randperm(len(DATA.test_labels), generator=torch.Generator().manual_seed(5))[:60].tolist()
+
+    def lots(seed):
+        model = READER if seed is None else random_digits_cnn(seed)
+        images, labels = DATA.test_images[numbers], DATA.test_labels[numbers]
+        sums = square_sums(MAPS["gradient"](model, images, labels)).flatten(1)
+        scores = torch.rand(len(numbers), 49, 49, generator=torch.Generator().manual_seed(6))
+        return squares_chosen(scores.masked_fill(~comparable_squares(images), -torch.inf), sums, numbers)
+
+    return designed("gradient", lots(None), lots(0), "network")
 
 
 @right("does_the_map_know_the_network")

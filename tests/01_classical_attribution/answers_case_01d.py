@@ -1,3 +1,5 @@
+from functools import cache
+
 import torch
 
 from utils.attribution.case_01d import activations_of_pairs, ink_of, whose_discovery
@@ -6,7 +8,11 @@ from utils.models.digits_cnn import digits_data, load_digits_cnn, random_digits_
 
 DATA = digits_data()
 INK, LABELS = ink_of(DATA.test_images).tolist(), DATA.test_labels.tolist()
-REFERENCE = whose_discovery()
+
+
+@cache
+def ours():
+    return whose_discovery()
 
 
 def strengths(activations, labels):
@@ -86,8 +92,8 @@ def twos_only():
 
 @wrong(
     "whose_discovery",
-    "You shuffle the labels over all images. Pairs were matched for their ink, and a light image of one pair could not "
-    "have stood for a dark one of another: deal the labels out anew within each pair.",
+    "You deal the labels out over all images, so that both of a pair may get the same. Pairs were matched for their "
+    "ink, and a light image of one pair could not have stood for a dark one of another: exchange labels within pairs.",
 )
 def shuffled_over_all():
     pairs, generator = matched(8), torch.Generator().manual_seed(1)
@@ -127,8 +133,9 @@ def first_null_only():
 
 @wrong(
     "whose_discovery",
-    'Your measure never looks at the labels. Then no labelling can make a difference, and "chance" is the only verdict '
-    "that can come out.",
+    "Your measure gives the same number for labels that all units follow and for labels dealt out anew, so that "
+    '"chance" is the only verdict that can come out. Either it does not use which image has which label, or it fits '
+    "whatever labels it is given, as 144 units can.",
 )
 def never_looks_at_labels():
     return designed(measure=lambda activations, labels: (activations.std(0) > 0).float().mean().item())
@@ -141,6 +148,44 @@ def never_looks_at_labels():
 )
 def one_seed():
     return designed(seeds=(0,) * 20)
+
+
+@wrong(
+    "whose_discovery",
+    "Your measure looks at few units, which were picked beforehand. If they are the trained network's best on these "
+    "very labels, shuffled labels and random networks never had that choice: let the measure search all of them.",
+)
+def best_unit_beforehand():
+    pairs = matched(8)
+    trained = activations_of_pairs(load_digits_cnn(), pairs)
+    best = strengths(trained, torch.tensor([1.0, 0.0]).repeat(len(pairs))).argmax()
+    return designed(pairs=pairs, measure=lambda acts, labels: strengths(acts[:, best, None], labels).item())
+
+
+@wrong(
+    "whose_discovery",
+    "The true labels are among your labellings. They are counted by the 1 in (1 + b) / (1 + n); the n labellings are "
+    "all dealt out anew.",
+)
+def true_labels_among_them():
+    pairs = matched(8)
+    true = torch.tensor([1.0, 0.0]).repeat(len(pairs))
+    return designed(pairs=pairs, labellings=[true, *exchanged(len(pairs))])
+
+
+@right("whose_discovery")
+def labellings_in_one_tensor():
+    """Twenty pairs and a thousand labellings, some of which may be alike by chance: one tensor [row, image]."""
+
+    def mean_r(activations, labels):
+        columns = activations - activations.mean(0)
+        centred = labels - labels.mean()
+        r = (centred / centred.norm()) @ (columns / columns.norm(dim=0).clamp_min(1e-12))
+        return r.abs().mean().item()
+
+    rows = exchanged(20, 600, seed=4)
+    rows[77] = rows[5]
+    return designed(pairs=matched(8)[:20], measure=mean_r, labellings=torch.stack(rows))
 
 
 @right("whose_discovery")

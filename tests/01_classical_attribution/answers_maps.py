@@ -164,8 +164,8 @@ def never_uncovered(model, images, targets, *, patch=1, stride=1, baseline=0.0, 
 
 @wrong(
     "occlusion_map",
-    "Your squares stop before the edge when the last one would stick out, so that the last rows or columns are never "
-    "covered. Go on until the whole image has been visited.",
+    "Your squares stop too early: the last rows or columns are never covered. Go on until the whole image has been "
+    "visited, by its height in one direction and its width in the other; a square may stick out.",
 )
 def stops_before_the_edge(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
     def fitting(size, patch, stride):
@@ -177,9 +177,8 @@ def stops_before_the_edge(model, images, targets, *, patch=1, stride=1, baseline
 
 @wrong(
     "occlusion_map",
-    "Your corners go on over the whole side (`range(0, height, stride)`), also after a square has reached the edge. "
-    "Pixels there are then covered by squares of which only a strip is left in the image; stop at the first square "
-    "that reaches the edge.",
+    "Your squares go on after one has reached the edge. Pixels there are then covered by squares of which only a strip "
+    "is left in the image; stop at the first square that reaches the edge.",
 )
 def goes_on_after_the_edge(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
     def everywhere(size, patch, stride):
@@ -680,6 +679,14 @@ def centred_image(model, images, targets):
 )
 def channels_added(model, images, targets):
     return input_x_gradient(model, images, targets).sum(dim=1)
+
+
+@wrong(
+    "input_x_gradient",
+    "You add up the channels, and one is left. The exercise keeps an entry for each channel of each pixel.",
+)
+def one_channel_left(model, images, targets):
+    return input_x_gradient(model, images, targets).sum(dim=1, keepdim=True)
 
 
 @wrong(
@@ -1442,8 +1449,8 @@ def direct_children_only(model, images, targets):
 
 @wrong(
     "guided_backprop",
-    "Your hooks stay on the model. The values are right the first time; from then on every gradient of this model is a "
-    "guided one, in training too.",
+    "You leave hooks on the model: remove every one of them. The values are right the first time; from then on each "
+    "gradient of this model goes through what was left, in training too.",
 )
 def leaves_its_hooks(model, images, targets):
     for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
@@ -1496,8 +1503,8 @@ def inplace_not_put_back(model, images, targets):
 
 @wrong(
     "guided_backprop",
-    "If one ReLU of the model worked in place, all of them do after your function. Remember for each of them how it "
-    "was.",
+    "After your function all ReLUs of the model work in place, or none, whatever each of them did before. Remember for "
+    "each of them how it was.",
 )
 def all_in_place_if_any(model, images, targets):
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
@@ -1950,8 +1957,8 @@ def cam_in_the_graph(model, images, targets, layer):
 
 @wrong(
     "grad_cam",
-    "Negative channel weights are dropped, by a ReLU on the weights or their absolute value. Channels that speak "
-    "against the class are to be weighed against the others; the one ReLU comes after the sum.",
+    "Negative channel weights are set to zero, by a ReLU on the weights. Channels that speak against the class are to "
+    "be weighed against the others; the one ReLU comes after the sum.",
 )
 def positive_weights_only(model, images, targets, layer):
     maps, gradient = watched(model, images, targets, layer)

@@ -127,8 +127,8 @@ def to_the_last_bit(p_values, alpha=0.05):
 
 @wrong(
     "bonferroni",
-    "What you take for equal is too much: `isclose` with its usual tolerance of 1e-5 also lets p-values through that "
-    "are above their limit, and not by rounding.",
+    "What you take for equal is too much: you also let p-values through that are above their limit, and not by "
+    "rounding (as `isclose` does with its usual tolerance). A few units in the last place are enough.",
 )
 def generously_equal(p_values, alpha=0.05):
     adjusted = (p_values * validated(p_values, alpha)).clamp(max=1)
@@ -207,7 +207,7 @@ def one_test_fewer(p_values, alpha=0.05):
 
 @wrong(
     "bonferroni",
-    "Your two parts are exchanged: first what is rejected, then the adjusted p-values.",
+    "Your two parts are exchanged: what is rejected comes first, the adjusted p-values come second.",
 )
 def parts_exchanged(p_values, alpha=0.05):
     adjusted = (p_values * validated(p_values, alpha)).clamp(max=1)
@@ -317,7 +317,8 @@ def stops_at_the_first(p_values, alpha=0.05):
 
 @wrong(
     "benjamini_hochberg",
-    "Your results are in the order of the sorted p-values. Put them back, so that entry i belongs to test i.",
+    "Your adjusted p-values are in the order of the sorted p-values. Both parts belong in the order given, so that "
+    "entry i is about test i.",
 )
 def left_sorted(p_values, alpha=0.05):
     n_tests = validated(p_values, alpha)
@@ -445,6 +446,19 @@ def rejects_one_by_one(p_values, alpha=0.05):
     ordered, order = p_values.sort(dim=-1)
     kept = at_most_limit(ordered, alpha * torch.arange(1, n_tests + 1, dtype=p_values.dtype) / n_tests)
     return torch.empty_like(kept).scatter(-1, order, kept), adjusted
+
+
+@wrong(
+    "benjamini_hochberg",
+    "Your adjusted p-values are right; what you reject is one test too few, the k-th itself is missing. Ranks count "
+    "from 1, and places in a tensor from 0.",
+)
+def rejects_one_too_few(p_values, alpha=0.05):
+    _, adjusted = from_ordered(p_values, alpha, lambda p, ranks, n: least_from_here(p * n / ranks))
+    order = p_values.argsort(dim=-1)
+    k = at_most(adjusted, alpha).sum(-1, keepdim=True)
+    places = torch.arange(p_values.shape[-1]).expand_as(order)
+    return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, places < k - 1), adjusted
 
 
 @wrong(
@@ -593,8 +607,8 @@ def one_side_only(statistic, labels, *, n_permutations, generator):
 
 @wrong(
     "max_statistic_permutation",
-    "You take the maximum before the absolute value. A permutation whose most extreme statistic is negative then looks "
-    "harmless. First the absolute values, then the maximum.",
+    "Your maximum over the shuffled statistics keeps their signs: the absolute value comes too late, or not at all. "
+    "A permutation whose most extreme statistic is negative then looks harmless. First the absolute values.",
 )
 def maximum_first(statistic, labels, *, n_permutations, generator):
     observed, null = permuted(statistic, labels, n_permutations, generator)
@@ -719,6 +733,21 @@ def maximum_over_permutations(statistic, labels, *, n_permutations, generator):
     observed, null = permuted(statistic, labels, n_permutations, generator)
     count = (null.abs().amax(0)[:, None] >= observed.abs()).sum(0)
     return ((1 + count).double() / (1 + len(observed))).to(observed.dtype)
+
+
+@wrong(
+    "max_statistic_permutation",
+    "Labels of more than one dimension go through, where the statistic does not mind. You shuffle along the first "
+    "dimension only; the docstring promises a ValueError.",
+)
+def labels_of_any_dimensions(statistic, labels, *, n_permutations, generator):
+    observed = statistic(labels)
+    if n_permutations < 1 or observed.ndim != 1 or not observed.isfinite().all():
+        raise ValueError("bad n_permutations or statistic")
+    orders = [torch.randperm(len(labels), generator=generator) for _ in range(n_permutations)]
+    largest = torch.stack([statistic(labels[order]).abs().max() for order in orders])
+    reached = (largest[:, None] >= observed.abs()).sum(0)
+    return ((1 + reached) / (1 + n_permutations)).to(observed.dtype)
 
 
 @wrong(

@@ -13,7 +13,7 @@ from utils.course.catalogue import right, wrong
 
 
 def correlation(a, b):
-    a, b = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (a, b))
+    a, b = (x.detach().flatten(1) - x.detach().flatten(1).mean(1, keepdim=True) for x in (a, b))
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
 
 
@@ -30,7 +30,7 @@ def spearman(first, second):
 def structural(x, y, window, *, unbiased=True, stride=1, c1=1e-4, c2=9e-4, means=True):
     """SSIM from all windows, cut out one beside the other."""
     n = window**2
-    x, y = (F.unfold(m[:, None], window, stride=stride) for m in (x, y))
+    x, y = (F.unfold(m.detach()[:, None], window, stride=stride) for m in (x, y))
     mx, my = x.mean(1), y.mean(1)
     divisor = n - 1 if unbiased else n
     vx, vy = ((m - m.mean(1, keepdim=True)).square().sum(1) / divisor for m in (x, y))
@@ -40,6 +40,7 @@ def structural(x, y, window, *, unbiased=True, stride=1, c1=1e-4, c2=9e-4, means
 
 
 def to_one(maps):
+    maps = maps.detach()
     top = maps.abs().amax(dim=(1, 2), keepdim=True)
     return maps.abs() / torch.where(top > 0, top, torch.ones_like(top))
 
@@ -72,6 +73,33 @@ def ties_in_order(first, second, *, window=5):
         "spearman": correlation(ranks(first), ranks(second)),
         "spearman_abs": correlation(ranks(first.abs()), ranks(second.abs())),
     }
+
+
+@wrong(
+    "map_similarity",
+    "A double `argsort` gives pixels of equal value different ranks, in whatever order the sort happens to leave them. "
+    "Equal values should share the mean of their ranks.",
+)
+def ties_as_the_sort_leaves_them(first, second, *, window=5):
+    def ranks(maps):
+        return maps.flatten(1).argsort(dim=1).argsort(dim=1).to(maps.dtype)
+
+    found = map_similarity(first, second, window=window)
+    return found | {
+        "spearman": correlation(ranks(first), ranks(second)),
+        "spearman_abs": correlation(ranks(first.abs()), ranks(second.abs())),
+    }
+
+
+@wrong(
+    "map_similarity",
+    "Your values are right, and the graph of the maps hangs on them. They are measured and not optimised: `detach`, so "
+    "that what was computed on the way can be forgotten.",
+)
+def similarity_with_a_graph(first, second, *, window=5):
+    found = map_similarity(first, second, window=window)
+    nothing = 0 * (first.sum() + second.sum()) if first.requires_grad else 0
+    return found | {"ssim": found["ssim"] + nothing}
 
 
 @wrong(
@@ -386,12 +414,66 @@ def copies_of(model, states, cascade):
 
 @wrong(
     "cascading_randomization",
-    "All layers below the named one are random in your copy k, counted from the end of the list: the cascade runs "
-    "the wrong way. Copy 0 has lost the first layer of the list only.",
+    "You go through the list from its end. Copy 0 should have lost the first layer of the list, and yours has lost the "
+    "last.",
 )
 def from_the_end_of_the_list(model, layers, *, generator, cascade=True):
     copies = copies_of(model, drawn(model, layers, generator)[::-1], cascade)
     return copies if cascade else copies[::-1]
+
+
+@wrong(
+    "cascading_randomization",
+    "Your copy k has lost the layers from k to the end, so that copy 0 has lost them all and the last a single one. It "
+    "should be those from 0 to k.",
+)
+def from_k_to_the_end(model, layers, *, generator, cascade=True):
+    states = drawn(model, layers, generator)
+    return [put_in(model, states[k:] if cascade else [states[k]]) for k in range(len(layers))]
+
+
+@wrong(
+    "cascading_randomization",
+    "You change the trained network itself, and your list holds it several times. Make a copy for each entry "
+    "(`deepcopy`), and change that.",
+)
+def changes_the_network_itself(model, layers, *, generator, cascade=True):
+    for state in drawn(model, layers, generator):
+        model.load_state_dict(state, strict=False)
+    return [model] * len(layers)
+
+
+@wrong(
+    "cascading_randomization",
+    "You leave the drawing to `reset_parameters`. That is PyTorch's own initialisation: uniform, from the global "
+    "random state, and for a normalisation it resets the running statistics as well.",
+)
+def reset_parameters(model, layers, *, generator, cascade=True):
+    copies, last = [], model
+    for name in layers:
+        last = deepcopy(last if cascade else model)
+        for module in last.get_submodule(name).modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        copies.append(last)
+    return copies
+
+
+@wrong(
+    "cascading_randomization",
+    "All parameters of one dimension become 1 in your copies. Biases start at 0; only the others, factors, start at 1.",
+)
+def biases_one(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, bias=1.0), cascade)
+
+
+@wrong(
+    "cascading_randomization",
+    'You take a parameter for a bias if its name contains "bias" or ends in it. By the docstring the part of the name '
+    'after the last dot is "bias" and nothing else.',
+)
+def biases_by_a_part_of_their_name(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, generator, is_bias=lambda key: "bias" in key), cascade)
 
 
 @wrong(
@@ -611,7 +693,7 @@ def always_in_evaluation_mode(model, layers, *, generator, cascade=True):
 
 @wrong(
     "cascading_randomization",
-    "You begin your list with the trained network. Copy 0 has lost the first layer already.",
+    "You begin your list with the trained network. Copy 0 should have lost the first layer already.",
 )
 def begins_with_the_trained_one(model, layers, *, generator, cascade=True):
     return [deepcopy(model), *copies_of(model, drawn(model, layers, generator), cascade)[:-1]]

@@ -1,11 +1,13 @@
+import contextlib
 import math
 from functools import lru_cache
 
 import torch
+from scipy.stats import fisher_exact
 from torch import nn
 
 from utils.attribution.case_01c import INK_TOLERANCE, MAPS, SIDE, comparable_squares, square_sums
-from utils.course.cases import design_of, expect_enough, expect_function_of_input, expect_reported
+from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
 from utils.course.checking import Mismatch, expect, plain
 from utils.course.values import is_number
 from utils.models.digits_cnn import digits_data, load_digits_cnn, random_digits_cnn
@@ -25,11 +27,11 @@ KINDS = {"pairs": "effect", "control_pairs": "control_effect"}
 
 
 class Asked(nn.Module):
-    """The trained network, which keeps what it was asked about and can't be differentiated."""
+    """A network, the trained one unless said otherwise: keeps what it was asked about, and can't be differentiated."""
 
-    def __init__(self):
+    def __init__(self, network=READER):
         super().__init__()
-        self.seen = []
+        self.network, self.seen = network, []
 
     def forward(self, images):
         expect(
@@ -37,10 +39,28 @@ class Asked(nn.Module):
             "Your measure differentiates. That makes a second map of it, and two maps can agree in being wrong: change "
             "the square, and see what the network says.",
             actual="differentiates",
+            returned="the network asked about an image that wants gradients",
         )
         self.seen.append(images.detach().clone())
         with torch.no_grad():
-            return READER(images)
+            return self.network(images)
+
+
+class RestsOnASquare(nn.Module):
+    """Planted: its logit for a label falls with every change of one square of an image; or, without one, never."""
+
+    def __init__(self, image, label, square=None):
+        super().__init__()
+        self.image, self.label, self.square = image, label, square
+
+    def forward(self, images):
+        logits = torch.zeros(*images.shape[:-3], 10)
+        logits[..., self.label] = 2.0
+        if self.square is not None:
+            row, column = self.square
+            changed = (images - self.image)[..., row : row + SIDE, column : column + SIDE].abs().mean((-3, -2, -1))
+            logits[..., self.label] -= 8 * changed
+        return logits
 
 
 def whole(value, below, what):
@@ -74,6 +94,8 @@ def pairs_of(found, kind):
         len(digits) >= 5,
         f"Your {name} show only {len(digits)} different digits: what holds for them need not hold for the network.",
         actual=("digits", kind),
+        returned=f"{len(digits)} different digits",
+        expected="at least five",
     )
     return pairs
 
@@ -88,6 +110,8 @@ def expect_comparable(pairs, kind):
             not overlap,
             f"In your {kind}, the two squares of image {number} share pixels.",
             actual=("overlap", kind),
+            returned=f"{high} and {low}",
+            expected=f"{SIDE} rows or columns apart, at least",
         )
         expect(
             bool(allowed[i, high[0] * 7 + high[1], low[0] * 7 + low[1]]),
@@ -109,28 +133,34 @@ def sums_of_map(name, seed, numbers):
 def expect_chosen_by_map(found, pairs, seed):
     sums = sums_of_map(found["map"], seed, tuple(number for number, _, _ in pairs))
     whose = "the trained network's" if seed is None else f"that of random_digits_cnn({seed})"
-    for (number, high, low), values in zip(pairs, sums, strict=True):
-        gap, least = (values[high] - values[low]).item(), values.std().item()
+    gaps = [((v[high] - v[low]).item(), v.std().item()) for (_, high, low), v in zip(pairs, sums, strict=True)]
+    exchanged = seed is None and all(gap <= -0.99 * least for gap, least in gaps)
+    for (number, _, _), (gap, least) in zip(pairs, gaps, strict=True):
         expect(
             gap >= 0.99 * least and gap > 0,
             f"For image {number} the map ({found['map']}, {whose}) does not say that the first square is high and the "
-            "second low: they are less than a standard deviation of its squares apart.",
-            actual=("not by the map", seed is None),
+            + ("second low: it is the other way round." if gap < 0 else "second low: they are too close together."),
+            actual=("not by the map", seed is None, exchanged),
             returned=f"{gap:.3g} apart",
-            expected=f"at least {least:.3g}",
+            expected=f"at least {least:.3g}, one standard deviation over the squares",
         )
 
 
-def values_of(found, pairs):
+def values_of(found, pairs, network=READER):
     """For each pair, the measure at the high square less that at the low one."""
     items = []
     for number, *squares in pairs:
         for square in squares:
-            items.append((Asked(), DATA.test_images[number].clone(), DATA.test_labels[number].item(), square))
+            items.append((Asked(network), DATA.test_images[number].clone(), DATA.test_labels[number].item(), square))
     values = expect_function_of_input(found["measure"], items)
     changed = False
     for model, image, _, (row, column) in items:
-        expect(len(model.seen) > 0, "Your measure never asks the model that it is given.", actual="not asked")
+        expect(
+            len(model.seen) > 0,
+            "Your measure never asks the model that it is given.",
+            actual="not asked",
+            returned="no call of the model",
+        )
         for images in model.seen:
             differs = images != image
             changed |= bool(differs.any())
@@ -142,8 +172,122 @@ def values_of(found, pairs):
                 actual="outside",
                 returned=f"{int(differs.flatten(1).sum(1).max())} pixels outside the square changed",
             )
-    expect(changed, "Your measure never changes the image.", actual="unchanged")
+    expect(
+        changed,
+        "Your measure never changes the image.",
+        actual="unchanged",
+        returned="the model asked about the images as they are",
+    )
     return [high - low for high, low in zip(values[::2], values[1::2], strict=True)]
+
+
+def expect_effect(found, effect, values, pairs):
+    """Expect an effect as reported; if that of the control isn't, find out whether another network was measured."""
+    try:
+        expect_reported(found[effect], values, of=effect)
+    except Mismatch:
+        if effect == "control_effect":
+            seed = whole(found["control_seed"], 2**31, "The control's seed")
+            mean, half_width = estimate(values_of(found, pairs, random_digits_cnn(seed)))
+            expect(
+                abs(found[effect][0] - mean) > 0.1 * half_width,
+                "Your control effect is what the untrained network gives. The trained one is to be measured here too: "
+                "the map alone changes, and what is asked stays.",
+                actual="measured untrained",
+                returned=f"{found[effect][0]:.4g}, as in the untrained network",
+                expected=f"{estimate(values)[0]:.4g}, in the trained network",
+            )
+        raise
+
+
+@contextlib.contextmanager
+def not_counted(answer):
+    """How many calls a check makes here depends on the number of images; a mistake is the same one with any number."""
+    try:
+        yield
+    finally:
+        answer.n_calls = 0
+
+
+def measured(measure, number, squares):
+    image, label = DATA.test_images[number], DATA.test_labels[number].item()
+    return [float(measure(Asked(), image.clone(), label, square)) for square in squares]
+
+
+def expect_direction(measure, pairs):
+    """Expect the measure to be larger for a network that rests on the square than for one that rests on nothing."""
+    resting, free = [], []
+    ink = square_sums(DATA.test_images[:, 0])
+    # A square neither empty nor full: then it changes, whatever it is covered with.
+    grey = sorted(((abs(ink[number][square].item() - 2), number, square) for number, square, _ in pairs))
+    for _, number, square in grey[:4]:
+        image, label = DATA.test_images[number], DATA.test_labels[number].item()
+        for values, model in ((resting, RestsOnASquare(image, label, square)), (free, RestsOnASquare(image, label))):
+            values.append(float(measure(model, image.clone(), label, square)))
+    expect(
+        sum(resting) > sum(free),
+        "A network was planted whose logit for the label falls with every change of the square, and beside it one that "
+        "does not look at the image. Your measure is no larger for the first.",
+        actual=("direction", sum(resting) < sum(free)),
+        returned=f"{sum(resting) / len(grey[:4]):.3g} where the network rests on the square",
+        expected=f"more than {sum(free) / len(grey[:4]):.3g}, as where it does not",
+    )
+
+
+def expect_not_by_the_network(found, pairs, effects):
+    """Expect that neither squares nor images were chosen for what the measure says about them."""
+    numbers = tuple(range(len(DATA.test_labels)))
+    sums = sums_of_map(found["map"], None, numbers).flatten(1)
+    gaps = sums[:, :, None] - sums[:, None, :]
+    fits = comparable_squares(DATA.test_images) & (gaps >= 0.99 * sums.std(1)[:, None, None])
+    if not all(fits[n, high[0] * 7 + high[1], low[0] * 7 + low[1]] for n, high, low in pairs):
+        return  # that something else chose them is another check's business
+    gaps = gaps.masked_fill(~fits, -torch.inf)
+    n_fit, (widest, where) = fits.flatten(1).sum(1), gaps.flatten(1).max(1)
+    # A pair that the map tells apart best is chosen by the map. Of ten or more, the most telling comes up by chance in
+    # one image of ten at most.
+    most_telling, looked_at = 0, 0
+    for (number, high, low), effect in zip(pairs, effects, strict=True):
+        first, second = high[0] * 7 + high[1], low[0] * 7 + low[1]
+        if n_fit[number] < 10 or gaps[number, first, second] > 0.999 * widest[number] or looked_at == 10:
+            continue
+        looked_at += 1
+        used = fits[number].any(0) | fits[number].any(1)
+        values = torch.zeros(49)
+        values[used] = torch.tensor(
+            measured(found["measure"], number, [divmod(k, 7) for k in used.nonzero()[:, 0].tolist()])
+        )
+        best = (values[:, None] - values)[fits[number]].max().item()
+        most_telling += effect >= best - 1e-4 * abs(best)
+    expect(
+        looked_at < 8 or most_telling < 0.75 * looked_at,
+        "Your pairs are not those that the map tells apart best, and nearly all of them are those of the largest "
+        "effect: they seem to be chosen by what the network does.",
+        actual="squares by the network",
+        returned=f"the largest effect of all pairs that qualify, in {most_telling} of {looked_at} images",
+        expected="in a few",
+    )
+    digits = {DATA.test_labels[number].item() for number, _, _ in pairs}
+    chosen = {number for number, _, _ in pairs}
+    left_out = [
+        number
+        for number in range(max(chosen))
+        if n_fit[number] > 0 and number not in chosen and DATA.test_labels[number].item() in digits
+    ]
+    left_out = left_out[:: 1 + len(left_out) // 40]
+    rest = []
+    for number in left_out:
+        high, low = measured(found["measure"], number, [divmod(k, 7) for k in divmod(where[number].item(), 49)])
+        rest.append(high - low)
+    table = [[sum(e > 0 for e in some), sum(e <= 0 for e in some)] for some in (effects, rest)]
+    expect(
+        len(rest) < 5 or fisher_exact(table, alternative="greater").pvalue > 1e-6,
+        "In the images that you left out, the effect is negative far more often than in those that you took: they seem "
+        "to be chosen by what the network does.",
+        actual="images by the network",
+        returned=f"{table[0][0]} of {len(effects)} effects positive in yours",
+        expected=f"as in the others, {table[1][0]} of {len(rest)}",
+    )
 
 
 class TestDoesTheMapKnowTheNetwork:
@@ -165,8 +309,23 @@ class TestDoesTheMapKnowTheNetwork:
     def test_effects(self, answer):
         "the measure changes the square and nothing else, and both effects are what it gives"
         found = design_of(answer, KEYS)
-        for kind, effect in KINDS.items():
-            expect_reported(found[effect], values_of(found, pairs_of(found, kind)))
+        with not_counted(answer):
+            for kind, effect in KINDS.items():
+                pairs = pairs_of(found, kind)
+                expect_effect(found, effect, values_of(found, pairs), pairs)
+
+    def test_direction(self, answer):
+        "the measure is larger where a network depends more on the square"
+        found = design_of(answer, KEYS)
+        expect_direction(found["measure"], pairs_of(found, "pairs"))
+
+    def test_choice(self, answer):
+        "squares and images are chosen by the map, and not by what the network does"
+        found = design_of(answer, KEYS)
+        pairs = pairs_of(found, "pairs")
+        with not_counted(answer):
+            squares = [measured(found["measure"], number, squares) for number, *squares in pairs]
+            expect_not_by_the_network(found, pairs, [high - low for high, low in squares])
 
     def test_verdict(self, answer):
         "the verdict follows from the numbers"

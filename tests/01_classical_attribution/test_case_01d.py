@@ -51,7 +51,14 @@ def pairs_of(found):
         actual="no image",
     )
     expect_enough(pairs, 20, of="pairs")
-    expect(len(set(numbers)) == len(numbers), "An image occurs in two of your pairs.", actual="twice")
+    twice = [number for number in dict.fromkeys(numbers) if numbers.count(number) > 1]
+    expect(
+        not twice,
+        "An image occurs in two of your pairs.",
+        actual="twice",
+        returned=f"image {twice[0]}, {numbers.count(twice[0])} times" if twice else "",
+        expected="each image once",
+    )
     for i, (first, second) in enumerate(pairs):
         shown = [int(DATA.test_labels[number]) for number in (first, second)]
         expect(
@@ -102,8 +109,30 @@ def labellings_of(found, n_pairs):
             expected="one 1 and one 0 in each pair",
         )
         rows.append(row.float())
-    expect_enough(rows, 20, of="labellings")
+    expect(
+        len(rows) >= 20,
+        f"Your design has {len(rows)} labellings, and needs at least 20.",
+        actual=("labellings", len(rows)),
+    )
     first = torch.stack(rows).view(len(rows), -1, 2)[:, :, 0]
+    # With few pairs and many rows, two are alike by chance now and then.
+    different = len(torch.unique(first, dim=0))
+    expect(
+        different >= max(20, 0.9 * len(rows)),
+        f"Of your {len(rows)} labellings only {different} are different ones. A copy adds no evidence; each is to be "
+        "dealt out anew.",
+        actual="copies of labellings",
+        returned=f"{different} different labellings",
+        expected=f"about {len(rows)}",
+    )
+    true = [i for i, row in enumerate(first) if bool(row.all())]
+    expect(
+        not true,
+        "The true labels are one of your labellings. The 1 in (1 + b) / (1 + n) counts them already.",
+        actual="the true labels",
+        returned=f"the true labels, as labelling {true[0] if true else ''}",
+        expected="labels dealt out anew",
+    )
     expect(
         0.35 < float(first.mean()) < 0.65,
         "Dealt out anew, each pair's labels are exchanged with probability one half; yours are not.",
@@ -171,7 +200,8 @@ class TestWhoseDiscovery:
         found, trained, random, true, labellings = laid_out(answer)
         expect_function_of_input(found["measure"], [(trained, true), (random[0], true), (trained, labellings[0])])
         noise = torch.randn(trained.shape, generator=torch.Generator().manual_seed(0))
-        planted = trained.mean(0) + (2 * true[:, None] + 0.1 * noise) * trained.std(0).clamp_min(1e-3)
+        scale = trained.std(0).clamp_min(1e-3)
+        planted = trained.mean(0) + (2 * true[:, None] + 0.1 * noise) * scale
         shown, other = measured(found, [(planted, true), (planted, labellings[0])])
         expect(
             shown > other,
@@ -180,6 +210,20 @@ class TestWhoseDiscovery:
             actual=("blind", shown - other),
             returned=f"{shown:.4g}, beside {other:.4g}",
         )
+        # The two images of a pair are alike for a quarter of the units, which then go with no labelling.
+        alike = trained.mean(0) + noise[::2].repeat_interleave(2, dim=0) * scale
+        for quarter in range(4):
+            left_out = torch.arange(planted.shape[1]) % 4 == quarter
+            some = torch.where(left_out, alike, planted)
+            with_some, without = measured(found, [(some, true), (some, labellings[0])])
+            expect(
+                with_some - without > 1e-3 * (shown - other),
+                "A network was planted in which three units of four follow the true labels, and your measure does not "
+                "see them: it looks at few units, which were picked before.",
+                actual="few units",
+                returned=f"{with_some:.4g}, beside {without:.4g} for labels dealt out anew",
+                expected="a larger measure for the true labels",
+            )
 
     def test_control(self, answer):
         "labels that mean nothing do not single out the trained network, and the control is what the re-run gives"
@@ -199,7 +243,9 @@ class TestWhoseDiscovery:
         )
         expect(
             abs(found["control"] - control) < 0.02,
-            "Run again, your design gives another 'control'.",
+            "Run again, your design gives another 'control'. For each of the first ten labellings, count the random "
+            "networks whose measure with this labelling is larger than the trained network's with the same, equal ones "
+            "by half, and divide by their number; then take the mean of the ten.",
             actual=("control", found["control"] - control),
             returned=f"{found['control']:.4f}",
             expected=f"{control:.4f}",
@@ -216,7 +262,7 @@ class TestWhoseDiscovery:
         expect(
             found["verdict"] == right,
             "Your verdict does not follow from your two p-values.",
-            actual=("verdict", found["verdict"]),
+            actual=("verdict", found["verdict"], right),
             returned=f"{found['verdict']!r}, with p_shuffled {p_shuffled:.3f} and p_random {p_random:.3f}",
             expected=f"{right!r}",
         )

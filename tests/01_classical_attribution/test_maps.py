@@ -354,6 +354,7 @@ class TestSmoothgrad:
             len(points) == 5,
             "With n_samples=5, the model should be asked about five noisy copies.",
             actual=len(points),
+            returned=f"asked about {len(points)} images",
             expected="5",
         )
         expected = model.gradient(points, targets.expand(5)).mean(0, keepdim=True)
@@ -376,16 +377,24 @@ class TestSmoothgrad:
             abs(noise.mean()) < 6 * 0.25 / n**0.5,
             "The noise does not have mean zero: the copies lie to one side.",
             actual=noise.mean(),
+            returned=f"a mean of {noise.mean():.3g}",
+            expected="about 0",
         )
         expect(
             abs(noise.std() - 0.25) < 0.01,
             "The standard deviation of the noise is not sigma.",
             actual=noise.std(),
+            returned=f"a standard deviation of {noise.std():.3g}",
             expected="0.25",
         )
         fourth = (noise / noise.std()).pow(4).mean()  # 3 for normal noise, known to within 0.034; 1.8 for uniform
         expect(abs(fourth - 3) < 0.3, "The noise has the right width and is not normal.", actual=fourth)
         expect(noise.std(0).min() > 0.1, "All copies of an image have the same noise.", actual=noise.std(0).min())
+        expect(
+            noise.flatten(1).abs().amax(1).min() > 0,
+            "One of the copies has no noise: it is the image itself.",
+            actual="a copy without noise",
+        )
         expect(
             noise.flatten(1).std(1).min() > 0.1,
             "All pixels of a copy get the same noise.",

@@ -40,16 +40,38 @@ def pair(result):
 def expect_corrected(result, wanted, *, dtype=False):
     """Expect both parts; the adjusted p-values first, as what is rejected mostly follows from them."""
     rejected, adjusted = pair(result)
-    expect_close(adjusted, wanted[1], dtype=dtype, note="The adjusted p-values differ")
+    expect_shape(adjusted, tuple(wanted[1].shape))
+    if dtype:
+        expect(
+            adjusted.dtype == wanted[1].dtype,
+            "The adjusted p-values should have the dtype of the p-values.",
+            actual=("dtype", str(adjusted.dtype)),
+            returned=str(adjusted.dtype),
+            expected=str(wanted[1].dtype),
+        )
+    expect_close(adjusted, wanted[1], note="The adjusted p-values differ")
     expect_close(rejected, wanted[0], note="The adjusted p-values are right; what is rejected differs")
+
+
+def expect_below(rejected, below, n_below, what):
+    """Expect that of tests a thousandth below their limit and above it the former are rejected, which come first."""
+    wanted = [i < n_below for i in range(len(rejected))]
+    expect(
+        rejected.tolist() == wanted,
+        f"Of {len(rejected)} p-values {n_below} are {below:.6g}, a little below {what}, and the others are above their "
+        "limits. Those below are to be rejected, and no others.",
+        actual=("below", rejected.tolist()),
+        returned=f"{int(rejected[:n_below].sum())} of those below rejected, {int(rejected[n_below:].sum())} others",
+        expected=f"{n_below} of those below, no others",
+    )
 
 
 def expect_at_and_above(rejected, at, above, what):
     """Expect that of the first two tests the one at its limit is rejected, and the one a millionth above is not."""
     expect(
         bool(rejected[0]),
-        f"A p-value of {at!r}, which is {what}, reaches its limit and is not rejected: multiplied, it is larger than "
-        "alpha in the last bit, by rounding. Leave room for that.",
+        f"A p-value of {at!r}, which is {what}, is at its limit and is not rejected, while one a little below would "
+        "be: by rounding, the product is larger than alpha in the last bit. Leave room for that.",
         actual="kept at its limit",
         returned="not rejected",
         expected="rejected",
@@ -95,6 +117,11 @@ class TestBonferroni:
         for n_tests in range(2, 42):
             thousandths = int(torch.randint(1, 900 // n_tests, (), generator=rng))
             alpha, at, above = thousandths * n_tests / 1000, thousandths / 1000, (1 + 1e-6) * thousandths / 1000
+            below = torch.tensor([0.999 * at, *[1.0] * (n_tests - 1)], dtype=torch.float64)
+            rejected, adjusted = pair(answer(below, alpha))
+            expect_close(adjusted, (below * n_tests).clamp(max=1), note="The adjusted p-values differ")
+            expect_shape(rejected, (n_tests,))
+            expect_below(rejected, 0.999 * at, 1, f"alpha / {n_tests}, with alpha = {alpha}")
             p = torch.tensor([at, above, *[1.0] * (n_tests - 2)], dtype=torch.float64)
             rejected, adjusted = pair(answer(p, alpha))
             expect_close(adjusted, (p * n_tests).clamp(max=1), note="The adjusted p-values differ")
@@ -155,12 +182,18 @@ class TestBenjaminiHochberg:
             alpha = 0.01 + 0.3 * torch.rand((), generator=rng, dtype=torch.float64).item()
             k = int(torch.randint(1, n_tests - 1, (), generator=rng))
             at, above = alpha * k / n_tests, (1 + 1e-6) * alpha * (k + 1) / n_tests
+            what = f"alpha * {k} / {n_tests} ({k} times), with alpha = {alpha}"
+            below = torch.tensor([0.999 * at] * k + [1.0] * (n_tests - k), dtype=torch.float64)
+            rejected, adjusted = pair(answer(below.flip(0), alpha))
+            wanted = torch.tensor([0.999 * alpha] * k + [1.0] * (n_tests - k), dtype=torch.float64)
+            expect_close(adjusted.flip(0), wanted, rtol=1e-6, note="The adjusted p-values differ")
+            expect_shape(rejected, (n_tests,))
+            expect_below(rejected.flip(0), 0.999 * at, k, what)
             p = torch.tensor([at] * k + [above] + [1.0] * (n_tests - k - 1), dtype=torch.float64)
             rejected, adjusted = pair(answer(p.flip(0), alpha))
             wanted = torch.tensor([alpha] * k + [above * n_tests / (k + 1)] + [1.0] * (n_tests - k - 1))
             expect_close(adjusted.flip(0), wanted.double(), rtol=1e-6, note="The adjusted p-values differ")
             expect_shape(rejected, (n_tests,))
-            what = f"alpha * {k} / {n_tests} ({k} times), with alpha = {alpha}"
             expect_at_and_above(rejected.flip(0)[k - 1 :], at, above, what)
 
     def test_equal_p_values(self, answer, reference, rng):
@@ -333,6 +366,8 @@ class TestMaxStatisticPermutation:
         data, labels = torch.randn(6, 3, generator=rng), torch.randn(6, generator=rng)
         options = {"n_permutations": 3, "generator": torch.Generator().manual_seed(0)}
         expect_raises(ValueError, answer, products_with(data), labels[None], **options)
+        # With this statistic all goes well for a column of labels too, unless somebody looks at its shape.
+        expect_raises(ValueError, answer, lambda y: y.flatten() @ data, labels[:, None], **options)
 
     def test_no_permutations(self, answer, rng):
         "fewer than one permutation are refused"

@@ -83,6 +83,19 @@ class TestMapSimilarity:
             actual=found["ssim"],
         )
 
+    def test_no_graph(self, answer, rng):
+        "no graph hangs on the numbers, also where one hangs on the maps"
+        first, second = related_maps(rng, 2, 6, 7)
+        found = answer(first.requires_grad_(), second.requires_grad_())
+        hangs = [name for name in ("spearman", "spearman_abs", "ssim") if found[name].requires_grad]
+        expect(
+            not hangs,
+            f"A graph hangs on {' and '.join(hangs)}, which keeps all that was computed on the way in memory.",
+            actual=("graph", *hangs),
+            returned="requires_grad=True",
+            expected="numbers without a graph",
+        )
+
     def test_pairs(self, answer, reference, rng):
         "each pair for itself, in float32 as well"
         first, second = related_maps(rng, 4, 6, 7, dtype=torch.float32)
@@ -108,6 +121,7 @@ def small_network(rng):
         model.add_module("norm", nn.BatchNorm2d(40))
         model.add_module("block", nn.Sequential(nn.Conv2d(40, 50, 3), nn.ReLU(), nn.Conv2d(50, 30, 1)))
         model.add_module("head", nn.Linear(30, 70))
+        model.norm.register_parameter("debias", nn.Parameter(torch.empty(40)))  # a factor, whatever it sounds like
     model = model.to_empty(device="cpu")
     with torch.no_grad():
         for value in model.state_dict().values():
@@ -133,6 +147,52 @@ def layer_of(name):
 
 class TestCascadingRandomization:
     exercise = "cascading_randomization"
+
+    def test_original(self, answer, rng):
+        "the trained network stays as it is; the copies share nothing, and are like it in all else"
+        model = small_network(rng)
+        model.block.requires_grad_(False)
+        for training in (True, False):
+            model.train(training)
+            before = {name: value.clone() for name, value in model.state_dict().items()}
+            copies = answer(model, LAYERS, generator=rng)
+            for name, value in model.state_dict().items():
+                expect(
+                    torch.equal(value, before[name]),
+                    f"The trained network itself has changed ({name}): work on copies.",
+                    actual=("the trained network", name),
+                    returned=f"{name}, afterwards: {value.flatten()[0]:.4g} …",
+                    expected=f"as it was: {before[name].flatten()[0]:.4g} …",
+                )
+            storages = [p.data_ptr() for m in (model, *copies) for p in m.parameters()]
+            expect(
+                len(set(storages)) == len(storages),
+                "Some networks share weights: change one and the other changes.",
+                actual=len(set(storages)),
+                returned=f"{len(set(storages))} different parameters in all networks together",
+                expected=f"{len(storages)}",
+            )
+            expect(
+                all(copy.training == training for copy in copies),
+                "A copy is in another mode than the original.",
+                actual=[copy.training for copy in copies],
+                expected=str([training] * len(copies)),
+            )
+            frozen = [[not p.requires_grad for p in m.parameters()] for m in (model, *copies)]
+            expect(
+                all(of_copy == frozen[0] for of_copy in frozen[1:]),
+                "Other parameters are frozen in a copy than in the original.",
+                actual=frozen[1:],
+                returned=f"{sum(frozen[-1])} frozen parameters in the last copy",
+                expected=f"{sum(frozen[0])}, those of the original",
+            )
+            for name, value in model.named_buffers():
+                for copy in copies:
+                    expect_close(
+                        copy.get_buffer(name),
+                        value,
+                        note=f"The buffer {name} is no parameter and should stay as trained",
+                    )
 
     def test_which_layers(self, answer, rng):
         "copy k has lost the first k + 1 layers of the list, or the layer k alone"
@@ -184,7 +244,8 @@ class TestCascadingRandomization:
             returned=f"a fourth moment of {fourth:.2f} squared variances",
             expected="about 3",
         )
-        for name, value in (("block.2.bias", 0.0), ("first.bias", 0.0), ("norm.bias", 0.0), ("norm.weight", 1.0)):
+        of_one_dimension = {"first.bias": 0.0, "block.2.bias": 0.0, "norm.bias": 0.0, "norm.weight": 1.0}
+        for name, value in (of_one_dimension | {"norm.debias": 1.0}).items():
             found = copy.state_dict()[name]
             expect_close(found, torch.full_like(found, value), note=f"{name} should be {value:.0f} throughout")
 
@@ -199,12 +260,17 @@ class TestCascadingRandomization:
             for k, copy in enumerate(copies):
                 state = copy.state_dict()
                 for name in [name for name in trained if layer_of(name) == LAYERS[k]]:
-                    expect(  # whether the layer has been drawn at all is another check's business
-                        torch.equal(state[name], last[name]) or torch.equal(state[name], trained[name]),
+                    # Whether the layer has been drawn at all is another check's business.
+                    kept = any(torch.equal(one[name], trained[name]) for one in (state, last))
+                    expect(
+                        kept or torch.equal(state[name], last[name]),
                         f"{name} is drawn anew from copy to copy."
                         if cascade
                         else f"With the same seed, {name} is not the same with cascade=True and cascade=False.",
-                        actual=f"{name} of copy {k}, cascade={cascade}",
+                        actual=("drawn anew", name, k, cascade),
+                        returned=f"{name} of copy {k}: {state[name].flatten()[0]:.4g} …",
+                        expected=f"as in the last copy{'' if cascade else ' of cascade=True'}: "
+                        f"{last[name].flatten()[0]:.4g} …",
                     )
         weights = [last[name].flatten()[:1500] for name in ("block.0.weight", "block.2.weight", "head.weight")]
         together = torch.corrcoef(torch.stack(weights).double()).fill_diagonal_(0).abs().max()
@@ -215,44 +281,6 @@ class TestCascadingRandomization:
             "stands after the one before.",
             actual="the same numbers in all layers",
         )
-
-    def test_original(self, answer, rng):
-        "the trained network stays as it is; the copies share nothing, and are like it in all else"
-        model = small_network(rng)
-        model.block.requires_grad_(False)
-        for training in (True, False):
-            model.train(training)
-            before = {name: value.clone() for name, value in model.state_dict().items()}
-            copies = answer(model, LAYERS, generator=rng)
-            for name, value in model.state_dict().items():
-                expect_close(value, before[name], note=f"The trained network itself has changed ({name})")
-            storages = [p.data_ptr() for m in (model, *copies) for p in m.parameters()]
-            expect(
-                len(set(storages)) == len(storages),
-                "Some networks share weights: change one and the other changes.",
-                actual=len(set(storages)),
-            )
-            expect(
-                all(copy.training == training for copy in copies),
-                "A copy is in another mode than the original.",
-                actual=[copy.training for copy in copies],
-                expected=str([training] * len(copies)),
-            )
-            frozen = [[not p.requires_grad for p in m.parameters()] for m in (model, *copies)]
-            expect(
-                all(of_copy == frozen[0] for of_copy in frozen[1:]),
-                "Other parameters are frozen in a copy than in the original.",
-                actual=frozen[1:],
-                returned=f"{sum(frozen[-1])} frozen parameters in the last copy",
-                expected=f"{sum(frozen[0])}, those of the original",
-            )
-            for name, value in model.named_buffers():
-                for copy in copies:
-                    expect_close(
-                        copy.get_buffer(name),
-                        value,
-                        note=f"The buffer {name} is no parameter and should stay as trained",
-                    )
 
     def test_generator(self, answer, rng):
         "one seed, one set of copies"
@@ -291,7 +319,7 @@ class TestLabelRandomization:
                 found.sort().values,
                 labels.sort().values,
                 dtype=True,
-                note="The labels are not the same ones in another order",
+                note="The labels are not the same ones in another order: they differ, both sorted",
             )
 
     def test_says_nothing(self, answer, rng):
@@ -316,7 +344,11 @@ class TestLabelRandomization:
         counts = torch.stack([(seen == label).sum(0) for label in range(n)])
         # Binomial with 200 draws of probability 1/6: mean 33, and below 6 or above 80 once in 10^9.
         expect(
-            (counts > 5).all() and (counts < 80).all(), "Some orders come up far too often, or never.", actual=counts
+            (counts > 5).all() and (counts < 80).all(),
+            "Some orders come up far too often, or never.",
+            actual=counts,
+            returned=f"in 200 calls, a label at a place between {counts.min()} and {counts.max()} times",
+            expected="about 33 times, each label at each place",
         )
 
     def test_generator(self, answer, rng):

@@ -99,7 +99,7 @@ def smoothgrad(
         targets: The class whose logit is differentiated, for each image [batch].
         sigma: Standard deviation of the noise, in units of pixel brightness, not negative.
         n_samples: Noisy copies of each image, at least 1.
-        generator: Source of the noise: for each of the copies ``torch.randn(images.shape, generator=generator)``,
+        generator: Source of all noise, such as ``torch.randn(images.shape, generator=generator)`` for each copy,
             brought to the images' dtype.
 
     Returns:
