@@ -259,6 +259,16 @@ def clipped(scores):
 
 @wrong(
     "softmax_rows",
+    "You shift each row by its mean. One score that lies far above the others is then still far above 0, and its "
+    "exponential overflows. After which shift is no exponent above 0?",
+)
+def shifted_by_the_finite_mean(scores):
+    weights = (scores - scores.masked_fill(scores == -torch.inf, 0).mean(-1, keepdim=True)).exp()
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+@wrong(
+    "softmax_rows",
     "You treat a score of exactly 0 as if it were masked. Zero is a score like any other (and a better "
     "one than any negative score); what is masked arrives here as -inf.",
 )
@@ -466,6 +476,23 @@ def without_key_bias(resid, W_Q, W_K, b_Q, b_K):
 )
 def queries_as_keys(resid, W_Q, W_K, b_Q, b_K):
     return attention_scores(resid, W_Q, W_Q, b_Q, b_Q)
+
+
+@wrong(
+    "attention_scores",
+    "Your keys are made with W_Q: W_K is never used. Queries and keys are two different readings of the same stream.",
+)
+def query_weights_for_keys(resid, W_Q, W_K, b_Q, b_K):
+    return attention_scores(resid, W_Q, W_Q, b_Q, b_K)
+
+
+@wrong(
+    "attention_scores",
+    "You scale before a bias is added, so that the part of the scores that comes from this bias is not scaled. Divide "
+    "the finished dot products.",
+)
+def scaled_before_the_query_bias(resid, W_Q, W_K, b_Q, b_K):
+    return (resid @ W_Q / math.sqrt(W_Q.shape[-1]) + b_Q) @ (resid @ W_K + b_K).mT
 
 
 @wrong(
@@ -1238,7 +1265,7 @@ def first_head_only(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
     return attention_head(resid, W_Q[0], W_K[0], W_V[0], W_O[0], b_Q[0], b_K[0], b_V[0]) + b_O
 
 
-@wrong("multi_head_attention", "The last head is left out, where there is more than one.")
+@wrong("multi_head_attention", "The last head is left out: the layer is the sum of all its heads.")
 def last_head_missing(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O):
     heads = _heads(resid, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V)
     return sum(heads[:-1] or heads) + b_O

@@ -65,15 +65,16 @@ def trials_for(head, texts, n, gap=0.1, least=0.5):
 
 @wrong(
     "what_a_look_at_bos_is_for",
-    "You compare <bos> at a high weight with words at a low one. Then the weight differs as well as what is looked at, "
-    "and it alone could make the difference. Choose, for each text, a word with the weight that <bos> has there.",
+    "You compare <bos> at one weight with words at another. Then the weight differs as well as what is looked at, and "
+    "it alone could make the difference. Choose, for each text, a word with the weight that <bos> has there.",
 )
 def words_with_little_weight():
     def lighter(trials):
         found = []
         for text, control, other, _ in trials:
             weights = at_the_end(other, (3, 1))
-            found.append((text, control, other, 1 + weights[1:].argsort()[-2].item()))
+            order = (1 + weights[1:].argsort()).tolist()
+            found.append((text, control, other, next(at for at in order if at + 1 != order[-1])))
         return found
 
     return changed(trials=lighter)
@@ -81,8 +82,8 @@ def words_with_little_weight():
 
 @wrong(
     "what_a_look_at_bos_is_for",
-    "Your texts were taken as they came: at the end of some of them the head does not look at <bos> at all, and there "
-    "nothing can be learnt about what a look at it is for.",
+    "At the end of some of your texts the head has less than half of its weight on <bos>, and there little can be "
+    "learnt about what a look at it is for. Choose texts by the weight that <bos> has at their end.",
 )
 def wherever_it_looks():
     def turned(trials):
@@ -107,6 +108,33 @@ def bos_against_bos():
 )
 def the_control_is_looked_at():
     return changed(trials=lambda trials: [(text, 0, *rest) for text, _, *rest in trials])
+
+
+@wrong(
+    "what_a_look_at_bos_is_for",
+    "The head looks at your control, if less than at another token. A control is the place where nothing should "
+    "happen: a word with next to no weight.",
+)
+def the_control_is_glanced_at():
+    def second(text):
+        return 1 + at_the_end(text, (3, 1))[1:].argmax().item()
+
+    trials = trials_for((3, 1), beginnings(160, seed=0), 30)
+    return changed(
+        trials=lambda _: [(t, second(t), *rest) for t, _, *rest in trials if at_the_end(t, (3, 1))[second(t)] > 0.03]
+    )
+
+
+@wrong(
+    "what_a_look_at_bos_is_for",
+    "You seem to count positions without <bos>: the word behind the one that you name has the weight you look for. "
+    "Position 0 is <bos>, and the first word is at 1.",
+)
+def counted_without_bos():
+    def one_less(trials):
+        return [(text, control, other, position - 1) for text, control, other, position in trials if position > 1]
+
+    return changed(trials=one_less)
 
 
 @wrong(
@@ -154,6 +182,27 @@ def ranks_that_change():
 )
 def surprise_afterwards():
     return changed(measure=lambda before, after: -after[before.argmax()].item())
+
+
+@wrong(
+    "what_a_look_at_bos_is_for",
+    "Your measure says by how much the word that was likeliest has become less so, and is negative where it gains. "
+    "Whether it gains or loses, the change is felt: take the size of the difference.",
+)
+def what_the_likeliest_loses():
+    return changed(measure=lambda before, after: (before - after)[before.argmax()].item())
+
+
+@wrong(
+    "what_a_look_at_bos_is_for",
+    "Your measure compares how sure the model is before and after. It can be as sure of another word: compare what it "
+    "expects, word by word.",
+)
+def how_sure_it_is():
+    def measure(before, after):
+        return abs((before.exp() * before).sum() - (after.exp() * after).sum()).item()
+
+    return changed(measure=measure)
 
 
 @wrong(

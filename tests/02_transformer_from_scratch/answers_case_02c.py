@@ -1,6 +1,7 @@
 """Wrong and right designs for the case of part 02c."""
 
 import random
+from functools import lru_cache
 
 import torch
 
@@ -10,9 +11,24 @@ from utils.data import corpus
 from utils.data.corpus import IOI_OPENINGS
 from utils.data.prompts import giving_roles
 from utils.data.world import NAMES, PLACES, THINGS
-from utils.transformer.case_02c import what_it_knows_of_the_receiver as our_design
+from utils.transformer.case_02c import what_it_knows_of_the_receiver
+
+MADE = {}
 
 
+def our_design(model, finished):
+    """Made once: the check hands over the same model's weights every time, and a catalogue varies one design."""
+    if not MADE:
+        MADE.update(what_it_knows_of_the_receiver(model, finished) | {"measure": probability})
+    return dict(MADE)
+
+
+def probability(model, text, answer):
+    """The reference's measure, on forward passes that are remembered."""
+    return logits_behind(model, text).softmax(-1)[corpus.encode(answer)[0]].item()
+
+
+@lru_cache(maxsize=2048)
 def logits_behind(model, text):
     with torch.no_grad():
         return model(torch.tensor([[0, *corpus.encode(text)]]))[0, -1]
@@ -46,13 +62,27 @@ def drawn(make, n=20, seed=1):
 
 @wrong(
     "what_it_knows_of_the_receiver",
-    "In your 'giver' the changed texts are about two others. That the model lets go of somebody who is no longer said "
-    "shows that it looks at who is said, and no more: keep the two people, and let the other one give.",
+    "In your 'giver' the changed texts are not about the same people as the first. That the model lets go of somebody "
+    "who is no longer said shows that it looks at who is said, and no more: keep the people, and let the other one "
+    "give.",
 )
 def two_others_in_giver(model, finished):
     def make(opening, a, b, c, d, places, thing):
         met, others = (opening.format(a=x, b=y, place=places[0]) for x, y in ((a, b), (c, d)))
         return f"{met} {a} gave a {thing} to", f"{others} {c} gave a {thing} to", b
+
+    return changed(model, finished, giver=lambda trials: drawn(make))
+
+
+@wrong(
+    "what_it_knows_of_the_receiver",
+    "In your 'giver' the changed texts have somebody more in them than the first: it is not among the same people any "
+    "more that the giver changes. Let the one give who could receive in the first text.",
+)
+def a_third_one_gives(model, finished):
+    def make(opening, a, b, c, d, places, thing):
+        met = opening.format(a=a, b=b, place=places[0])
+        return f"{met} {a} gave a {thing} to", f"{met} {c} gave a {thing} to", b
 
     return changed(model, finished, giver=lambda trials: drawn(make))
 
@@ -92,7 +122,8 @@ def asks_for_the_giver(model, finished):
 
 @wrong(
     "what_it_knows_of_the_receiver",
-    "Your texts in 'giver' also differ in the thing that is given. Change the people and nothing else.",
+    "Your texts in 'giver' also differ in other words than their people (a place, a thing, an article). Then these "
+    "may make the difference: change the people and nothing else.",
 )
 def another_thing_as_well(model, finished):
     def make(opening, a, b, c, d, places, thing):
@@ -100,6 +131,19 @@ def another_thing_as_well(model, finished):
         return f"{met} {a} gave a {thing} to", f"{met} {b} gave the {thing} to", b
 
     return changed(model, finished, giver=lambda trials: drawn(make))
+
+
+@wrong(
+    "what_it_knows_of_the_receiver",
+    "Your texts in 'people' also differ in other words than their people (a place, a thing, an article). Then these "
+    "may make the difference: change the people and nothing else.",
+)
+def another_place_as_well(model, finished):
+    def make(opening, a, b, c, d, places, thing):
+        met, others = (opening.format(a=a, b=x, place=place) for x, place in zip((b, c), places, strict=True))
+        return f"{met} {a} gave a {thing} to", f"{others} {a} gave a {thing} to", b
+
+    return changed(model, finished, people=lambda trials: drawn(make))
 
 
 @wrong("what_it_knows_of_the_receiver", "Six trials in a list: too few for an interval that excludes anything.")
@@ -146,6 +190,30 @@ def counts_in_the_text(model, finished):
 
 @wrong(
     "what_it_knows_of_the_receiver",
+    "Your measure is the answer's bare logit. All logits behind a text may rise or fall together, which changes "
+    "nothing that is expected: take the probability or its logarithm.",
+)
+def the_bare_logit(model, finished):
+    def measure(model, text, answer):
+        return logits_behind(model, text)[corpus.encode(answer)[0]].item()
+
+    return changed(model, finished, measure=lambda _: measure)
+
+
+@wrong(
+    "what_it_knows_of_the_receiver",
+    "Your measure compares the answer with the giver, whom it looks up in the text itself. So it moves when the text's "
+    "giver changes, whatever the model makes of that: measure what the model expects of the answer alone.",
+)
+def less_the_giver(model, finished):
+    def measure(model, text, answer):
+        return probability(model, text, answer) - probability(model, text, giving_roles(text).giver)
+
+    return changed(model, finished, measure=lambda _: measure)
+
+
+@wrong(
+    "what_it_knows_of_the_receiver",
     "Your measure is the loss on the answer, which is small where the answer is expected. Turn its sign.",
 )
 def the_loss(model, finished):
@@ -163,7 +231,7 @@ def a_sample(model, finished):
     rng = random.Random(0)
 
     def measure(model, text, answer):
-        p = logits_behind(model, text).softmax(-1)[corpus.encode(answer)[0]].item()
+        p = probability(model, text, answer)
         return sum(rng.random() < p for _ in range(200)) / 200
 
     return changed(model, finished, measure=lambda _: measure)
@@ -171,8 +239,8 @@ def a_sample(model, finished):
 
 @wrong(
     "what_it_knows_of_the_receiver",
-    "Your control exchanges the two people. Where somebody is said may well matter, and 'receiver' predicts something "
-    "if the giver changes: take a place or a thing.",
+    "Your control changes the order in which the people are said. Where somebody is said may well matter: change the "
+    "place or the thing instead.",
 )
 def the_other_order_as_a_control(model, finished):
     def make(opening, a, b, c, d, places, thing):
@@ -180,6 +248,24 @@ def the_other_order_as_a_control(model, finished):
         return f"{met} {a} gave a {thing} to", f"{turned} {a} gave a {thing} to", b
 
     return changed(model, finished, control=lambda trials: drawn(make))
+
+
+@wrong(
+    "what_it_knows_of_the_receiver",
+    "In your control another one of the people gives. That is what 'giver' is about, and 'receiver' predicts an "
+    "effect: change the place or the thing instead.",
+)
+def another_giver_as_a_control(model, finished):
+    return changed(model, finished, control=lambda trials: our_design(model, finished)["giver"])
+
+
+@wrong(
+    "what_it_knows_of_the_receiver",
+    "In your control other people are said. That is what 'people' is about, and both 'said' and 'receiver' predict an "
+    "effect: change the place or the thing instead.",
+)
+def other_people_as_a_control(model, finished):
+    return changed(model, finished, control=lambda trials: our_design(model, finished)["people"])
 
 
 @wrong(

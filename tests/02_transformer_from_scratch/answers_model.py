@@ -47,6 +47,18 @@ class SampleDeviationPlusEps(LayerNorm):
         return centred / (resid.std(dim=-1, keepdim=True) + self.eps) * self.w + self.b
 
 
+@wrong(
+    "LayerNorm",
+    "Your variance is the mean square less the squared mean. For a vector that lies far from 0 these are two large "
+    "numbers, and their difference is mostly rounding. Take the mean square of what is left when the mean is off.",
+)
+class DifferenceOfSquares(LayerNorm):
+    def forward(self, resid):
+        mean = resid.mean(-1, keepdim=True)
+        variance = resid.square().mean(-1, keepdim=True) - mean.square()
+        return (resid - mean) / (variance + self.eps).sqrt() * self.w + self.b
+
+
 @wrong("LayerNorm", "Your eps is 1e-5 whatever the config says. Which field of `cfg` holds it?")
 class FixedEps(LayerNorm):
     def forward(self, resid):
@@ -80,6 +92,17 @@ class OverBatch(LayerNorm):
     def forward(self, resid):
         centred = resid - resid.mean(dim=0, keepdim=True)
         return centred / (centred.pow(2).mean(dim=0, keepdim=True) + self.eps).sqrt() * self.w + self.b
+
+
+@wrong(
+    "LayerNorm",
+    "Mean and variance are taken over all positions of all sequences, as batch norm does. Each position is normalised "
+    "by itself, over its d_model numbers.",
+)
+class OverBatchAndPositions(LayerNorm):
+    def forward(self, resid):
+        centred = resid - resid.mean(dim=(0, 1))
+        return centred / (centred.pow(2).mean(dim=(0, 1)) + self.eps).sqrt() * self.w + self.b
 
 
 @wrong(
@@ -208,6 +231,15 @@ class ModuleInside(nn.Module):
 
     def forward(self, resid):
         return self.norm(resid)
+
+
+@right("LayerNorm")
+class CentredByAMatrix(LayerNorm):
+    def forward(self, resid):
+        d_model = resid.shape[-1]
+        centred = resid @ (torch.eye(d_model, dtype=resid.dtype) - 1 / d_model)
+        length = (centred.square().sum(-1, keepdim=True) + d_model * self.eps).sqrt()
+        return centred * d_model**0.5 / length * self.w + self.b
 
 
 @right("LayerNorm")
@@ -436,7 +468,7 @@ class FrozenMLP(MLP):
         self.requires_grad_(False)
 
 
-@wrong("MLP", "No gradient reaches anything: the whole forward pass is cut from the graph.")
+@wrong("MLP", "No gradient reaches the parameters: they, or all that is made from them, are cut from the graph.")
 class MLPWithoutGraph(MLP):
     def forward(self, resid):
         with torch.no_grad():
@@ -515,7 +547,9 @@ class BiasesOutOfOrder(Attention):
 )
 class NoOutputBiasAttention(Attention):
     def forward(self, resid):
-        return super().forward(resid) - self.b_O
+        return multi_head_attention(
+            resid, self.W_Q, self.W_K, self.W_V, self.W_O, self.b_Q, self.b_K, self.b_V, torch.zeros_like(self.b_O)
+        )
 
 
 @wrong("Attention", "b_O is added once for each head. It belongs to the layer: heads first, then one b_O.")
@@ -545,8 +579,8 @@ class MeanOfHeads(Attention):
 
 @wrong(
     "Attention",
-    "The whole layer is cut from the graph (`.data`, `.detach()` or `torch.no_grad`): "
-    "nothing before this layer, and nothing in it, would learn.",
+    "None of the layer's parameters gets a gradient: they, or all that is made from them, are cut from the graph "
+    "(`.data`, `.detach()` or `torch.no_grad`), and nothing in this layer would learn.",
 )
 class DetachedAttention(Attention):
     def forward(self, resid):
@@ -597,6 +631,16 @@ class MaskOfTheContext(Attention):
 class UnmaskedAttention(Attention):
     def forward(self, resid):
         return masked_heads(self, resid, 0.0)
+
+
+@wrong("Attention", "Your heads are not masked: all of them see the future.")
+class UnmaskedLibraryAttention(Attention):
+    def forward(self, resid):
+        resid = resid[:, None]
+        q, k, v = (
+            resid @ W + b[:, None] for W, b in ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
+        )
+        return (F.scaled_dot_product_attention(q, k, v) @ self.W_O).sum(1) + self.b_O
 
 
 @wrong("Attention", "Only head 0 is computed. The layer writes the sum of all its heads.")
@@ -814,7 +858,7 @@ class NoFirstNorm(WithMLP):
         return resid + self.mlp(self.ln2(resid))
 
 
-@wrong("TransformerBlock", "Your layer norms have changed places: attention reads ln1, and the MLP ln2.")
+@wrong("TransformerBlock", "Your layer norms have changed places: attention should read ln1, and the MLP ln2.")
 class NormsSwapped(WithMLP):
     def both(self, resid):
         resid = resid + self.attn(self.ln2(resid))
@@ -1122,7 +1166,7 @@ class FinalNormFirst(Stages):
         return self.ln_final(super().start(tokens))
 
 
-@wrong("Transformer", "No parameter gets a gradient: the forward pass is cut from the graph.")
+@wrong("Transformer", "No parameter gets a gradient: they, or all that is made from them, are cut from the graph.")
 class WithoutGraph(Stages):
     def forward(self, tokens):
         with torch.no_grad():

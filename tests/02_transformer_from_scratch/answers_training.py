@@ -340,9 +340,7 @@ def whole_period(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
 
 @wrong(
     "lr_schedule",
-    "A schedule that makes no sense (a negative step, a warm-up as long as the training) goes through. "
-    "Raise a "
-    "ValueError instead.",
+    "Schedules that make no sense (a negative step, a warm-up that never ends) go through. Raise a ValueError instead.",
 )
 def unguarded_schedule(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
     if step < n_warmup:
@@ -458,6 +456,23 @@ def refuses_late_steps(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
     return cosine((step - n_warmup) / (n_steps - n_warmup), max_lr, min_lr)
 
 
+@wrong("lr_schedule", "A negative step goes through. Raise a ValueError: training begins with step 0.")
+def accepts_negative_steps(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(max(0, step), n_warmup, n_steps)
+    return unguarded_schedule(step, max_lr=max_lr, n_warmup=n_warmup, n_steps=n_steps, min_lr=min_lr)
+
+
+@wrong(
+    "lr_schedule",
+    "A warm-up that is longer than the training goes through, or one of fewer than 0 steps. Raise a ValueError unless "
+    "0 <= n_warmup < n_steps.",
+)
+def accepts_any_warmup(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    if step < 0:
+        raise ValueError("negative step")
+    return unguarded_schedule(step, max_lr=max_lr, n_warmup=n_warmup, n_steps=n_steps, min_lr=min_lr)
+
+
 @wrong("lr_schedule", "A warm-up as long as the training goes through. It needs n_warmup < n_steps, not <=.")
 def warms_up_to_the_end(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
     if step < 0 or not 0 <= n_warmup <= n_steps:
@@ -540,8 +555,8 @@ def accumulates(model, optimizer, tokens, lr):
 
 @wrong(
     "train_step",
-    "Your gradient is not clipped: one odd batch can throw the parameters far away. Scale all gradients down "
-    "together when their joint norm exceeds 1.",
+    "The optimizer steps with a gradient that is not clipped, so one odd batch can throw the parameters far away. "
+    "Between `backward` and `step`, scale all gradients down together if their joint norm exceeds 1.",
 )
 def unclipped(model, optimizer, tokens, lr):
     return step_with(model, optimizer, tokens, lr, clip=False).item()
@@ -702,6 +717,18 @@ def always_scaled(model, optimizer, tokens, lr):
             parameter.grad /= norm
 
     return step_clipped(model, optimizer, tokens, lr, scale)
+
+
+@wrong(
+    "train_step",
+    "You return the mean loss, but what you go backward from is the sum of the losses, so the size of a step depends "
+    "on how many tokens the batch holds. Follow the gradient of the mean.",
+)
+def follows_the_sum(model, optimizer, tokens, lr):
+    def loss_of(logits, tokens):
+        return loss_per_token(logits, tokens).sum()
+
+    return step_clipped(model, optimizer, tokens, lr, clip_together, loss_of) / tokens[:, 1:].numel()
 
 
 @wrong(

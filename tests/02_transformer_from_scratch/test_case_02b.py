@@ -43,8 +43,10 @@ class TestWhatALookAtBosIsFor:
             expect_function_of_input(design["measure"], [runs[i] for runs in found]) for i in range(4)
         )
         expect_a_measure(design["measure"], found, control, word)
-        expect_reported(design["effect_silent"], [w / 2 - s for w, s in zip(word, silent, strict=True)])
-        expect_reported(design["effect_hidden"], [h - 2 * s for h, s in zip(hidden, silent, strict=True)])
+        fetched = [w / 2 - s for w, s in zip(word, silent, strict=True)]
+        kept_away = [h - 2 * s for h, s in zip(hidden, silent, strict=True)]
+        expect_reported(design["effect_silent"], fetched, of="effect_silent")
+        expect_reported(design["effect_hidden"], kept_away, of="effect_hidden")
         expect_verdict(design)
 
 
@@ -94,8 +96,8 @@ def expect_trial(trial, head, i):
         control > 0 and at_control <= IGNORES + ROUNDING,
         f"Your control has a weight of {at_control:.2f}. A control is a word that the head does not look at, so that "
         "nothing should happen when it is silent.",
-        actual="control is looked at",
-        returned=f"{where}: position {control} of {text!r}",
+        actual=("control is looked at", at_control == max(weights)),
+        returned=f"{where}: {word_at(control, text)}",
     )
     expect(
         position > 0,
@@ -107,10 +109,14 @@ def expect_trial(trial, head, i):
         abs(at_word - at_bos) <= ALIKE + ROUNDING,
         f"<bos> has a weight of {at_bos:.2f}, and the word that you compare it with {at_word:.2f}. They differ in two "
         "things, so that the weight alone could explain what you find: take pairs of the same weight.",
-        actual="weights differ",
-        returned=f"{where}: {text!r} and {other!r}",
+        actual=("weights differ", abs(max(other_weights[position + 1 : position + 2], default=0.0) - at_bos) <= ALIKE),
+        returned=f"{where}: {word_at(0, text)}, and {word_at(position, other)}",
     )
     return text, control, other, position
+
+
+def word_at(position, text):
+    return f"position {position} ({[corpus.BOS, *corpus.words(text)][position]!r}) of {text!r}"
 
 
 def at_the_end(text, head, where):
@@ -160,7 +166,7 @@ def changes(trial, head):
 
 
 def expect_a_measure(measure, found, control, word):
-    """Expect nothing for no change, little for the control, and little for a small part of the change at a word."""
+    """Expect nothing for no change, something for others, little for the control and for a small part of a change."""
     same = [number for (before, _), *_ in found for number in expect_function_of_input(measure, [(before, before)])]
     expect(
         max(map(abs, same)) <= 1e-3 * max(abs(fmean(word)), 1e-6),
@@ -169,6 +175,7 @@ def expect_a_measure(measure, found, control, word):
         returned=f"{max(same, key=abs):.4g}",
         expected="0",
     )
+    expect_no_direction(measure, found, abs(fmean(word)))
     expect(
         fmean(control) <= fmean(word) / 4,
         f"Your measure moves with the control, too: {fmean(control):.3g} on average where a word that the head doesn't "
@@ -188,6 +195,29 @@ def expect_a_measure(measure, found, control, word):
         actual="not graded",
         returned=f"{fmean(slight):.4g} for a twentieth of the change at a word",
         expected=f"at most a quarter of {fmean(word):.4g}, the whole",
+    )
+
+
+def expect_no_direction(measure, found, size):
+    """Expect a change to count as one whichever words gain by it, and also where they only change places."""
+    turned = [(after, before) for runs in found for before, after in runs]
+    lowest = min(expect_function_of_input(measure, [(b, a) for runs in found for b, a in runs] + turned))
+    expect(
+        lowest >= -1e-3 * size,
+        "Your measure is below 0 for some changes: those that raise what others lower. Then changes cancel in the mean "
+        "over the trials, though each of them is felt. Measure how large a change is, not in which direction it goes.",
+        actual="negative",
+        returned=f"{lowest:.4g}",
+        expected="at least 0",
+    )
+    moved = fmean(expect_function_of_input(measure, [(runs[3][0], runs[3][0].flip(0)) for runs in found]))
+    expect(
+        moved > 1e-3 * size,
+        "Your measure gives 0 where all words exchange their probabilities with others. Then something else is "
+        "expected, which should be felt: compare word by word.",
+        actual="blind to which word",
+        returned=f"{moved:.4g} on average for distributions in the reverse order of words",
+        expected="more than 0",
     )
 
 

@@ -34,30 +34,43 @@ class TestWhatItKnowsOfTheReceiver:
 
     def test_design(self, answer):
         "trials that change one thing each, a measure of what is expected, and what the numbers say when run again"
-        model, finished, silent = models()
+        model, finished, *deaf = models()
         design = design_of(answer, KEYS, model, finished)
         for name in (*ASKED, "control"):
             expect_trials(design[name], name)
         measure = design["measure"]
         expect_function_of_input(measure, [(model, t[0], t[2]) for name in ASKED for t in design[name][:3]])
-        expect_of_the_model(measure, silent, design)
+        expect_of_the_model(measure, deaf, design)
         ours, theirs = ({name: effects(measure, which, design[name]) for name in ASKED} for which in (model, finished))
         expect_a_control_that_can_move(theirs)
         expect_at_rest(effects(measure, model, design["control"]), estimate(theirs["people"])[0])
         for name in ASKED:
-            expect_reported(design[f"effect_{name}"], ours[name])
-            expect_reported(design[f"finished_{name}"], theirs[name])
+            expect_reported(design[f"effect_{name}"], ours[name], of=f"effect_{name}")
+            expect_reported(design[f"finished_{name}"], theirs[name], of=f"finished_{name}")
         expect_verdict(design)
 
 
 @cache
 def models():
-    """The model that the question is about, the finished one, and one that expects every word alike."""
+    """The model that the question is about, the finished one, and three that expect the same behind every text."""
     model, finished = course_transformer(2000), course_transformer()
-    silent = copy.deepcopy(finished)
-    silent.unembed["W_U"].zero_()
-    silent.unembed["b_U"].zero_()
-    return model, finished, silent
+    kinds = ({"spread": 0}, {"spread": 24}, {"spread": 24, "louder": True})
+    return model, finished, *(without_ears(finished, **kind) for kind in kinds)
+
+
+def without_ears(finished, spread, louder=False):
+    """A model with the same probabilities behind every text; ``louder`` adds a number of its own to a text's logits."""
+    deaf = copy.deepcopy(finished)
+    d_vocab = deaf.unembed["W_U"].zero_().shape[1]
+    generator = torch.Generator().manual_seed(0)
+    eighths = torch.randint(-spread, spread + 1, (d_vocab,), generator=generator) / 8  # exact, also moved
+
+    def forward(tokens):
+        level = (tokens.cumsum(-1) % 29 / 4)[..., None] if louder else torch.zeros(*tokens.shape, 1)
+        return eighths + level
+
+    deaf.forward = forward
+    return deaf
 
 
 def expect_trials(trials, name):
@@ -96,7 +109,7 @@ def expect_trial(trial, where, name):
         returned=told,
     )
     if name == "control":
-        expect_control(texts, told)
+        expect_control(texts, [before, after], told)
         return
     expect(
         without_people(texts[0]) == without_people(texts[1]),
@@ -125,7 +138,7 @@ def expect_trial(trial, where, name):
             before.said.keys() == after.said.keys(),
             "In a trial of 'giver' other people are said in the changed text. Then 'said' predicts the effect as well "
             "as 'receiver' does, and it can't tell them apart.",
-            actual="giver: people change",
+            actual=("giver: people change", before.said.keys() < after.said.keys()),
             returned=told,
         )
         expect(
@@ -137,14 +150,21 @@ def expect_trial(trial, where, name):
         )
 
 
-def expect_control(texts, told):
-    expect(texts[0] != texts[1], "Your control changes nothing at all, so it can't move.", actual="no control")
+def expect_control(texts, roles, told):
+    expect(
+        texts[0] != texts[1],
+        "Your control changes nothing at all, so it can't move.",
+        actual="no control",
+        returned=told,
+        expected="two texts that differ",
+    )
+    kinds = (roles[0].said.keys() == roles[1].said.keys(), roles[0].giver == roles[1].giver)
     people = [[word for word in words(text) if word in PEOPLE] for text in texts]
     expect(
         people[0] == people[1],
         "Your control changes the people, or their order. A control is a change by which no reading predicts anything: "
         "the place, the thing, an adjective.",
-        actual="control changes people",
+        actual=("control changes people", *kinds),
         returned=told,
     )
 
@@ -183,16 +203,18 @@ def effects(measure, model, trials):
     return found
 
 
-def expect_of_the_model(measure, silent, design):
-    largest = max(abs(x) for name in ASKED for x in effects(measure, silent, design[name]))
-    expect(
-        largest < 1e-4,
+def expect_of_the_model(measure, deaf, design):
+    told = (
         "Your measure moves even for a model that expects every word alike: it reads the texts, and not what the model "
         "expects behind them.",
-        actual="not the model",
-        returned=f"an effect of {largest:.3g}",
-        expected="0",
+        "Your measure moves even for a model that expects the same behind every text: it depends on the text by "
+        "another way than what the model expects there.",
+        "Your measure moves where all logits behind a text rise or fall together. That changes no probability, and so "
+        "nothing that is expected: a logit says something beside the others only, as in a softmax.",
     )
+    for model, note, what in zip(deaf, told, ("not the model", "another way", "the level of logits"), strict=True):
+        largest = max(abs(x) for name in ASKED for x in effects(measure, model, design[name]))
+        expect(largest < 1e-4, note, actual=what, returned=f"an effect of {largest:.3g}", expected="0")
 
 
 def expect_a_control_that_can_move(theirs):

@@ -164,9 +164,14 @@ class TestLrSchedule:
             expected="float",
         )
 
-    def test_bad_input(self, answer):
-        "negative steps and a warm-up that never ends are refused"
-        for step, n_warmup, n_steps in ((-1, 2, 10), (3, 10, 10), (3, 12, 10), (3, -1, 10), (0, 0, 0)):
+    def test_negative_step(self, answer):
+        "a negative step is refused"
+        for step in (-1, -4):
+            expect_raises(ValueError, answer, step, max_lr=1.0, n_warmup=2, n_steps=10)
+
+    def test_endless_warmup(self, answer):
+        "a warm-up that never ends is refused, and one of fewer than no steps"
+        for step, n_warmup, n_steps in ((3, 12, 10), (3, 10, 10), (3, -1, 10), (0, 0, 0)):
             expect_raises(ValueError, answer, step, max_lr=1.0, n_warmup=n_warmup, n_steps=n_steps)
 
 
@@ -277,6 +282,25 @@ class TestTrainStep:
             lrs=[0.3, 0.05],
             note="The optimizer has two parameter groups, and both should use the lr of this step.",
         )
+
+    def test_small_gradient(self, answer, reference, rng):
+        "a gradient of norm below 1 is followed as it is"
+        model, expected = bigram_model(rng, 9, 4, scale=0.1), int(torch.randint(9, (), generator=rng))
+        with torch.no_grad():
+            model[1].bias[expected] += 6.0  # so that it is nearly sure of what comes
+        found, wanted = copy.deepcopy(model), copy.deepcopy(model)
+        tokens = torch.full((3, 6), expected)
+        answer(found, sgd(found), tokens, 10.0)
+        reference(wanted, sgd(wanted), tokens, 10.0)
+        for theirs, ours in zip(found.parameters(), wanted.parameters(), strict=True):
+            expect_close(
+                theirs.detach(),
+                ours.detach(),
+                note="The model is nearly sure of every token here, and right, so that the gradient of the mean loss "
+                "is short: there is nothing to clip",
+                rtol=1e-4,
+                atol=1e-5,
+            )
 
     def test_clipping(self, answer, reference, rng):
         "a gradient of norm above 1 is scaled down to 1 as a whole"

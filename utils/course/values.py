@@ -140,6 +140,8 @@ def _describe(value: Any, entries: bool) -> str:
         return "a torch.Generator"
     if isinstance(value, torch.nn.Module):
         return f"a {type(value).__name__} module"
+    if isinstance(value, torch.optim.Optimizer):
+        return f"the optimizer {type(value).__name__}"
     if callable(value):
         return str(getattr(value, "__name__", type(value).__name__))
     if _needs_words(value):

@@ -151,9 +151,10 @@ def what_a_look_at_bos_is_for() -> dict[str, object]:
             Positions count `<bos>` as 0. No text occurs twice, and at most half of the texts end with the same three
             words, nor do the others.
         "measure": A function ``measure(before, after)`` of two [d_vocab] tensors, the log-probabilities of the next
-            word without and with the change. It returns a number: 0 where both are the same, and the larger the more
-            the change is felt. On average over the trials, c is at most a quarter of w, and so is the measure at the
-            word if only a twentieth of the change is made (19 parts of the old distribution, 1 of the new).
+            word without and with the change. It returns a number that is never negative: 0 where both are the same, and
+            the larger the more the change is felt, whichever words gain by it. On average over the trials, c is at most
+            a quarter of w, and so is the measure at the word if only a twentieth of the change is made (19 parts of the
+            old distribution, 1 of the new).
         "effect_silent", "effect_hidden": The mean over the trials of w / 2 - s, and of h - 2 s, each with the
             half-width of its 95 % interval.
         "verdict": If the first effect's interval is below 0, `<bos>` hands over at least half as much as a word:

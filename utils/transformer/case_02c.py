@@ -50,7 +50,8 @@ def what_it_knows_of_the_receiver(model: nn.Module, finished: nn.Module) -> dict
             "control": the same people are said in the same order, so that no reading predicts a change, and something
             else differs.
         "measure": A function ``measure(model, text, answer)`` that returns a number, the larger the more the model
-            expects ``answer`` as the next word. A trial's effect is its measure of ``text`` less that of ``changed``.
+            expects ``answer`` as the next word, and the same for two texts behind which a model expects the same. A
+            trial's effect is its measure of ``text`` less that of ``changed``.
         "effect_people", "effect_giver": The mean of the list's effects in ``model``, and the half-width of its 95 %
             interval. "finished_people", "finished_giver": the same in ``finished``. There both are clear of 0: trials
             that don't move a model which knows can't show that another doesn't.
