@@ -28,6 +28,15 @@ def heads_fill_the_model(cfg):
     return summed(counts | {"attention": cfg.n_layers * 4 * (cfg.d_model**2 + cfg.d_model)})
 
 
+@wrong(
+    "count_parameters",
+    "Your attention counts 4 * d_model^2 and nothing else. That presumes n_heads * d_head = d_model, and leaves out "
+    "b_Q, b_K, b_V and b_O; count from the shapes.",
+)
+def four_squares(cfg):
+    return summed(count_parameters(cfg) | {"attention": cfg.n_layers * 4 * cfg.d_model**2})
+
+
 @wrong("count_parameters", "Your MLP is 4 * d_model wide. The config's d_mlp says how wide it is.")
 def four_times_wide(cfg):
     return count_parameters(replace(cfg, d_mlp=4 * cfg.d_model) if cfg.d_mlp else cfg)

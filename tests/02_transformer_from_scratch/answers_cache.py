@@ -17,6 +17,7 @@ def step(
     position=None,
     scale=True,
     key_bias=True,
+    value_bias=True,
     see_itself=True,
     layer_of=lambda layer: layer,
     keep=True,
@@ -47,7 +48,7 @@ def step(
         x = block.ln1(resid[:, None])[:, 0] if normed else resid
         query = einsum(x, attn.W_Q, "b m, h m d -> b h d") + attn.b_Q
         key = einsum(x, attn.W_K, "b m, h m d -> b h d") + attn.b_K * key_bias
-        value = einsum(x, attn.W_V, "b m, h m d -> b h d") + attn.b_V
+        value = einsum(x, attn.W_V, "b m, h m d -> b h d") + attn.b_V * value_bias
         keys, values = key[:, :, None], value[:, :, None]
         if cache is not None:
             old_keys, old_values = cache[layer_of(layer)]
@@ -108,6 +109,15 @@ def first_layers_cache(model, token, cache):
 )
 def keys_without_bias(model, token, cache):
     return step(model, token, cache, key_bias=False)
+
+
+@wrong(
+    "kv_cache_step",
+    "Your new keys and values lack their biases. b_K and b_V are added to every key and value of the full pass, and "
+    "the cache holds them with it.",
+)
+def keys_and_values_without_bias(model, token, cache):
+    return step(model, token, cache, key_bias=False, value_bias=False)
 
 
 @wrong(

@@ -193,9 +193,8 @@ def overflows(logits, temperature, generator):
 
 @wrong(
     "sample_temperature",
-    "A temperature of 0 is a division by 0, and a negative one prefers the least probable token. Refuse "
-    "both with "
-    "a ValueError.",
+    "Not every temperature that isn't above 0 is refused. 0 is a division by 0, and a negative one prefers the least "
+    "probable token: raise a ValueError for all of them.",
 )
 def unguarded_temperature(logits, temperature, generator):
     return draw((logits / temperature).softmax(-1), generator)
@@ -270,6 +269,16 @@ def refuse_k(k):
 def of_the_whole_batch(logits, k):
     refuse_k(k)
     return logits.masked_fill(logits < logits.flatten().topk(min(k, logits.numel())).values[-1], -torch.inf)
+
+
+@wrong(
+    "top_k_filter",
+    "You look for the k highest along the batch: each token is compared with itself in the other texts. The tokens of "
+    "one text lie along the last dimension.",
+)
+def along_the_batch(logits, k):
+    refuse_k(k)
+    return logits.masked_fill(logits < logits.topk(min(k, len(logits)), dim=0).values[-1:], -torch.inf)
 
 
 @wrong(

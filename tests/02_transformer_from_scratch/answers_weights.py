@@ -133,6 +133,12 @@ def first_block_only(state, cfg):
     return folded(state, [triple for triple in found if triple[0].startswith(("blocks.0.", "ln_final"))])
 
 
+@wrong("fold_layer_norm", "The last block is not folded. Block numbers run from 0 to n_layers - 1, the last included.")
+@where_there_are_mlps(fold_layer_norm)
+def last_block_left(state, cfg):
+    return folded(state, [triple for triple in readers(cfg) if f"blocks.{cfg.n_layers - 1}." not in triple[0]])
+
+
 @wrong(
     "fold_layer_norm",
     "You divide by w. To take the scale out of the norm, the matrix behind it has to do the same multiplication.",
@@ -173,8 +179,8 @@ def single_precision(state, cfg):
 
 @wrong(
     "fold_layer_norm",
-    "You write into the caller's tensors (`*=`, `+=` or methods ending in `_`), so the model that the "
-    "state came from is changed as well.",
+    "You write into what you were given: into the dict (`state[name] = ...`) or into its tensors (`*=`, `+=`, methods "
+    "ending in `_`). Whoever passed it finds other weights in it: begin with a copy.",
 )
 @where_there_are_mlps(fold_layer_norm)
 def in_place(state, cfg):
@@ -276,6 +282,17 @@ def over_rows(state, cfg):
 
 @wrong(
     "center_writing_weights",
+    "Both tables are centred over their rows: you take out the average token and the average position. What a layer "
+    "norm removes is each vector's own mean over d_model, the last dimension.",
+)
+@where_there_are_mlps(center_writing_weights)
+def average_token_taken_out(state, cfg):
+    tables = ("embed.W_E", "pos_embed.W_pos")
+    return centred(centred(state, [name for name in writers(cfg) if name not in tables]), tables, dim=0)
+
+
+@wrong(
+    "center_writing_weights",
     "Matrices are centred, biases are not. b_O and b_out are written into the stream as well, at every position.",
 )
 @where_there_are_mlps(center_writing_weights)
@@ -357,7 +374,8 @@ def centred_in_single_precision(state, cfg):
 
 @wrong(
     "center_writing_weights",
-    "You write into the caller's tensors (`-=` or `sub_`), so the model that the state came from is changed as well.",
+    "You write into what you were given: into the dict (`state[name] = ...`) or into its tensors (`-=`, `sub_`). "
+    "Whoever passed it finds other weights in it: begin with a copy.",
 )
 @where_there_are_mlps(center_writing_weights)
 def centred_in_place(state, cfg):

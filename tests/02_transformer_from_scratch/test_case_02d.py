@@ -1,5 +1,6 @@
 """The check of the case of part 02d: a test of equality is tried on what it should notice and on what it should not."""
 
+import copy
 from functools import cache
 
 import torch
@@ -20,12 +21,13 @@ KEYS = {
     "altered": "list",
 }
 MOST_TOKENS, SMALL, ROUNDING = 1000, 0.01, 1e-3
+# In float64 nothing is left of rounding but that of the rewritten weights to float32, 1e-5 in a log-probability.
+EXACT, LOOKED_AT = 3e-4, 4
 UNNOTICED = {
     "B": "Model B has another last position: the row of W_pos for position 95 is zero. {value}, and your limit is "
     "{limit}: your design does not notice. Who is asked a question that only position 95 answers?",
     "C": "All logits of model C are a hundredth larger: it is a little surer of everything. {value}, and your limit is "
-    "{limit}: your design does not notice. What is a little higher here and a little lower there can't be seen in a "
-    "mean of both, or in who comes first.",
+    "{limit}: your design does not notice.",
     "E": "Model E reads one word, 'Cusco', as another. {value}, and your limit is {limit}: your design does not "
     "notice.",
 }
@@ -60,7 +62,9 @@ class TestWhichRewritesAlteredTheFunction:
         expect_exact(design, model, tokens, log_probs, limit)
         expect_damage(design, model, tokens, log_probs, limit)
         values = {letter: number(measure(model, other, tokens)) for letter, other in rewritten.items()}
-        expect_sees(values, limit, len(tokens[0]))
+        for letter, value in values.items():
+            expect_a_size(value, 0.01 * max(map(abs, values.values())), f"model {letter}")
+        expect_sees(values, limit, len(tokens[0]) == model.cfg.n_ctx)
         expect_every_word(measure, model, tokens, limit)
         expect_verdict(design, values, limit)
 
@@ -82,9 +86,14 @@ def tokens_of(texts, cfg):
         returned=repr(rows)[:150],
     )
     expect(
-        len(rows[0]) <= cfg.n_ctx and len(rows) * len(rows[0]) <= MOST_TOKENS,
-        f"Your texts are {len(rows)} of {len(rows[0])} tokens. The model takes in {cfg.n_ctx} at most, and the test "
-        f"should do with {MOST_TOKENS} in all.",
+        len(rows[0]) <= cfg.n_ctx,
+        f"Your texts have {len(rows[0])} tokens, and the model takes in {cfg.n_ctx} at most.",
+        actual="too long",
+        returned=f"{len(rows[0])} tokens in a text",
+    )
+    expect(
+        len(rows) * len(rows[0]) <= MOST_TOKENS,
+        f"Your texts are {len(rows)} of {len(rows[0])} tokens, and the test should do with {MOST_TOKENS} in all.",
         actual="too many tokens",
         returned=f"{len(rows)} × {len(rows[0])}",
     )
@@ -141,6 +150,16 @@ def expect_exact(design, model, tokens, log_probs, limit):
         returned=f"{apart:.3g}",
         expected="rounding",
     )
+    wide = [predictions(copy.deepcopy(m).double(), tokens[:LOOKED_AT]) for m in (model, other)]
+    apart = largest_change(*wide)
+    expect(
+        apart < EXACT,
+        f"Your 'exact' changes little, and is not exact: computed in float64, where rounding is far smaller, a "
+        f"log-probability on your texts still changes by {apart:.2g}. By algebra it should not change at all.",
+        actual="exact: nearly",
+        returned=f"{apart:.3g} in float64",
+        expected="nothing but the rounding of the new weights",
+    )
     value = number(design["measure"](model, other, tokens))
     expect(
         value <= limit,
@@ -149,6 +168,17 @@ def expect_exact(design, model, tokens, log_probs, limit):
         actual="limit below rounding",
         returned=f"{value:.3g}",
         expected=f"at most {limit:.3g}",
+    )
+
+
+def expect_a_size(value, rounding, of):
+    expect(
+        value >= -max(rounding, 1e-6),
+        f"Your measure of {of} is {value:.3g}, below 0. A difference is to be the larger the more the two differ, and "
+        "0 where they don't: a negative number is above no limit.",
+        actual="negative",
+        returned=f"{value:.3g}",
+        expected="0 or more",
     )
 
 
@@ -173,6 +203,7 @@ def expect_damage(design, model, tokens, log_probs, limit):
         expected=f"at most {SMALL} nats",
     )
     value = number(design["measure"](model, other, tokens))
+    expect_a_size(value, 0.0, "your own 'damage'")
     expect(
         value > limit,
         f"Your own 'damage' measures {value:.3g}, not above your limit of {limit:.3g}. By your rule it has kept the "
@@ -183,14 +214,14 @@ def expect_damage(design, model, tokens, log_probs, limit):
     )
 
 
-def expect_sees(values, limit, length):
+def expect_sees(values, limit, to_the_end):
     for sentences, wrong in ((CRIED, lambda value: value > limit), (UNNOTICED, lambda value: value <= limit)):
         for letter, sentence in sentences.items():
             told = sentence.format(value=f"Your measure gives {values[letter]:.3g}", limit=f"{limit:.3g}")
             expect(
                 not wrong(values[letter]),
                 told,
-                actual=("cried" if sentences is CRIED else "unnoticed", letter, length),
+                actual=("cried" if sentences is CRIED else "unnoticed", letter, to_the_end, values[letter] == 0),
                 returned=", ".join(f"{letter} {value:.3g}" for letter, value in values.items()),
             )
 

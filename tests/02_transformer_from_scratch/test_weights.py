@@ -9,7 +9,7 @@ from utils.course.checking import expect, expect_close
 from utils.models.config import TransformerConfig
 from utils.transformer.model import Transformer
 
-CFG = TransformerConfig(d_model=6, n_layers=2, n_heads=3, d_head=4, d_mlp=10, n_ctx=7, d_vocab=11)
+CFG = TransformerConfig(d_model=6, n_layers=3, n_heads=3, d_head=4, d_mlp=10, n_ctx=7, d_vocab=11)
 ODD = TransformerConfig(d_model=5, n_layers=3, n_heads=2, d_head=8, d_mlp=9, n_ctx=4, d_vocab=13, layer_norm_eps=0.3)
 ATTENTION = TransformerConfig(d_model=6, n_layers=2, n_heads=3, d_head=4, d_mlp=0, n_ctx=5, d_vocab=9)
 SHALLOW = TransformerConfig(d_model=7, n_layers=1, n_heads=1, d_head=1, d_mlp=2, n_ctx=3, d_vocab=4)
@@ -54,7 +54,7 @@ def expect_names(found, state):
 def expect_same_logits(found, state, cfg, rng):
     tokens = torch.randint(cfg.d_vocab, (3, cfg.n_ctx), generator=rng)
     expect_close(
-        logits(found, cfg, tokens),
+        logits({name: value.double() for name, value in found.items()}, cfg, tokens),
         logits(state, cfg, tokens),
         rtol=1e-9,
         atol=1e-9,
@@ -75,6 +75,12 @@ class TestFoldLayerNorm:
             plain = {name: torch.full_like(value, float(name.endswith("w"))) for name, value in norms.items()}
             expect_close(norms, plain)
 
+    def test_readers(self, answer, reference, rng):
+        "scale and shift are in the weights and biases that read them"
+        for cfg in (CFG, ODD):
+            state = random_state(cfg, rng)
+            expect_close(answer(state, cfg), reference(state, cfg), dtype=True)
+
     def test_logits(self, answer, rng):
         "the model's logits are unchanged"
         for cfg in (CFG, ODD, SHALLOW):
@@ -82,12 +88,6 @@ class TestFoldLayerNorm:
             found = answer(state, cfg)
             expect_names(found, state)
             expect_same_logits(found, state, cfg, rng)
-
-    def test_readers(self, answer, reference, rng):
-        "scale and shift are in the weights and biases that read them"
-        for cfg in (CFG, ODD):
-            state = random_state(cfg, rng)
-            expect_close(answer(state, cfg), reference(state, cfg), dtype=True)
 
     def test_writers(self, answer, rng):
         "embeddings and output weights stay as they are"
@@ -125,7 +125,7 @@ class TestCenterWritingWeights:
             found = answer(state, cfg)
             expect_names(found, state)
             largest = {name: found[name].mean(dim=-1).abs().max().item() for name in state if name.endswith(WRITERS)}
-            left = [name for name, mean in largest.items() if not mean < 1e-10]
+            left = [name for name, mean in largest.items() if not mean < 1e-6]
             expect(
                 not left,
                 f"Over d_model the means of {', '.join(left)} should be 0.",

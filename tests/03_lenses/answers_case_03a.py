@@ -17,6 +17,8 @@ from utils.models.course_model import load_course_model
 KINDS = ("city", "country", "builder", "material")
 # Questions (kind, wording) that end in "of" at one and the same position behind "The" and the name.
 ENDING_IN_OF = [("city", 1), ("country", 0), ("country", 3), ("material", 3)]
+# What a design reports whose trials nobody gets to run: measuring them would take longer than reading them.
+NOT_RUN = {"effect_landmark": (0.0, 1.0), "effect_question": (0.0, 1.0), "verdict": "undecided"}
 
 
 @cache
@@ -108,7 +110,7 @@ def about_questions(pairs, other=lambda rng, x: x):
 )
 def any_two_questions(model):
     pairs = [(("city", 0), ("material", 0)), (("builder", 0), ("city", 4))]
-    return changed(model, question=lambda trials: about_questions(pairs))
+    return changed(model, question=lambda trials: about_questions(pairs), **NOT_RUN)
 
 
 @wrong(
@@ -118,7 +120,7 @@ def any_two_questions(model):
 )
 def of_at_another_position(model):
     pairs = [(("country", 0), ("builder", 1)), (("city", 1), ("builder", 4))]
-    return changed(model, question=lambda trials: about_questions(pairs))
+    return changed(model, question=lambda trials: about_questions(pairs), **NOT_RUN)
 
 
 @wrong(
@@ -138,7 +140,7 @@ def the_other_in_other_words(model):
             if of(a).country != of(b).country
         ]
 
-    return changed(model, landmark=swapped)
+    return changed(model, landmark=swapped, **NOT_RUN)
 
 
 @wrong(
@@ -148,7 +150,7 @@ def the_other_in_other_words(model):
 )
 def landmarks_with_one_answer(model):
     alike = lambda y, x, kind: getattr(y, kind) == getattr(x, kind)  # noqa: E731
-    return changed(model, landmark=lambda trials: about_landmarks(other_may=alike))
+    return changed(model, landmark=lambda trials: about_landmarks(other_may=alike), **NOT_RUN)
 
 
 @wrong(
@@ -158,7 +160,7 @@ def landmarks_with_one_answer(model):
 )
 def the_same_question_reworded(model):
     pairs = [(("country", 0), ("country", 3)), (("builder", 1), ("builder", 4))]
-    return changed(model, question=lambda trials: about_questions(pairs))
+    return changed(model, question=lambda trials: about_questions(pairs), **NOT_RUN)
 
 
 @wrong(
@@ -168,7 +170,9 @@ def the_same_question_reworded(model):
 )
 def question_and_landmark_at_once(model):
     pairs = [(a, b) for a in ENDING_IN_OF for b in ENDING_IN_OF if a[0] != b[0]]
-    return changed(model, question=lambda trials: about_questions(pairs, lambda rng, x: rng.choice(landmarks()[:60])))
+    return changed(
+        model, question=lambda trials: about_questions(pairs, lambda rng, x: rng.choice(landmarks()[:60])), **NOT_RUN
+    )
 
 
 @wrong(
@@ -178,7 +182,7 @@ def question_and_landmark_at_once(model):
 )
 def the_others_answer_as_a_control(model):
     kind = lambda t: next(k for k in KINDS if getattr(of(t[0]), k) == t[2])  # noqa: E731
-    return changed(model, landmark=in_place_of(lambda t: (3, getattr(of(t[1]), kind(t)))))
+    return changed(model, landmark=in_place_of(lambda t: (3, getattr(of(t[1]), kind(t)))), **NOT_RUN)
 
 
 @wrong(
@@ -187,7 +191,7 @@ def the_others_answer_as_a_control(model):
     "measure; a word of the answer's kind could.",
 )
 def a_weekday_as_a_control(model):
-    return changed(model, landmark=in_place_of(lambda t: (3, "Monday")))
+    return changed(model, landmark=in_place_of(lambda t: (3, "Monday")), **NOT_RUN)
 
 
 @wrong(
@@ -199,7 +203,7 @@ def what_the_other_text_asks_for_as_a_control(model):
         with torch.no_grad():
             return 3, model.to_string(model(model.to_tokens(trial[1]))[0, -1].argmax())
 
-    return changed(model, question=in_place_of(other_kind))
+    return changed(model, question=in_place_of(other_kind), **NOT_RUN)
 
 
 @wrong(
@@ -217,8 +221,8 @@ def how_sure_the_lens_is(model):
 
 @wrong(
     "what_the_end_holds",
-    "Your measure is the answer's rank, which is small where the lens speaks for it: all your effects have the wrong "
-    "sign. A measure is to be the larger, the more the lens speaks for the answer.",
+    "Your measure is small where the lens speaks for the answer, as a rank or a loss is: all your effects have the "
+    "wrong sign. A measure is to be the larger, the more the lens speaks for the answer.",
 )
 def the_rank_as_it_is(model):
     def measure(model, stream, answer):
@@ -251,7 +255,7 @@ def against_its_own_kind(model):
     "absent.",
 )
 def seven_trials(model):
-    return changed(model, landmark=lambda trials: trials[:7])
+    return changed(model, landmark=lambda trials: trials[:7], **NOT_RUN)
 
 
 @wrong(
@@ -267,7 +271,7 @@ def one_sentence(model):
                 found.append((fact_prompt(x, "city", 0).text, fact_prompt(y, "city", 0).text, x.city, z.city))
         return found
 
-    return changed(model, landmark=trials_of)
+    return changed(model, landmark=trials_of, **NOT_RUN)
 
 
 @wrong(
@@ -290,7 +294,7 @@ def six_landmarks_again_and_again(model):
             for a, b in pairs[::4]
         ]
 
-    return changed(model, question=again)
+    return changed(model, question=again, **NOT_RUN)
 
 
 @wrong(

@@ -143,12 +143,17 @@ def widened(logits):
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
+def surprises(p):
+    """-p log p, which is 0 where p is; the gradient stays finite."""
+    return -p * torch.where(p > 0, p, 1.0).log()
+
+
 @wrong(
     "lens_entropy",
     "Your entropy is in bits. The chapter measures in nats, like the loss: which logarithm is that?",
 )
 def in_bits(logits):
-    return torch.special.entr(widened(logits).softmax(-1)).sum(-1) / math.log(2)
+    return surprises(widened(logits).softmax(-1)).sum(-1) / math.log(2)
 
 
 @wrong(
@@ -157,7 +162,7 @@ def in_bits(logits):
     "the sum?",
 )
 def sign_forgotten(logits):
-    return -torch.special.entr(widened(logits).softmax(-1)).sum(-1)
+    return -surprises(widened(logits).softmax(-1)).sum(-1)
 
 
 @wrong(
@@ -196,7 +201,7 @@ def small_number_added(logits):
 )
 def normalised(logits):
     size = logits.shape[-1]
-    return torch.special.entr(widened(logits).softmax(-1)).sum(-1) / (math.log(size) if size > 1 else 1.0)
+    return surprises(widened(logits).softmax(-1)).sum(-1) / (math.log(size) if size > 1 else 1.0)
 
 
 @wrong(
@@ -204,7 +209,7 @@ def normalised(logits):
     "You averaged over the vocabulary where the formula sums: the value shrinks with the number of tokens.",
 )
 def mean_over_tokens(logits):
-    return torch.special.entr(widened(logits).softmax(-1)).mean(-1)
+    return surprises(widened(logits).softmax(-1)).mean(-1)
 
 
 @wrong(
@@ -225,7 +230,7 @@ def cut_off_from_below(logits):
 def one_maximum_for_all(logits):
     logits = widened(logits)
     e = (logits - logits.max()).exp()
-    return torch.special.entr(e / e.sum(-1, keepdim=True)).sum(-1)
+    return surprises(e / e.sum(-1, keepdim=True)).sum(-1)
 
 
 @wrong(
@@ -244,16 +249,16 @@ def probabilities_with_a_floor(logits):
     "tokens, which stand last.",
 )
 def softmax_along_the_first_dimension(logits):
-    return torch.special.entr(widened(logits).softmax(0)).sum(-1)
+    return surprises(widened(logits).softmax(0)).sum(-1)
 
 
 @wrong(
     "lens_entropy",
-    "You computed in half precision what came in half precision. A log-probability of -8 has an error of a few "
-    "hundredths there; the docstring says what to make of such logits first.",
+    "Half precision came in, and half precision comes back, whether you compute in it or narrow the result at the end. "
+    "A log-probability of -8 has an error of a few hundredths there; the docstring says what dtype the entropy has.",
 )
 def computed_in_half_precision(logits):
-    return torch.special.entr(logits.softmax(-1)).sum(-1)
+    return surprises(logits.softmax(-1)).sum(-1)
 
 
 @wrong(
@@ -261,7 +266,7 @@ def computed_in_half_precision(logits):
     "No gradient reaches the logits: your result is cut off from them.",
 )
 def entropy_without_a_graph(logits):
-    return torch.special.entr(widened(logits.detach()).softmax(-1)).sum(-1)
+    return surprises(widened(logits.detach()).softmax(-1)).sum(-1)
 
 
 @wrong(
@@ -270,12 +275,22 @@ def entropy_without_a_graph(logits):
     "the digits.",
 )
 def always_single_precision(logits):
-    return torch.special.entr(logits.double().softmax(-1)).sum(-1).float()
+    return surprises(logits.double().softmax(-1)).sum(-1).float()
+
+
+@wrong(
+    "lens_entropy",
+    "Your values are right, and the gradient is NaN where a token's probability is 0: infinity times 0 comes up on the "
+    "way back, also where you (or `entr`) have put a 0 in its place on the way forth. Something finite has to stand "
+    "there before the logarithm or the product is taken.",
+)
+def no_gradient_where_a_probability_is_zero(logits):
+    return torch.special.entr(widened(logits).softmax(-1)).sum(-1)
 
 
 @right("lens_entropy")
-def with_entr(logits):
-    return torch.special.entr(widened(logits).softmax(-1)).sum(-1)
+def with_a_safe_logarithm(logits):
+    return surprises(widened(logits).softmax(-1)).sum(-1)
 
 
 @right("lens_entropy")
@@ -288,7 +303,7 @@ def with_logsumexp(logits):
     logits = widened(logits)
     logits = logits - logits.amax(-1, keepdim=True)
     p = logits.softmax(-1)
-    return logits.logsumexp(-1) - torch.where(p > 0, p * logits, 0.0).sum(-1)
+    return logits.logsumexp(-1) - (p * torch.where(logits == -torch.inf, 0.0, logits)).sum(-1)
 
 
 # lens_kl
@@ -408,13 +423,45 @@ def a_small_number_added(logits, final_logits):
 
 @wrong(
     "lens_kl",
-    "You computed in half precision what came in half precision. Log-probabilities have errors of a few hundredths "
-    "there, and a small divergence is the difference of two of them; the docstring says what to do first.",
+    "Half precision came in, and half precision comes back. Log-probabilities have errors of a few hundredths there, "
+    "and a small divergence is the difference of two of them; the docstring says what dtype it has then.",
 )
 def computed_in_half_precision_too(logits, final_logits):
     same_size(logits, final_logits)
     log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "Your divergence is in bits. The chapter measures in nats, like the loss: which logarithm is that?",
+)
+def divergence_in_bits(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1) / math.log(2)
+
+
+@wrong(
+    "lens_kl",
+    "Your result is always float32, and logits in float64 lose half of their digits. Only half precision is to be "
+    "widened.",
+)
+def divergence_in_single_precision(logits, final_logits):
+    same_size(logits, final_logits)
+    log_p, log_q = final_logits.float().log_softmax(-1), logits.float().log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You gave `F.kl_div` log-probabilities where it takes probabilities: without `log_target=True` its second argument "
+    "is p itself, and of what you gave it, it takes the logarithm again.",
+)
+def log_target_forgotten(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    log_q, log_p = torch.broadcast_tensors(logits.log_softmax(-1), final_logits.log_softmax(-1))
+    return F.kl_div(log_q, log_p, reduction="none").sum(-1)
 
 
 @wrong(

@@ -169,6 +169,42 @@ def left_in_evaluation_mode(model, tokens):
 
 @wrong(
     "residual_stack",
+    "You put the model into training mode, whatever it was in before. Keep what `model.training` was, or leave the "
+    "mode alone: recording needs neither.",
+)
+def left_in_training_mode(model, tokens):
+    stack = recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)])
+    model.train()
+    return stack
+
+
+@wrong(
+    "residual_stack",
+    "Your first site is not read at its hook point, but in front of it, or made from the embeddings. The hook point "
+    "stands inside the first block: where somebody's hook changes the stream there, the model goes on with another.",
+)
+def in_front_of_the_first_block(model, tokens):
+    stack, first = recorded(model, tokens, ["blocks.0.hook_resid_pre", *posts(model)]), []
+    handle = model.blocks[0].register_forward_pre_hook(lambda module, inputs: first.append(inputs[0].detach()))
+    try:
+        with torch.no_grad():
+            model(tokens)
+    finally:
+        handle.remove()
+    return torch.cat([first[0][None], stack[1:]])
+
+
+@wrong(
+    "residual_stack",
+    "Your stack begins behind the first block. The stream before it, the embeddings, is the first site: n blocks have "
+    "n + 1.",
+)
+def first_site_missing(model, tokens):
+    return recorded(model, tokens, posts(model))
+
+
+@wrong(
+    "residual_stack",
     "You switched off the gradients of the model's weights, and left them off. `torch.no_grad()` around the run does "
     "what you want and nothing to the model.",
 )
@@ -228,7 +264,7 @@ def components(model, tokens, head_output=None, bias=None, positions="added", ml
             own = head_output(z, attn, head) if head_output else z[:, :, head] @ attn.W_O[head]
             parts[f"head {layer}.{head}"] = own
         if bias is not False:
-            parts[f"b_O {layer}"] = attn.b_O.expand_as(parts["embed"]).clone()
+            parts[f"b_O {layer}"] = (attn.b_O if bias is None else bias * attn.b_O).expand_as(parts["embed"]).clone()
         if not model.cfg.attn_only:
             parts[f"mlp {layer}"] = cache[f"blocks.{layer}.{mlp}"]
     if refuse:
@@ -261,6 +297,15 @@ def output_bias_in_every_head(model, tokens):
 )
 def output_bias_shared_among_heads(model, tokens):
     return components(model, tokens, lambda z, attn, h: z[:, :, h] @ attn.W_O[h] + attn.b_O / z.shape[2], bias=False)
+
+
+@wrong(
+    "residual_components",
+    "You divided the layer's output bias among its heads, and left a part of zeros in its place. The parts still sum "
+    "to the stream, and each head's says something that is not so: the bias is added once, whatever the heads do.",
+)
+def output_bias_shared_and_zero(model, tokens):
+    return components(model, tokens, lambda z, attn, h: z[:, :, h] @ attn.W_O[h] + attn.b_O / z.shape[2], bias=0.0)
 
 
 @wrong(
@@ -347,6 +392,43 @@ def positions_wherever_there_are_some(model, tokens):
 )
 def wrong_sums_go_through(model, tokens):
     return components(model, tokens, refuse=False)
+
+
+@wrong(
+    "residual_components",
+    "You refuse sums that miss the stream by less than the docstring allows. Its measure is a hundredth of the sum of "
+    "the parts' lengths, not the length of their sum or a number of its own: long parts that cancel leave a short sum, "
+    "with the rounding of the long ones.",
+)
+def held_against_the_length_of_the_sum(model, tokens):
+    parts, final = components(model, tokens), cache_of(model, tokens)[posts(model)[-1]]
+    if ((sum(parts.values()) - final).norm(dim=-1) > 0.01 * final.norm(dim=-1)).any():
+        raise ValueError("no sum of parts")
+    return parts
+
+
+@wrong(
+    "residual_components",
+    "At one position your parts miss the stream by more than the docstring allows, and they go through. A mean over "
+    "positions hides a single bad one, and so does a wider limit.",
+)
+def close_on_average(model, tokens):
+    parts, final = components(model, tokens, refuse=False), cache_of(model, tokens)[posts(model)[-1]]
+    lengths = sum(value.norm(dim=-1) for value in parts.values())
+    if (sum(parts.values()) - final).norm(dim=-1).mean() > 0.01 * lengths.mean():
+        raise ValueError("no sum of parts")
+    return parts
+
+
+@wrong(
+    "residual_components",
+    "You took all hooks off the model (`reset_hooks`), also those that somebody else had put there. Remove the ones "
+    "that you added, and no others.",
+)
+def somebodys_hooks_taken_off(model, tokens):
+    parts = components(model, tokens)
+    model.reset_hooks()
+    return parts
 
 
 @wrong(

@@ -402,8 +402,8 @@ def plain_gradient_descent(lens, model, stack, *, n_steps, n_rows, lr, generator
 
 @wrong(
     "train_tuned_lens",
-    "Your list of rows runs over the texts first, and over the positions within: text after text is asked for, so that "
-    "row number i is position i % pos of text i // pos.",
+    "Your list of rows goes position after position: the first positions of all texts come before all second ones. "
+    "Text after text is asked for, so that row number i is position i % pos of text i // pos.",
 )
 def position_after_position(lens, model, stack, *, n_steps, n_rows, lr, generator):
     return train(

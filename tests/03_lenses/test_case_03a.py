@@ -1,5 +1,6 @@
 """The check of the case of part 03a: the trials are read, and the design is run again on streams of our own."""
 
+from functools import cache
 from statistics import fmean
 
 import pytest
@@ -42,8 +43,9 @@ class TestWhatTheEndHolds:
             expect_seen_at_the_end(run[name, LAST][0], name)
         expect_still(*run["landmark", LAST], "behind the last layer, in 'landmark'")
         expect_still(*run["question", BEHIND_LAYER_1], "behind layer 1, in 'question'")
+        expect_site(model, design, {name: run[name, BEHIND_LAYER_1][0] for name in LISTS}, streams)
         for name in LISTS:
-            expect_reported(design[f"effect_{name}"], run[name, BEHIND_LAYER_1][0])
+            expect_reported(design[f"effect_{name}"], run[name, BEHIND_LAYER_1][0], of=f"effect_{name}")
         expect_verdict(design, *(run[key][0] for key in (("landmark", 2), ("question", 2), ("landmark", LAST))))
 
 
@@ -64,7 +66,7 @@ def expect_trials(model, trials, name, streams):
         )
         texts = [read(text, where) for text in trial[:2]]
         expect_same_ending(texts, where)
-        streams |= {text: residual_stack(model, model.to_tokens(text))[:, 0, -1] for text in trial[:2]}
+        streams |= {text: at_the_end(text) for text in trial[:2]}
         kinds = [asked(model, streams[text][LAST], *told) for text, told in zip(trial[:2], texts, strict=True)]
         if name == "landmark":
             expect_another_landmark(texts, kinds[0], trial, where)
@@ -72,11 +74,13 @@ def expect_trials(model, trials, name, streams):
             expect_another_question(texts, kinds, trial, where)
         named.append(texts[0][0])
         wordings.add(tuple(without_name(*texts[0])))
+    twice = next((landmark.name for landmark in named if named.count(landmark) > 1), None)
     expect(
-        len(set(named)) == len(named),
+        twice is None,
         f"In {name!r} a landmark has several texts. What the model knows of it is right or wrong for all of them "
         "together: they are no independent units, and the interval looks narrower than it is.",
         actual=("several texts", name),
+        returned=f"{twice} is named by more than one 'text'",
     )
     expect(
         len(wordings) > 1,
@@ -84,6 +88,18 @@ def expect_trials(model, trials, name, streams):
         actual=("one wording", name),
         returned=" ".join(next(iter(wordings))),
     )
+
+
+@cache
+def at_the_end(text):
+    """The stream at a text's last word, by site; a check's own model, so that it is the same for every answer."""
+    model = own_model()
+    return residual_stack(model, model.to_tokens(text))[:, 0, -1]
+
+
+@cache
+def own_model():
+    return load_course_model()
 
 
 def read(text, where):
@@ -136,7 +152,12 @@ def asked(model, end, landmark, _, said):
 
 def expect_another_landmark(texts, kind, trial, where):
     (x, _, _), (y, _, _) = texts
-    expect(x != y, "Both texts of a trial in 'landmark' name the same landmark.", actual="same landmark")
+    expect(
+        x != y,
+        "Both texts of a trial in 'landmark' name the same landmark.",
+        actual="same landmark",
+        returned=f"{where}: {trial[0]!r} and {trial[1]!r}",
+    )
     expect(
         without_name(*texts[0]) == without_name(*texts[1]),
         "The two texts of a trial in 'landmark' differ in more than the landmark: what changes may come from the other "
@@ -209,10 +230,10 @@ def words_of(kind):
     return {getattr(x, kind) for x in landmarks()}
 
 
-def effects(model, design, name, streams, site):
+def effects(model, design, name, streams, site, control=True):
     """Each trial's effect at a site, for the answer and for the control."""
     found = []
-    for word in (2, 3):
+    for word in (2, 3) if control else (2,):
         calls = [(model, streams[text][site], trial[word]) for trial in design[name] for text in trial[:2]]
         values = expect_function_of_input(design["measure"], calls)
         found.append([here - there for here, there in zip(values[::2], values[1::2], strict=True)])
@@ -222,6 +243,13 @@ def effects(model, design, name, streams, site):
 def expect_seen_at_the_end(moved, name):
     seen = sum(effect > 0 for effect in moved)
     expect(
+        any(moved),
+        f"Behind the last layer your measure gives the same number for both texts in every trial of {name!r}. Does it "
+        "look at the stream that it is given?",
+        actual=("no effect at the end", name),
+        returned="0 for every effect",
+    )
+    expect(
         seen >= 0.9 * len(moved),
         f"Behind the last layer the model says the answer, and with your measure only {seen} of {len(moved)} trials in "
         f"{name!r} show it. A measure that can't see the answer where it is proves nothing where it sees none.",
@@ -229,6 +257,30 @@ def expect_seen_at_the_end(moved, name):
         returned=f"{seen} of {len(moved)} effects above 0",
         expected="nine of ten at least",
     )
+
+
+def expect_site(model, design, found, streams):
+    """Expect that what is reported, where it is not what the stream behind layer 1 gives, is not another site's."""
+    if all(is_reported(design[f"effect_{name}"], found[name]) for name in LISTS):
+        return
+    for site in range(len(next(iter(streams.values())))):
+        there = {name: effects(model, design, name, streams, site, control=False)[0] for name in LISTS}
+        where = f"behind layer {site - 1}" if site else "before layer 0"
+        expect(
+            site == BEHIND_LAYER_1 or not all(is_reported(design[f"effect_{name}"], there[name]) for name in LISTS),
+            f"Your numbers are those of the stream {where}, and the question is about the stream behind layer 1.",
+            actual=("site", site),
+            returned=f"{where}: " + ", ".join("{:.3g} ± {:.2g}".format(*estimate(there[name])) for name in LISTS),
+            expected="behind layer 1: " + ", ".join("{:.3g} ± {:.2g}".format(*estimate(found[name])) for name in LISTS),
+        )
+
+
+def is_reported(said, values):
+    try:
+        expect_reported(said, values)
+    except Mismatch:
+        return False
+    return True
 
 
 def expect_still(moved, control, where):

@@ -27,7 +27,7 @@ class TestLogitLens:
         for cfg in CONFIGS:
             size, eps = cfg.d_model, cfg.layer_norm_eps
             for norm in (common.RMSNorm(rng, size, eps), common.LayerNormPre(eps), common.RMSNormPre(eps)):
-                model, resid = SmallModel(rng, cfg, norm), 1.0 + torch.randn(3, size, generator=rng)
+                model, resid = SmallModel(rng, cfg, norm), 1.0 + torch.randn(3, 2, size, generator=rng)
                 expect_close(answer(model, resid), model.unembed(norm(resid)).detach(), **SUMS)
 
     def test_short_stream(self, answer, rng):

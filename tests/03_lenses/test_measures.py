@@ -137,6 +137,21 @@ class TestLensEntropy:
         "gradients for the logits"
         expect_same_gradients(answer, reference, logits_of(rng, 3, 6), rng=rng)
 
+    def test_gradients_at_zero(self, answer):
+        "gradients also where a probability is 0: a forbidden token, and one that is far below the others"
+        logits = torch.tensor([[0.5, 0.0, -200.0], [1.0, -torch.inf, 0.0]]).requires_grad_()
+        entropy = answer(logits)
+        expect_shape(entropy, (2,))
+        expect(entropy.requires_grad, "No gradient reaches the logits.", actual="no gradient")
+        (gradient,) = torch.autograd.grad(entropy.sum(), logits)
+        expect(
+            gradient.isfinite().all(),
+            "The gradient is not finite where a token's probability is 0.",
+            actual="not finite",
+            returned=f"a gradient of {gradient.tolist()} for logits {logits.tolist()}",
+            expected="finite numbers",
+        )
+
 
 class TestLensKl:
     exercise = "lens_kl"
@@ -168,6 +183,12 @@ class TestLensKl:
         logits, final = logits_of(rng, 5, 8), logits_of(rng, 5, 8)
         levels = torch.tensor([-5000.0, -300.0, 0.0, 300.0, 5000.0], dtype=torch.float64)[:, None]
         expect_close(answer(logits + levels, final - levels), reference(logits, final), rtol=1e-8)
+
+    def test_double(self, answer, reference, rng):
+        "float32 and float64 stay what they are"
+        for dtype in (torch.float32, torch.float64):
+            logits, final = logits_of(rng, 3, 6, dtype=dtype), logits_of(rng, 3, 6, dtype=dtype)
+            expect_close(answer(logits, final), reference(logits, final), dtype=True)
 
     def test_half_precision(self, answer, reference, rng):
         "half precision is widened first: two distributions that are nearly equal have a small divergence"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from utils.course.checking import Mismatch, expect, expect_close, expect_raises, expect_shape
+from utils.course.checking import AnswerRaised, Mismatch, expect, expect_close, expect_raises, expect_shape
 from utils.course.paths import load_file
 from utils.models.config import TransformerConfig
 
@@ -65,6 +65,12 @@ class TestResidualStack:
         expect_close(answer(model, tokens), reference(model, tokens))
         expect_close(model(tokens).detach(), before, note="After your function, a hook that was there is gone")
 
+    def test_sees_what_enters_the_first_block(self, answer, reference, rng):
+        "also somebody's hook where the first block begins"
+        model, tokens = random_model(rng, CONFIGS[0]), random_tokens(rng, CONFIGS[0], 2, 3)
+        model.add_hook("blocks.0.hook_resid_pre", lambda resid, hook: 2.0 * resid)
+        expect_close(answer(model, tokens), reference(model, tokens))
+
     def test_leaves_no_hooks(self, answer, rng):
         "afterwards the model has the hooks that it had before, also if it raises on the way"
         model, tokens = random_model(rng, ONE), random_tokens(rng, ONE, 3, 2)
@@ -107,6 +113,16 @@ class TestResidualStack:
         expect(model.training, "The model was in training mode, and is not any more.", actual="model.training is False")
         frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         expect(not frozen, "The model's weights could be trained, and can't be any more.", actual=frozen)
+
+    def test_evaluation_mode(self, answer, rng):
+        "a model in evaluation mode stays in it"
+        model = random_model(rng, ONE)
+        answer(model, random_tokens(rng, ONE, 3, 2))
+        expect(
+            not model.training,
+            "The model was in evaluation mode, and is in training mode now.",
+            actual="model.training is True",
+        )
 
     def test_bad_tokens(self, answer, rng):
         "tokens without a batch dimension are refused"
@@ -184,6 +200,32 @@ class TestResidualComponents:
         expect_raises(ValueError, answer, model, tokens)
         handle.remove()
         expect(n_hooks(model) == before, "Hooks are left on the model.", actual=n_hooks(model) - before)
+
+    def test_how_close(self, answer, reference, rng):
+        "at each position the parts may miss the stream by a hundredth of the sum of their lengths, and by no more"
+        model, tokens = random_model(rng, CONFIGS[1]), random_tokens(rng, CONFIGS[1], 60, 4)
+        parts = reference(model, tokens)
+        missed = torch.nn.functional.normalize(torch.randn(60, 4, CONFIGS[1].d_model, generator=rng), dim=-1)
+        missed *= 0.008 * sum(value.norm(dim=-1, keepdim=True) for value in parts.values())
+        model.blocks[-1].hook_resid_post.register_forward_hook(lambda module, inputs, output: output + missed)
+        try:
+            answer(model, tokens)
+        except AnswerRaised as raised:
+            if not isinstance(raised.__cause__, ValueError):
+                raise
+            raise Mismatch(
+                "You refuse a sum that is within a hundredth of the sum of its parts' lengths.", actual="refused"
+            ) from raised
+        missed[-1, -1] *= 1.5
+        expect_raises(ValueError, answer, model, tokens)
+
+    def test_others_hooks(self, answer, rng):
+        "somebody else's hook is still there afterwards"
+        model, tokens = random_model(rng, ONE), random_tokens(rng, ONE, 3, 2)
+        model.add_hook("blocks.0.hook_resid_post", lambda resid, hook: None)
+        before = n_hooks(model)
+        answer(model, tokens)
+        expect(n_hooks(model) >= before, "After your function, a hook that was there is gone.", actual="gone")
 
     def test_clean(self, answer, rng):
         "no graph, no hooks left, and the library's options are as they were"

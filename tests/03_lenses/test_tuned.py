@@ -49,10 +49,13 @@ class TestTunedLens:
                 actual=sorted(shapes.items()),
                 expected=str(expected),
             )
+        names = sorted(answer(2, 3).parameter_names())
         expect(
-            sorted(answer(2, 3).parameter_names()) == ["A", "b"],
+            names == ["A", "b"],
             "A and b must be parameters, so that an optimiser finds them.",
-            actual="no parameters",
+            actual=names,
+            returned=f"parameters: {', '.join(names) or 'none'}",
+            expected="parameters: A, b",
         )
 
     def test_new_lens_is_the_identity(self, answer, rng):
@@ -200,7 +203,9 @@ class TestTrainTunedLens:
         expect(
             left is not None and torch.equal(left, torch.ones(6)),
             "The model had gradients before, and they are not what they were.",
-            actual=left,
+            actual="gone" if left is None else "changed",
+            returned="no gradient" if left is None else str(left.tolist()),
+            expected="a gradient of ones, as it was",
         )
 
     def test_earlier_gradients(self, answer, reference, rng):

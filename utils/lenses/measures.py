@@ -39,7 +39,7 @@ def lens_entropy(logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*bat
 
     Returns:
         Entropy in nats, with the dtype of the logits; in half precision (float16, bfloat16) logits are made float32
-        first, and so is the entropy. Gradients flow to the logits.
+        first, and so is the entropy. Gradients flow to the logits, finite ones also where a token's probability is 0.
 
     Source: Shannon (1948), "A Mathematical Theory of Communication", section 6.
     """
@@ -61,8 +61,8 @@ def lens_kl(
             all sites of [site, batch, d_vocab]. Gradients flow to both.
 
     Returns:
-        Divergence: 0 where the two distributions are equal, positive elsewhere (up to rounding). In half precision
-        (float16, bfloat16) logits are made float32 first, and so is the divergence.
+        Divergence: 0 where the two distributions are equal, positive elsewhere (up to rounding), with the dtype of the
+        logits. In half precision (float16, bfloat16) logits are made float32 first, and so is the divergence.
 
     Raises:
         ValueError: If the two do not have the same number of tokens.

@@ -9,10 +9,11 @@ def residual_stack(model: nn.Module, tokens: Int[Tensor, "batch pos"]) -> Float[
     """The residual stream at every site: before the first block, and behind each block.
 
     A site is recorded where the model's hook point stands: ``blocks.0.hook_resid_pre``, then
-    ``blocks.0.hook_resid_post``, ``blocks.1.hook_resid_post`` and so on. Hook points are submodules, so that
-    PyTorch's own forward hooks work on them. What is recorded is what the model goes on with: if somebody else's hook
-    changes the stream, the changed one. The model is left as it was, also if it raises: without your hooks, with
-    everybody else's, in the mode (training or evaluation) that it was in, with weights that can be trained as before.
+    ``blocks.0.hook_resid_post``, ``blocks.1.hook_resid_post`` and so on (between two blocks, the second one's
+    ``hook_resid_pre`` is as good). Hook points are submodules, so that PyTorch's own forward hooks work on them. What
+    is recorded is what the model goes on with: if somebody else's hook changes the stream, the changed one. The model
+    is left as it was, also if it raises: without your hooks, with everybody else's, in the mode (training or
+    evaluation) that it was in, with weights that can be trained as before.
 
     Args:
         model: A ``HookedTransformer``; ``len(model.blocks)`` is its number of layers.
