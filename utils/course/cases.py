@@ -22,12 +22,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from scipy.special import stdtrit
+from torch import Tensor
 
 from utils.course.checking import Answer, Mismatch, expect, plain
 from utils.course.values import describe, is_number, same
 
 Kind = str | tuple[str, ...]
+CALLED_AGAIN = 12  # a measure that depends on more than its input gives it away in a few calls
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("a text that says something", lambda value: isinstance(value, str) and bool(value.strip())),
@@ -47,7 +50,7 @@ def design_of(answer: Answer, keys: Mapping[str, Kind], *args: Any, **kwargs: An
     Args:
         answer: The case's answer under test.
         keys: What kind of thing stands under each key: "text", "number", "list", "callable", "pair" (of numbers), or
-            a tuple of words of which it must be one.
+            a tuple of words of which it must be one. A tensor or an array with dimensions counts as a list of rows.
         args, kwargs: What the answer is called with.
 
     Returns:
@@ -58,6 +61,7 @@ def design_of(answer: Answer, keys: Mapping[str, Kind], *args: Any, **kwargs: An
         Mismatch: If it is no dict, a key is missing, misspelt or unknown, or a value is of another kind.
     """
     design = answer(*args, **kwargs)
+    answer.design = answer.last_call
     if not isinstance(design, Mapping):
         raise Mismatch(
             "A design is a dict, with what you varied, how you measured and what follows from it under its keys.",
@@ -92,6 +96,8 @@ def _expect_keys(design: Mapping, keys: Mapping[str, Kind]) -> None:
 
 def _of_kind(answer: Answer, key: str, kind: Kind, value: Any) -> Any:
     value = plain(value)
+    if kind == "list" and isinstance(value, Tensor | np.ndarray):  # one with dimensions, as plain left it
+        value = list(value)
     wanted, fits = (f"one of {_listed(kind)}", lambda v: v in kind) if isinstance(kind, tuple) else _KINDS[kind]
     if not fits(value):
         raise Mismatch(
@@ -106,7 +112,7 @@ def _of_kind(answer: Answer, key: str, kind: Kind, value: Any) -> Any:
 
 
 def expect_function_of_input(measure: Callable, items: Sequence[Any]) -> list[float]:
-    """Expect one finite number for each item, and the same one when called again, in the reverse order.
+    """Expect one finite number for each item, and the same one when the last are called again, in the reverse order.
 
     A measure that counts its calls, draws random numbers or remembers the item before it depends on more than what it
     was given, and its numbers can't be compared.
@@ -119,16 +125,20 @@ def expect_function_of_input(measure: Callable, items: Sequence[Any]) -> list[fl
         The number for each item, in the order of the items.
     """
     calls = [item if isinstance(item, tuple) else (item,) for item in items]
-    values = [_number(measure(*call)) for call in calls]
-    for i in reversed(range(len(calls))):
-        again = _number(measure(*calls[i]))
-        expect(
-            math.isclose(again, values[i], rel_tol=1e-5, abs_tol=1e-6),
-            "Called again with the same input, your measure gives another number: it depends on more than its "
-            "arguments (a random draw, or what it was called with before).",
-            returned=f"{again:.6g} the second time",
-            expected=f"{values[i]:.6g}, as the first time",
-        )
+    try:
+        values = [_number(measure(*call)) for call in calls]
+        for i in reversed(range(len(calls))[-CALLED_AGAIN:]):
+            again = _number(measure(*calls[i]))
+            expect(
+                math.isclose(again, values[i], rel_tol=1e-5, abs_tol=1e-6),
+                "Called again with the same input, your measure gives another number: it depends on more than its "
+                "arguments (a random draw, or what it was called with before).",
+                returned=f"{again:.6g} the second time",
+                expected=f"{values[i]:.6g}, as the first time",
+            )
+    except Mismatch as mismatch:
+        mismatch.call = mismatch.call or getattr(measure, "last_call", None)
+        raise
     return values
 
 
@@ -161,7 +171,9 @@ def estimate(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stdtrit(n - 1, 0.975)) * math.sqrt(variance / n)
 
 
-def expect_reported(reported: tuple[float, float], values: Sequence[float]) -> None:
+def expect_reported(
+    reported: tuple[float, float], values: Sequence[float], *, of: str = "", atol: float = 1e-9
+) -> None:
     """Expect the (mean, half-width) handed in to be what the design gives when it is run again.
 
     The mean within a tenth of the interval's half-width or a thousandth of itself, whichever is more. The half-width
@@ -171,24 +183,28 @@ def expect_reported(reported: tuple[float, float], values: Sequence[float]) -> N
     Args:
         reported: Mean and half-width of its 95 % interval, as the learner states them.
         values: What the re-run gives, one number for each independent unit.
+        of: The design's key that is reported on, where it has several such numbers.
+        atol: How far off a number may be in any case, in the effect's units, as another batch rounds otherwise.
     """
     mean, half_width = estimate(values)
     said_mean, said_half_width = (float(plain(number)) for number in reported)
-    rounding = max(1e-3 * abs(mean), 1e-9)
+    rounding = max(1e-3 * abs(mean), atol)
+    key, for_key, of_key = (f"{of!r}: ", f" for {of!r}", f" of {of!r}") if of else ("", "", "")
     numbers = {
-        "returned": f"{said_mean:.6g} ± {said_half_width:.6g}",
-        "expected": f"{mean:.6g} ± {half_width:.6g}, from {len(values)} units",
+        "returned": f"{key}{said_mean:.6g} ± {said_half_width:.6g}",
+        "expected": f"{key}{mean:.6g} ± {half_width:.6g}, from {len(values)} units",
     }
     expect(
         abs(said_mean - mean) <= max(0.1 * half_width, rounding),
-        f"Run again, your design gives a mean of {mean:.4g} ± {half_width:.2g}, and you report {said_mean:.4g}.",
+        f"Run again, your design gives a mean of {mean:.4g} ± {half_width:.2g}{for_key}, and you report "
+        f"{said_mean:.4g}.",
         actual=("mean", said_mean - mean),
         **numbers,
     )
     expect(
         0.8 * half_width - rounding <= said_half_width <= 1.1 * half_width + rounding,
-        f"The mean agrees. The half-width of its 95 % interval over {len(values)} units is {half_width:.3g}, and you "
-        f"report {said_half_width:.3g}.",
+        f"The mean{of_key} agrees. The half-width of its 95 % interval over {len(values)} units is {half_width:.3g}, "
+        f"and you report {said_half_width:.3g}.",
         actual=("half-width", said_half_width - half_width),
         **numbers,
     )

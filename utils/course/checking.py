@@ -90,6 +90,7 @@ class Answer:
         self.clock: Clock | None = None  # what counts the time of the learner's code
         self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
         self.n_calls = 0
+        self.design: Call | None = None  # of a case: the call that returned the design, whose parts are called later
 
     @property
     def last_call(self) -> Call | None:
@@ -137,7 +138,10 @@ class Answer:
         return call.result
 
     def call_of(self, mismatch: Mismatch) -> Call | None:
-        """The call that returned the value a mismatch is about, as far as that can be told; the latest of several."""
+        """The call that returned the value a mismatch is about, as far as that can be told; the latest of several.
+
+        In a case it is the one that returned the design, where nothing else is known.
+        """
         if mismatch.call is not None:
             return mismatch.call
         if mismatch.series is not None:
@@ -145,13 +149,11 @@ class Answer:
             calls = list(self.calls)[-len(values) :]
             if len(calls) == len(values) and all(c.result is v for c, v in zip(calls, values, strict=True)):
                 return calls[place]
-        if mismatch.value is None:
-            return None
         for belongs in (_holds, _shares_memory):
-            for call in reversed(self.calls):
+            for call in reversed(self.calls if mismatch.value is not None else ()):
                 if call.returned and belongs(call.result, mismatch.value):
                     return call
-        return None
+        return self.design
 
 
 class ModuleAnswer:
@@ -198,6 +200,10 @@ class AnswerPart:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._answer._run(self._function, self.__name__, self._function, args, kwargs)
+
+    @property
+    def last_call(self) -> Call | None:
+        return self._answer.last_call
 
 
 def _settings() -> dict[str, Any]:
