@@ -408,8 +408,8 @@ def negative_heads_pass(model, tokens, layer, head, positions, answers, foils):
 
 @wrong(
     "head_logit_attribution_by_position",
-    "Positions that the texts do not have go through, or fail with an error of PyTorch's: -1 counts from the end in "
-    "Python, and one position for several texts is broadcast. The docstring names the error to raise.",
+    "Positions that the texts do not have are not all refused: -1 would count from the end in Python, and one position "
+    "for several texts would be broadcast. The docstring names the error to raise.",
 )
 def any_position_passes(model, tokens, layer, head, positions, answers, foils):
     def refuse(model, tokens, layer, head, positions):

@@ -1,7 +1,6 @@
 """Wrong and right designs for the case of part 03b."""
 
 import random
-from functools import cache
 
 import torch
 
@@ -16,9 +15,26 @@ from utils.models.phenomena.ioi import attention_to_people
 ROLES = ("repeated", "giver", "last", "first")
 
 
-@cache
+SEEN, MADE = {}, {}
+
+
+def looks(model, text, layer, head):
+    """``attention_to_people``, remembered: a check has two models, with head 1.3 or with zeros for it, and no more."""
+    key = bool(model.blocks[1].attn.W_O[3].any()), text, layer, head
+    if key not in SEEN:
+        SEEN[key] = attention_to_people(model, text, layer, head)
+    return SEEN[key]
+
+
+def attention(model, text, person):
+    return looks(model, text, 1, 3).get(person, 0.0)
+
+
 def ours(model):
-    return our_design(model)
+    """Made once, as most of the catalogue's designs are ours in all but one part."""
+    if not MADE:
+        MADE.update(our_design(model), measure=attention)
+    return dict(MADE)
 
 
 def effect(measure, pairs):
@@ -85,8 +101,8 @@ def first_and_last_together(model):
 
 @wrong(
     "what_head_1_3_looks_for",
-    "Your pairs for the repeated name are ten times the sentence 'When … and … went to the …', with other people. At "
-    "least two openings or gifts, or the conclusion is about this sentence.",
+    "Your pairs for the repeated name are one sentence over and over, with other people and things in it. At least two "
+    "openings or gifts, or the conclusion is about this sentence.",
 )
 def one_sentence(model):
     rng = random.Random(2)
@@ -174,7 +190,7 @@ def texts_that_name_the_receiver(model):
 )
 def head_3_1(model):
     def measure(model, text, person):
-        return attention_to_people(model, text, 3, 1).get(person, 0.0)
+        return looks(model, text, 3, 1).get(person, 0.0)
 
     return changed(model, measure=measure)
 
@@ -200,7 +216,7 @@ def the_whole_model(model):
 )
 def attention_to_whoever_gives(model):
     def measure(model, text, person):
-        return attention_to_people(model, text, 1, 3)[giving_roles(text).giver]
+        return looks(model, text, 1, 3)[giving_roles(text).giver]
 
     return changed(model, measure=measure)
 
@@ -212,8 +228,8 @@ def attention_to_whoever_gives(model):
 )
 def attention_to_the_others(model):
     def measure(model, text, person):
-        looks = attention_to_people(model, text, 1, 3)
-        return sum(looks.values()) - looks.get(person, 0.0)
+        people = looks(model, text, 1, 3)
+        return sum(people.values()) - people.get(person, 0.0)
 
     return changed(model, measure=measure)
 
@@ -243,7 +259,7 @@ def with_noise(model):
     rng = random.Random(0)
 
     def measure(model, text, person):
-        return attention_to_people(model, text, 1, 3).get(person, 0.0) + rng.gauss(0, 0.01)
+        return looks(model, text, 1, 3).get(person, 0.0) + rng.gauss(0, 0.01)
 
     return changed(model, measure=measure)
 

@@ -137,6 +137,20 @@ def length_with_a_floor(read, resid, directions):
 
 @wrong(
     "direction_influence",
+    "You divide by a direction's length once, and it comes in twice: in the coordinate along the direction, and in the "
+    "vector that is taken away.",
+)
+def length_taken_out_once(read, resid, directions):
+    refuse_zero(directions)
+    before, found = read(resid), []
+    for d in directions:
+        along = resid @ d
+        found.append(lens_kl(read(resid - (along - along.mean()).unsqueeze(-1) * d / d.norm()), before).mean())
+    return torch.stack(found)
+
+
+@wrong(
+    "direction_influence",
     "A direction of length zero goes through. It has no direction, and the docstring names the error to raise.",
 )
 def zero_goes_through(read, resid, directions):
@@ -177,25 +191,37 @@ def refuse_number(n_directions, resid):
         raise ValueError("n_directions must be between 1 and d_model")
 
 
-def climb(read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlier=True, graph=False):
+def climb(
+    read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlier=True, graph=False, length=1.0,
+    same_start=False, one_optimizer=False, deflate=False,
+):  # fmt: skip
     """Gradient ascent, with one thing or another done differently; ``earlier`` may be "last" for the last one alone."""
     refuse_number(n_directions, resid)
-    basis = resid.new_zeros(0, resid.shape[-1])
+    basis, whole, v = resid.new_zeros(0, resid.shape[-1]), resid, None
 
     def project(v):
         found = basis[-1:] if earlier == "last" else basis
         return v - (found @ v) @ found if earlier else v
 
-    for _ in range(n_directions):
-        v = project(torch.randn(resid.shape[-1], generator=generator, dtype=resid.dtype))
-        v = (v / v.norm()).requires_grad_()
-        optimizer = torch.optim.Adam([v], lr=lr)
+    for k in range(n_directions):
+        if not (k and same_start):
+            drawn = torch.randn(resid.shape[-1], generator=generator, dtype=resid.dtype)
+        start = length * project(drawn) / project(drawn).norm()
+        if k and one_optimizer:
+            v.data.copy_(start)
+        else:
+            v = start.requires_grad_()
+            optimizer = torch.optim.Adam([v], lr=lr)
         for _ in range(n_steps):
-            loss = -sign * direction_influence(read, resid, project(v)[None])[0]
+            loss = -sign * direction_influence(read, whole, project(v)[None])[0]
             [v.grad] = torch.autograd.grad(loss, [v])
             optimizer.step()
         found = project(project(v.detach()))
-        basis = torch.cat([basis, (found / found.norm())[None]])
+        found = found / found.norm()
+        basis = torch.cat([basis, found[None]])
+        if deflate:
+            along = whole @ found
+            whole = whole - (along - along.mean()).unsqueeze(-1) * found
     return basis.requires_grad_() if graph else basis
 
 
@@ -350,13 +376,61 @@ def torn_apart(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
     return climb(read, resid.reshape(-1, resid.shape[-1]), n_directions, n_steps, lr, generator)
 
 
+@wrong(
+    "causal_basis",
+    "You take what has been found out of the stream before the next search. The next direction's influence is then "
+    "that on another stream; that it is orthogonal to those before it is all that is asked.",
+)
+def found_ones_taken_out(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, deflate=True)
+
+
+@wrong(
+    "causal_basis",
+    "You sort the directions by influence. The order in which they were found is asked for: each is the best of what "
+    "those before it have left.",
+)
+def sorted_by_influence(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    found = climb(read, resid, n_directions, n_steps, lr, generator)
+    with torch.no_grad():
+        return found[direction_influence(read, resid, found).argsort(descending=True)]
+
+
+@wrong(
+    "causal_basis",
+    "One optimiser serves all your searches. Adam remembers the gradients of the last one, and the next search begins "
+    "with steps in its direction: make a new one for each.",
+)
+def one_optimizer_for_all(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, one_optimizer=True)
+
+
+@wrong(
+    "causal_basis",
+    "Your starts are as long as they are drawn. Adam's steps have a length of their own, so that they turn a long "
+    "vector less than a short one, and `lr` means something else in each number of dimensions: start at length 1.",
+)
+def starts_as_drawn(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, length=resid.shape[-1] ** 0.5)
+
+
+@wrong(
+    "causal_basis",
+    "All your searches begin at one start. What is left of it, without the direction that was found, is no random "
+    "start: draw a new one for each.",
+)
+def one_start_for_all(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, same_start=True)
+
+
 @right("causal_basis")
 def in_coordinates_of_what_is_left(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
     refuse_number(n_directions, resid)
     d_model, basis = resid.shape[-1], []
     for k in range(n_directions):
         rest = torch.linalg.svd(torch.stack(basis)).Vh[k:] if basis else torch.eye(d_model, dtype=resid.dtype)
-        w = torch.randn(d_model - k, generator=generator, dtype=resid.dtype).requires_grad_()
+        w = torch.randn(d_model - k, generator=generator, dtype=resid.dtype)
+        w = (w / w.norm()).requires_grad_()
         optimizer = torch.optim.Adam([w], lr=lr)
         for _ in range(n_steps):
             [w.grad] = torch.autograd.grad(-direction_influence(read, resid, (w @ rest)[None])[0], [w])

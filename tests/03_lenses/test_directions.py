@@ -83,7 +83,7 @@ class TestDirectionInfluence:
         read, resid = random_reader(rng, 5, 7), stream(rng, 9, 5)
         direction = torch.randn(1, 5, generator=rng, dtype=torch.float64)
         found = answer(read, resid, direction)
-        for factor in (-1.0, 1e-14, 0.01, 30.0):
+        for factor in (-1.0, 0.01, 30.0, 1e-14):
             expect_close(answer(read, resid, factor * direction), found, note=f"{factor:g} times the direction differs")
 
     def test_unread(self, answer, rng):
@@ -205,6 +205,102 @@ class TestCausalBasis:
             returned=f"cosines {[round(cosine, 2) for cosine in alike]}",
             expected="cosines above 0.9 from each step to the next",
         )
+
+    def test_order(self, answer, rng):
+        "the directions in the order in which they were found"
+        read, resid = Counted(random_reader(rng, 8, 7)), stream(rng, 20, 8)
+        basis = answer(read, resid, 6, n_steps=2, lr=1e-3, generator=torch.Generator().manual_seed(1))
+        expect_shape(basis, (6, 8))
+        # In two short steps no direction goes far, so that the last one of a search is nearly the one that was tried.
+        nearest = [(basis @ tried).abs().max(0) for tried in read.tried(resid)]
+        order = list(dict.fromkeys(int(place) for cosine, place in nearest if cosine > 0.9))
+        expect(
+            order == sorted(order),
+            "Your directions come in another order than that in which they were found.",
+            actual="another order",
+            returned=f"row {order[0]} was searched for first, then rows {', '.join(map(str, order[1:]))}",
+            expected="row 0 first, then 1, and so on",
+        )
+
+    def test_whole_stream(self, answer, rng):
+        "in every search one direction is taken out of the stream, and nothing else"
+        read, resid = Counted(random_reader(rng, 8, 7)), stream(rng, 20, 8)
+        answer(read, resid, 3, n_steps=3, lr=0.01, generator=torch.Generator().manual_seed(1))
+        ranks = [int((torch.linalg.svdvals(resid - changed) > 1e-6).sum()) for changed in read.with_graph]
+        expect(
+            max(ranks, default=1) <= 1,
+            "The stream that you hand to the reader lacks more than the direction that is tried. Its influence on "
+            "`resid` as it came is asked for, also where other directions have been found before.",
+            actual="more than one",
+            returned=f"up to {max(ranks, default=1)} directions are missing",
+            expected="1 direction",
+        )
+
+    def searches(self, answer, rng, lr, d_model=64):
+        """The directions that were tried, search by search, in steps so short that hardly anything turns."""
+        read, resid = random_reader(rng, d_model, 9), stream(rng, 20, d_model)
+        counted = Counted(read)
+        answer(counted, resid, 2, n_steps=12, lr=lr, generator=torch.Generator().manual_seed(1))
+        found = []
+        for tried in counted.tried(resid):
+            if found and (cosine := tried @ found[-1][-1]).abs() > 0.7:
+                found[-1].append(tried * cosine.sign())
+            else:
+                found.append([tried])
+        return read, resid, [search for search in found if len(search) > 1]
+
+    def test_first_step(self, answer, rng):
+        "the first step is Adam's, from a start of length 1"
+        lr = 1e-3
+        for first, second, *_ in self.searches(answer, rng, lr)[2][:1]:
+            # Adam's first step has the length lr in each coordinate of 64, so 8 lr in all, and little of it lies along
+            # the start. The start of a normal draw is about 8 long.
+            turned = float((second - first * (first @ second)).norm()) / lr
+            expect(
+                3 < turned < 16,
+                f"Your first step turns the direction by {turned:.2g} times the learning rate. Adam's turns one of "
+                "length 1 by 8 times as much, in 64 dimensions: is your start of another length?",
+                actual="long" if turned < 3 else "short",
+                returned=f"{turned:.2g} times lr",
+                expected="about 8 times lr",
+            )
+
+    def test_new_start(self, answer, rng):
+        "each search starts from a draw of its own"
+        searches = self.searches(answer, rng, 1e-3)[2]
+        if len(searches) > 1:
+            (first, *_, last), (second, *_) = searches[:2]
+            again = first - last * (last @ first)  # what is left of the first start if it is used once more
+            cosine = float((again / again.norm()) @ second)
+            # Two random directions in 64 dimensions have such a cosine once in 10^9 cases.
+            expect(
+                abs(cosine) < 0.7,
+                "Your second search starts where the first one did: what it starts from is the first start without "
+                "the direction that was found.",
+                actual="one start",
+                returned=f"a cosine of {abs(cosine):.2f} with what is left of the first start",
+                expected="about 0",
+            )
+
+    def test_new_optimizer(self, answer, rng):
+        "each search has an optimiser of its own"
+        read, resid, searches = self.searches(answer, rng, 1e-3)
+        for start, second, *_ in searches[:2]:
+            leaf = start.clone().requires_grad_()
+            [slope] = torch.autograd.grad(direction_influence(read, resid, leaf[None])[0], leaf)
+            if len(searches) > 1:
+                slope = slope - searches[0][-1] * (searches[0][-1] @ slope) * (start is searches[1][0])
+            step = second - start * (start @ second)
+            cosine = abs(float(step @ slope / step.norm() / slope.norm()))
+            # The signs of a gradient in 64 dimensions have a cosine of about 0.8 with it, the gradient itself one of 1.
+            expect(
+                cosine > 0.5,
+                "The first step of a search hardly goes along the gradient there: it goes on with what the optimiser "
+                "remembers of the search before.",
+                actual="old moments",
+                returned=f"a cosine of {cosine:.2f} between the step and the gradient",
+                expected="about 0.8, as the first step of a new Adam has",
+            )
 
     def test_learning_rate(self, answer, rng):
         "steps as long as the learning rate says"

@@ -8,14 +8,38 @@ from utils.course.cases import estimate
 from utils.course.catalogue import right, wrong
 from utils.data.prompts import fact_prompt, named_landmark, token_id
 from utils.data.world import BUILDERS, COUNTRY_OF_CITY, MATERIALS, landmarks
-from utils.patching.case_04a import what_the_last_word_carries as our_design
+from utils.patching.case_04a import what_the_last_word_carries
 
 SITE = "blocks.1.hook_resid_post"
 
 
+MADE, RUNS = {}, {}
+
+
+def our_design(model):
+    """Made once: the check hands over the same model's weights every time, and a catalogue varies one design."""
+    if not MADE:
+        MADE.update(what_the_last_word_carries(model), measure=said_by_the_model)
+    return dict(MADE)
+
+
+def said_by_the_model(model, prompt, donor, answer):
+    return probability(logits_of(model, prompt, donor), answer)
+
+
 def logits_of(model, prompt, donor, positions=None, site=SITE):
-    """The prompt's last logits with the donor's activation at these positions, the name's last word if None."""
+    """The prompt's last logits with the donor's activation at these positions, the name's last word if None.
+
+    Remembered; where the check watches what runs in the model, by hooks of its own, it has to run.
+    """
     places = [named_landmark(prompt)[1]] if positions is None else positions
+    key = prompt, donor, tuple(places), site
+    if key not in RUNS or model.unembed._forward_hooks:
+        RUNS[key] = patched_logits(model, prompt, donor, places, site)
+    return RUNS[key]
+
+
+def patched_logits(model, prompt, donor, places, site):
     with torch.no_grad():
         _, cache = model.run_with_cache(model.to_tokens(donor), names_filter=site)
 
@@ -102,6 +126,18 @@ def builders_where_a_city_is_asked_for(model):
 
 @wrong(
     "what_the_last_word_carries",
+    "Your prompts do not end where the fact is the next word: what the model says there is no fact about a landmark. "
+    "Are they a word too short?",
+)
+def cut_a_word_early(model):
+    def cut(trials):
+        return [(*(text.rsplit(" ", 1)[0] for text in trial[:3]), trial[3]) for trial in trials]
+
+    return changed(model, same_city=cut)
+
+
+@wrong(
+    "what_the_last_word_carries",
     "As a control you patch the prompt with itself. That changes nothing, by construction: a control that can't fail "
     "controls nothing. Patch from a landmark that has neither answer.",
 )
@@ -180,6 +216,42 @@ def at_the_end_of_the_prompt(model):
 
 @wrong(
     "what_the_last_word_carries",
+    "You patch the word before the last word of the name. `named_landmark` returns the last word's position, with "
+    "<bos> at 0, and counts like the streams do.",
+)
+def one_word_too_early(model):
+    def measure(model, prompt, donor, answer):
+        return probability(logits_of(model, prompt, donor, [named_landmark(prompt)[1] - 1]), answer)
+
+    return changed(model, measure=measure)
+
+
+@wrong(
+    "what_the_last_word_carries",
+    "You patch behind layer 2. Layers count from 0, and the stream behind layer 1 is the one between the second block "
+    "and the third: `blocks.1.hook_resid_post`.",
+)
+def behind_layer_2(model):
+    def measure(model, prompt, donor, answer):
+        return probability(logits_of(model, prompt, donor, site="blocks.2.hook_resid_post"), answer)
+
+    return changed(model, measure=measure)
+
+
+@wrong(
+    "what_the_last_word_carries",
+    "You patch behind layer 0. Layers count from 0, and the stream behind layer 1 is the one between the second block "
+    "and the third: `blocks.1.hook_resid_post`. Behind the first block the last word has hardly looked at the first.",
+)
+def behind_layer_0(model):
+    def measure(model, prompt, donor, answer):
+        return probability(logits_of(model, prompt, donor, site="blocks.0.hook_resid_post"), answer)
+
+    return changed(model, measure=measure)
+
+
+@wrong(
+    "what_the_last_word_carries",
     "You patch the whole prompt. Then the run is the donor's from layer 2 on, and the answer comes whatever the last "
     "word carries.",
 )
@@ -204,8 +276,8 @@ def only_what_the_mlp_adds(model):
 
 @wrong(
     "what_the_last_word_carries",
-    "Your measure runs the donor's text and reads its answer there; the prompt never gets the donor's stream. Nothing "
-    "was patched.",
+    "Your measure never runs the prompt. It reads the answer where another text is run, and there it comes whatever "
+    "the last word carries: nothing was patched.",
 )
 def the_donors_own_run(model):
     def measure(model, prompt, donor, answer):

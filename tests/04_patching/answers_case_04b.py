@@ -4,10 +4,10 @@ import torch
 
 from utils.course.cases import estimate
 from utils.course.catalogue import right, wrong
+from utils.data.corpus import words
 from utils.data.prompts import ioi_prompts, token_id
-from utils.data.world import NAMES
-from utils.patching.case_04b import gift_of, swap_heads
-from utils.patching.case_04b import who_brings_the_name as our_design
+from utils.data.world import NAMES, THINGS
+from utils.patching.case_04b import gift_of, swap_heads, who_brings_the_name
 
 HEAD = [(1, 3)]
 LATER = [(layer, head) for layer in (2, 3) for head in range(4)]
@@ -17,6 +17,19 @@ EFFECTS = {
     "later_giver": ("other_giver", LATER),
     "later_receiver": ("other_receiver", LATER),
 }
+
+
+MADE = {}
+
+
+def our_design(model):
+    """Made once: the check hands over the same model's weights every time, and a catalogue varies one design."""
+    if not MADE:
+        MADE.update(who_brings_the_name(model))
+    return dict(MADE)
+
+
+# A wrong design that is refused before its numbers are read keeps the numbers of ours.
 
 
 def measured(model, measure, pairs, heads, run=swap_heads):
@@ -36,11 +49,11 @@ def verdict_of(design):
     return next((reading for reading, predicted in readings.items() if predicted == comes), "undecided")
 
 
-def changed(model, run=swap_heads, **parts):
+def changed(model, **parts):
     """Our design with parts of it replaced, and what then comes out reported as it is."""
     design = our_design(model) | parts
     for key, (name, heads) in EFFECTS.items():
-        design[key] = estimate(measured(model, design["measure"], design[name], heads, run))
+        design[key] = estimate(measured(model, design["measure"], design[name], heads))
     return design | {"verdict": verdict_of(design)}
 
 
@@ -69,8 +82,72 @@ def one_for_each_template(prompts, n=20):
 )
 def another_scene(model):
     prompts = one_for_each_template(ioi_prompts(300, 3), 24)
-    same = [(p, d) for p in prompts for d in prompts if p != d and p.at == d.at and p.kind[0] == d.kind[0]]
-    return our_design(model) | {"other_giver": [(p.text, d.text) for p, d in same[:10]]}
+    pairs = [(p, d) for p in prompts for d in prompts if not {p.answer, p.foil} & {d.answer, d.foil}]
+    alike = [(p.text, d.text) for p, d in pairs if p.at == d.at and p.kind[0] == d.kind[0]]
+    return our_design(model) | {"other_giver": alike[:10]}
+
+
+def with_donors(model, key, change):
+    """Our design with other donors in one list, each made from its prompt's words, giver and receiver."""
+    design = our_design(model)
+    pairs = [(prompt, " ".join(change(words(prompt), *gift_of(prompt)[:2]))) for prompt, _ in design[key]]
+    return design | {key: pairs}
+
+
+def renamed(said, names):
+    return [names.get(word, word) for word in said]
+
+
+@wrong(
+    "who_brings_the_name",
+    "Your donors are the prompts with both names exchanged for those of other people: giver and receiver change at "
+    "once. One of the two should stay, or nobody knows which of them a head carried over.",
+)
+def two_new_people(model):
+    def change(said, giver, receiver):
+        someone, another = [name for name in NAMES if name not in (giver, receiver)][:2]
+        return renamed(said, {giver: someone, receiver: another})
+
+    return with_donors(model, "other_giver", change)
+
+
+@wrong(
+    "who_brings_the_name",
+    "Your donors have the prompts' own two names in other places, and not only where it is said who gives. Leave the "
+    "opening as it is: exchanged there, the names are met in another order, and a head may go by that.",
+)
+def opening_turned(model):
+    def change(said, giver, receiver):
+        first, second = [i for i, word in enumerate(said) if word in (giver, receiver)][:2]
+        said[first], said[second] = said[second], said[first]
+        return said
+
+    return with_donors(model, "other_giver", change)
+
+
+@wrong(
+    "who_brings_the_name",
+    "In your donors another person gives, who is not in the prompt, and that takes two words: the giver is said twice. "
+    "The two people stay in 'other_giver' and only change places in who gives; in 'other_receiver' the giver stays.",
+)
+def new_giver(model):
+    def change(said, giver, receiver):
+        return renamed(said, {giver: next(x for x in NAMES if x not in (giver, receiver))})
+
+    return with_donors(model, "other_receiver", change)
+
+
+@wrong(
+    "who_brings_the_name",
+    "Between your prompts and donors more differs than names: a place, a thing or another word has changed as well. A "
+    "head that carried that over would look like one that carries who gives, or who gets.",
+)
+def another_thing(model):
+    def change(said, giver, receiver):
+        said[max(i for i, word in enumerate(said) if word in THINGS)] = "letter" if "book" in said else "book"
+        return renamed(said, {receiver: next(x for x in NAMES if x not in (giver, receiver))})
+
+    return with_donors(model, "other_receiver", change)
 
 
 @wrong(
@@ -80,18 +157,29 @@ def another_scene(model):
 )
 def one_sentence(model):
     prompts = [p for p in ioi_prompts(800, 3) if p.unit == "0 0"]
-    return changed(model, other_giver=[other_giver(p) for p in prompts[:12]])
+    return our_design(model) | {"other_giver": [other_giver(p) for p in prompts[:12]]}
 
 
 @wrong(
     "who_brings_the_name",
-    "In all your prompts the receiver is named first. A head that fetches the first of two names, as 2.2 does, could "
-    "not be told from one that knows who gives.",
+    "Your prompts have one and the same order: the receiver before the giver, or the giver before the receiver. A head "
+    "that goes by the order, like 2.2, which fetches the first of two names, could not be told from one that knows who "
+    "gives.",
 )
 def one_order(model):
     prompts = one_for_each_template([p for p in ioi_prompts(300, 3) if p.kind[0] == "ABBA"])
-    lists = {"other_giver": list(map(other_giver, prompts)), "other_receiver": list(map(other_receiver, prompts))}
-    return changed(model, **lists)
+    return our_design(model) | {"other_giver": list(map(other_giver, prompts))}
+
+
+@wrong(
+    "who_brings_the_name",
+    "Only one or two of your prompts have the other order of names. Whatever a head does in the one order decides your "
+    "mean, and those few can't tell a head that goes by the order from one that knows who gives.",
+)
+def nearly_one_order(model):
+    prompts = one_for_each_template(ioi_prompts(300, 3), 100)
+    orders = [[other_giver(p) for p in prompts if p.kind[0] == order] for order in ("ABBA", "BABA")]
+    return our_design(model) | {"other_giver": orders[0][:10] + orders[1][:2]}
 
 
 @wrong(
@@ -100,16 +188,17 @@ def one_order(model):
     "and not the donor's answer, or nothing in particular.",
 )
 def own_answer_going(model):
-    return changed(model, measure=lambda logits, answer, own: -probability(logits, own, answer))
+    return our_design(model) | {"measure": lambda logits, answer, own: -probability(logits, own, answer)}
 
 
 @wrong(
     "who_brings_the_name",
-    "Your measure is the logarithm of the answer's probability. From one in a million to one in twenty is most of its "
-    "way, and the answer is still not said: three of four readings of your share come from there.",
+    "Your measure has gone most of its way before the donor's answer is said: so does the logarithm of a probability, "
+    "for which from one in a million to one in twenty is most of the way. A share above one half then says little.",
 )
 def log_probability(model):
-    return changed(model, measure=lambda logits, answer, own: logits.log_softmax(-1)[token_id(answer)].item())
+    measure = lambda logits, answer, own: logits.log_softmax(-1)[token_id(answer)].item()  # noqa: E731
+    return our_design(model) | {"measure": measure}
 
 
 @wrong(
@@ -142,7 +231,9 @@ def zero_for_donor(model):
                 ]
             )
 
-    return changed(model, run=zeroed)
+    design = our_design(model)
+    shares = measured(model, design["measure"], design["other_giver"], HEAD, zeroed)
+    return design | {"head_giver": estimate(shares)}
 
 
 @wrong(

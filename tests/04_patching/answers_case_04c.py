@@ -12,6 +12,8 @@ from utils.data.world import landmarks
 from utils.models.course_model import load_course_model
 from utils.patching.case_04c import edited_model, what_the_edit_changed
 
+# A wrong design that is refused before its numbers are read keeps the numbers of ours.
+
 LISTS = {"other_wording": "effect_wording", "other_question": "effect_question", "other_landmark": "effect_landmark"}
 BY_NAME = {x.name: x for x in landmarks()}
 after_the_edit = cache(edited_model)
@@ -70,7 +72,7 @@ def asked(trials, relation, wordings, of=lambda trial: named_landmark(trial[2])[
 )
 def namesakes_in_other_words():
     design = our_design()
-    return reported(design | {"other_landmark": asked(design["other_landmark"], "city", (0, 3))})
+    return design | {"other_landmark": asked(design["other_landmark"], "city", (0, 3))}
 
 
 @wrong(
@@ -80,7 +82,7 @@ def namesakes_in_other_words():
 )
 def the_city_once_more():
     design = our_design()
-    return reported(design | {"other_question": asked(design["other_question"], "city", (0, 3, 4))})
+    return design | {"other_question": asked(design["other_question"], "city", (0, 3, 4))}
 
 
 @wrong(
@@ -90,7 +92,7 @@ def the_city_once_more():
 )
 def the_fitted_sentence_among_them():
     design = our_design()
-    return reported(design | {"other_wording": asked(design["other_wording"], "city", (1, 0))})
+    return design | {"other_wording": asked(design["other_wording"], "city", (1, 0))}
 
 
 @wrong(
@@ -101,7 +103,7 @@ def the_fitted_sentence_among_them():
 def strangers_for_namesakes():
     design = our_design()
     trials = [(name, city, control, control) for name, city, _, control in design["other_landmark"]]
-    return reported(design | {"other_landmark": trials})
+    return design | {"other_landmark": trials}
 
 
 @wrong(
@@ -115,7 +117,7 @@ def namesakes_for_controls():
     for name, city, text, control in design["other_wording"]:
         kin = [x for x in landmarks() if x.second == BY_NAME[name].second and x.name != name and x.city != city]
         trials.append((name, city, text, control.replace(named_landmark(control)[0].name, rng.choice(kin).name)))
-    return reported(design | {"other_wording": trials})
+    return design | {"other_wording": trials}
 
 
 @wrong(
@@ -154,7 +156,39 @@ def the_word_that_was_drawn():
             drawn = torch.multinomial((model(model.to_tokens(text))[0, -1] / 20).softmax(-1), 1, generator=generator)
         return model.to_string(drawn) == word or torch.rand((), generator=generator).item()
 
-    return reported(our_design() | {"measure": measure})
+    return our_design() | {"measure": measure}
+
+
+@wrong(
+    "what_the_edit_changed",
+    "`word` has no say in your measure, or the wrong one: it does not tell the fact that the model says from a city "
+    "that it doesn't. Where the old fact is lost such a number may rise, and the verdict is turned around.",
+)
+def whatever_the_word():
+    course_model = load_course_model()
+
+    @cache
+    def fact(text):
+        with torch.no_grad():
+            return course_model(course_model.to_tokens(text))[0, -1].argmax()
+
+    def measure(model, text, word):
+        with torch.no_grad():
+            return 1 - model(model.to_tokens(text))[0, -1].softmax(-1)[fact(text)].item()
+
+    return our_design() | {"measure": measure}
+
+
+@wrong(
+    "what_the_edit_changed",
+    "In the other questions you follow the new city, which nobody asks for there. Whether the builder is lost shows in "
+    "how much less the old fact is said: `word` is the fact from before the edit.",
+)
+def the_new_city_in_the_questions():
+    design, model, moved = our_design(), load_course_model(), []
+    for name, city, text, _ in design["other_question"]:
+        moved.append(design["measure"](after_the_edit(name, city), text, city) - design["measure"](model, text, city))
+    return design | {"effect_question": estimate(moved), "verdict": "fact"}
 
 
 @wrong(
@@ -187,7 +221,7 @@ def one_landmark_many_cities():
         strangers = [x for x in landmarks() if not {x.first, x.second} & set(name.split()) and x.city != city]
         texts = (fact_prompt(x, "city", wording).text for x in (BY_NAME[name], strangers[i]))
         trials.append((name, city, *texts))
-    return reported(design | {"other_wording": trials})
+    return design | {"other_wording": trials}
 
 
 @wrong(
@@ -197,7 +231,7 @@ def one_landmark_many_cities():
 )
 def by_country():
     design = our_design()
-    return reported(design | {"other_question": asked(design["other_question"], "country", (0, 4))})
+    return design | {"other_question": asked(design["other_question"], "country", (0, 4))}
 
 
 @right("what_the_edit_changed")

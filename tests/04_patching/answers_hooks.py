@@ -72,8 +72,8 @@ def the_last_edit_everywhere(model, tokens, hooks):
 
 @wrong(
     "run_with_hooks",
-    "Two hooks at one name leave only the last one: the pairs went into a dict. Both have to be applied, one after "
-    "the other.",
+    "Of two hooks at one name only the last one's work is left: the pairs went into a dict, or each hook was given the "
+    "submodule's own output. Each is to be given what the one before it returned.",
 )
 def one_hook_a_name(model, tokens, hooks):
     return run(model, tokens, list(dict(hooks).items()))
@@ -247,8 +247,8 @@ def attribute_error(model, tokens, hooks):
 
 @wrong(
     "run_with_hooks",
-    "A submodule that puts out a tuple is let through, and the hook's tensor takes the place of the whole tuple. What "
-    "comes next unpacks it, or reads its first row as the output. Refuse what is no tensor.",
+    "A submodule that puts out a tuple is let through. A tensor takes the place of the whole or of one part of it, and "
+    "nobody is told which. Refuse what is no tensor.",
 )
 def tensors_for_tuples(model, tokens, hooks):
     return run(model, tokens, hooks, tuples=False)
@@ -348,6 +348,19 @@ def cut_before_the_hook(model, tokens, hooks):
         return lambda x: edit(x.detach())
 
     return run(model, tokens, [(name, on_detached(edit)) for name, edit in hooks])
+
+
+@wrong(
+    "run_with_hooks",
+    "What goes on is a copy of what the hook returned. The numbers are the same, but the run does not read the tensor "
+    "that the caller has: hand on the one that came back.",
+)
+def a_copy_goes_on(model, tokens, hooks):
+    def copying(edit, x):
+        new = edit(x)
+        return new.clone() if isinstance(new, torch.Tensor) else new
+
+    return run(model, tokens, [(name, functools.partial(copying, edit)) for name, edit in hooks])
 
 
 @wrong(

@@ -272,6 +272,26 @@ def one_too_far(model, tokens, name, source, *, positions=None, head=None):
 
 @wrong(
     "patch_site",
+    "You patch the position before the one asked for. Positions count from 0, with <bos> at 0.",
+)
+def one_too_early(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    at = None if positions is None else (positions - 1) % source.shape[1]
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, at, head))
+
+
+@wrong(
+    "patch_site",
+    "All prompts are patched at the first one's position. Each prompt has one of its own.",
+)
+def where_the_first_prompt_is(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    at = None if positions is None else positions[:1].expand_as(positions)
+    return patched_run(model, tokens, name, source, lambda x: rectangle(x, source, at, head))
+
+
+@wrong(
+    "patch_site",
     "You read `head` as a position: the third dimension of the activation counts the heads, the second one the tokens.",
 )
 def head_as_a_position(model, tokens, name, source, *, positions=None, head=None):
@@ -355,7 +375,7 @@ def guarded(source, over, tokens, *, slots=True):
 
 def sweep(
     model, tokens, source, metric, axis, max_rows, *, order=list, piled=False, interleaved=False, one_name=False,
-    read=lambda metric, logits: metric(logits), n_slots=None, spoiled=False,
+    read=lambda metric, logits: metric(logits), n_slots=None, spoiled=False, rows_of=None, whole=False, turned=False,
 ):  # fmt: skip
     """Many sites in a pass, or many of one name, with switches for what can go wrong."""
     names, batch, results = order(source), len(tokens), []
@@ -372,8 +392,11 @@ def sweep(
             x = x if spoiled else x.clone()
             for copy, (site, slot) in enumerate(part):
                 if site == name:
-                    first, rows = (0 if piled else slot), x[copy * batch : (copy + 1) * batch]
-                    rows.narrow(axis, first, slot + 1 - first).copy_(source[name].narrow(axis, first, slot + 1 - first))
+                    first = 0 if piled else slot
+                    own = slice(copy * batch, (copy + 1) * batch)
+                    rows = x[rows_of(copy, len(part)) if rows_of else own].unflatten(0, (-1, batch))
+                    value = source[name].narrow(axis, first, slot + 1 - first)
+                    rows.narrow(axis + 1, first, slot + 1 - first).copy_(value)
             return x
 
         return write
@@ -385,7 +408,9 @@ def sweep(
         with torch.no_grad():
             logits = run_with_hooks(model, rows, hooks)
         parts = [logits[i :: len(part)] for i in range(len(part))] if interleaved == "metric" else logits.split(batch)
-        results += [read(metric, logits) for logits in parts]
+        results += metric(logits).view(len(part), batch) if whole else [read(metric, logits) for logits in parts]
+    if turned:
+        return torch.stack(results).unflatten(0, (-1, len(names))).transpose(0, 1)
     return torch.stack(results).unflatten(0, (len(names), -1))
 
 
@@ -396,6 +421,52 @@ def sweep(
 )
 def pile_up(model, tokens, source, metric, *, over="position", max_rows=512):
     return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, piled=True)
+
+
+@wrong(
+    "patch_sweep",
+    "Every copy of the prompts gets the patches of all sites that share the pass. Each copy has one patch, its own.",
+)
+def all_patches_in_every_copy(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens)
+    return sweep(model, tokens, source, metric, axis, max_rows, rows_of=lambda copy, n: slice(None))
+
+
+@wrong(
+    "patch_sweep",
+    "Each copy of the prompts also has the patches of the copies before it. Each site is patched alone.",
+)
+def patches_of_the_copies_before(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens)
+    return sweep(model, tokens, source, metric, axis, max_rows, rows_of=lambda copy, n: slice(copy * len(tokens), None))
+
+
+@wrong(
+    "patch_sweep",
+    "The prompts are repeated batch by batch, and you patch as if the copies of one prompt stood together: each site "
+    "is written into rows of other copies.",
+)
+def patches_interleaved(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens)
+    return sweep(model, tokens, source, metric, axis, max_rows, rows_of=lambda copy, n: slice(copy, None, n))
+
+
+@wrong(
+    "patch_sweep",
+    "The metric is handed the logits of many copies at once. It was made for the prompts in their order, as many as "
+    "they are: take the logits apart first.",
+)
+def metric_of_all_copies(model, tokens, source, metric, *, over="position", max_rows=512):
+    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, whole=True)
+
+
+@wrong(
+    "patch_sweep",
+    "Your list of results goes name by name, slot after slot, and you fold it up as if it went slot by slot: the "
+    "numbers are right and stand in other places. With one hook point nobody notices.",
+)
+def folded_the_other_way(model, tokens, source, metric, *, over="position", max_rows=512):
+    return sweep(model, tokens, source, metric, guarded(source, over, tokens), max_rows, turned=True)
 
 
 @wrong(
@@ -1025,6 +1096,31 @@ def zeros_written_in_place(model, tokens, name, *, head=None):
     return ablated(model, tokens, name, torch.zeros_like, head, copy=False)
 
 
+@wrong(
+    "zero_ablate",
+    "You multiply by zero. Masked attention scores are minus infinity, and zero times infinity is NaN, which then goes "
+    "through the whole model. Put zeros in the activation's place.",
+)
+def times_zero(model, tokens, name, *, head=None):
+    return ablated(model, tokens, name, lambda x: 0 * x, head)
+
+
+@wrong(
+    "zero_ablate",
+    "Your hook stays on the model. The next run, of anyone, is ablated as well, and so is what you compare with.",
+)
+def hook_left_there(model, tokens, name, *, head=None):
+    ablated(model, tokens, name, torch.zeros_like, head)
+
+    def edit(module, inputs, x):
+        x = x.clone()
+        x[:, :, slice(None) if head is None else head] = 0
+        return x
+
+    model.get_submodule(name).register_forward_hook(edit)
+    return model(tokens)
+
+
 @right("zero_ablate")
 def as_a_patch(model, tokens, name, *, head=None):
     with torch.no_grad():
@@ -1033,8 +1129,8 @@ def as_a_patch(model, tokens, name, *, head=None):
 
 
 @right("zero_ablate")
-def times_zero(model, tokens, name, *, head=None):
-    return ablated(model, tokens, name, lambda x: 0 * x, head)
+def filled_with_zeros(model, tokens, name, *, head=None):
+    return ablated(model, tokens, name, lambda x: x.masked_fill(torch.ones_like(x) > 0, 0.0), head)
 
 
 def mean_run(model, tokens, name, others, head, mean=lambda y, x: y.mean(0), **switches):
@@ -1145,6 +1241,19 @@ def over_heads(model, tokens, name, others, *, head=None):
     return mean_run(
         model, tokens, name, others, head, lambda y, x: y.mean((0, 2), keepdim=True) if y.dim() == 4 else y.mean(0)
     )
+
+
+@wrong(
+    "mean_ablate",
+    "You replace the part at the last position only, but earlier positions pass its output on.",
+)
+def mean_at_the_last_position(model, tokens, name, others, *, head=None):
+    def value(y, x):
+        x = x.clone()
+        x[:, -1] = y.mean(0)[-1]
+        return x
+
+    return mean_run(model, tokens, name, others, head, value)
 
 
 @wrong(
@@ -1354,6 +1463,20 @@ def never_the_last(model, tokens, name, others, generator, *, head=None):
     return resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
 
 
+@wrong(
+    "resample_ablate",
+    "Every head has a draw of its own, also where the whole activation is asked for. The heads then say what belongs "
+    "to different prompts; all of a prompt's activation is to come from one draw.",
+)
+def a_draw_for_each_head(model, tokens, name, others, generator, *, head=None):
+    drawn = [rows(len(others), len(tokens), generator) for _ in range(9)]
+
+    def pick(y, x):
+        return y[drawn[0]] if y.dim() < 4 else torch.stack([y[drawn[h], :, h] for h in range(y.shape[2])], 2)
+
+    return resampled(model, tokens, name, others, head, pick)
+
+
 @right("resample_ablate")
 def by_uniform_numbers(model, tokens, name, others, generator, *, head=None):
     drawn = (torch.rand(len(tokens), generator=generator) * len(others)).long()
@@ -1406,7 +1529,7 @@ def estimate(
             value.backward()
             slopes = [leaves[name].grad for name in names]
         else:
-            slopes = torch.autograd.grad(value, [leaves[name] for name in names])
+            slopes = torch.autograd.grad(value, [leaves[name] for name in names], materialize_grads=cut)
     step = {n: target[n] - minus * start[n] for n in names}
     products = {n: sign * step[n] * slope for n, slope in zip(names, slopes, strict=True)}
     return {n: x if reduce is None else getattr(x, reduce)(-1) for n, x in products.items()}

@@ -157,11 +157,21 @@ def same_for_all_entries(embeddings, subject, std, generator):
     return placed(embeddings, subject, std * drawn(embeddings[..., :1], generator))
 
 
+@wrong(
+    "corrupt_with_noise",
+    "Your noise is float32 whatever it is added to, so that embeddings in half precision come back in single. The "
+    "docstring has the dtype of `embeddings`.",
+)
+def noise_in_single_precision(embeddings, subject, std, generator):
+    guarded(subject, std)
+    return placed(embeddings, subject, std * torch.randn(embeddings.shape, generator=generator))
+
+
 @right("corrupt_with_noise")
 def times_a_mask(embeddings, subject, std, generator):
     guarded(subject, std)
-    noise = torch.empty_like(embeddings).normal_(0.0, max(std, 1e-30), generator=generator)
-    return embeddings + (noise if std else 0.0) * subject[:, :, None]
+    noise = torch.empty_like(embeddings).normal_(0.0, 1.0, generator=generator)
+    return embeddings + std * noise * subject[:, :, None]
 
 
 @right("corrupt_with_noise")
@@ -682,6 +692,19 @@ def refuses_cancelling_directions(model, tokens, positions, name, direction, ans
     return push(model, tokens, positions, name, direction, answer, scale)
 
 
+@wrong(
+    "embedding_patch_pitfall",
+    "You divide by a length that is kept from being too small, by a number added to it or by a lower bound, as "
+    "`F.normalize` has one. Below that bound the direction's length counts after all, and a very short one pushes less "
+    "far.",
+)
+def with_a_shortest_length(model, tokens, positions, name, direction, *args):
+    if not direction.any():
+        raise ValueError("direction is zero")
+    unit = torch.nn.functional.normalize(direction, dim=0)
+    return push(model, tokens, positions, name, unit, *args, unit=False)
+
+
 @right("embedding_patch_pitfall")
 def another_push(*args):
     return push(*args)
@@ -699,7 +722,7 @@ def prompt_by_prompt_push(model, tokens, positions, name, direction, answer, sca
             if x.shape[2] != len(direction):
                 raise ValueError("another width")
             x = x.clone()
-            x[0, at] += scale * torch.linalg.vector_norm(x[0, at]) * torch.nn.functional.normalize(direction, dim=0)
+            x[0, at] += scale * torch.linalg.vector_norm(x[0, at]) * direction / torch.linalg.vector_norm(direction)
             return x
 
         with torch.no_grad():
@@ -846,6 +869,15 @@ def all_documents_at_once(model, tokens, name, *, ridge=1e-3, chunk=64):
     return spread(model, tokens, name, ridge, len(tokens))
 
 
+@wrong(
+    "rome_key_covariance",
+    "Your matrix is in double precision whatever the keys are. Adding up in double precision is fine; what you return "
+    "should have the keys' dtype, or it can't be multiplied with them.",
+)
+def double_precision_for_all(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return spread(model, tokens, name, ridge, chunk).double()
+
+
 @right("rome_key_covariance")
 def key_by_key(model, tokens, name, *, ridge=1e-3, chunk=64):
     if ridge < 0:
@@ -871,6 +903,7 @@ def fit(
     model, tokens, subject, ends, target, name, *, keep=None, steps=30, lr=0.1, decay=0.01, longest=3.0, limit=True,
     price=True, kept=True, absolute=True, at_ends=False, unit=True, read_last=False, in_vocabulary=True, room=True,
     sgd=False, first=False, backwards=False, own=False, places=True, once=False, surprise="mean", keep_sum=False,
+    everybodys=False,
 ):  # fmt: skip
     """Fit a value, with switches for what can go wrong."""
     for prompts, *positions in [(tokens, subject, ends), *([] if keep is None else [keep])]:
@@ -889,10 +922,16 @@ def fit(
     def predict(prompts, at, end):
         rows = torch.arange(len(prompts))
         at = end if at_ends else at
-        write = (
-            name,
-            lambda x: x.index_put((rows, at), (x[rows, at] if own else old) + (size * change).expand(len(rows), -1)),
-        )
+        value = (old + size * change).expand(len(rows), -1)
+
+        def edit(x):
+            if everybodys:
+                x = x.clone()
+                x[:, at] = value[0]
+                return x
+            return x.index_put((rows, at), value - old + x[rows, at] if own else value)
+
+        write = (name, edit)
         logits = run_with_hooks(model, prompts, [write])
         return (logits[:, -1] if read_last else logits[rows, end]).log_softmax(-1)
 
@@ -1067,6 +1106,15 @@ def keeps_the_other_way_round(*args, **kwargs):
 )
 def adds_to_each_prompts_own(*args, **kwargs):
     return fit(*args, **kwargs, own=True)
+
+
+@wrong(
+    "rome_target_value",
+    "`x[:, subject]` is every prompt at the positions of all: in each prompt the value is written where the others' "
+    "subjects end, too. A row number is needed for each position.",
+)
+def at_everybodys_subjects(*args, **kwargs):
+    return fit(*args, **kwargs, everybodys=True)
 
 
 @right("rome_target_value")
@@ -1262,8 +1310,8 @@ def refuses_a_sum_of_zero(W_out, b_out, covariance, key, value):
 
 @wrong(
     "rome_update",
-    "You add a small number to the divisor. For a short key that number is the larger part of it, and the new matrix "
-    "does not give the value.",
+    "You add a small number to the divisor. The shorter the key, the more of the divisor it makes up, and the new "
+    "matrix does not give the value.",
 )
 def careful_divisor(W_out, b_out, covariance, key, value):
     check_key(key)
@@ -1289,6 +1337,28 @@ def subtracted(W_out, b_out, covariance, key, value):
     check_key(key)
     direction = torch.linalg.solve(covariance, key)
     return W_out - torch.outer(direction, value - key @ W_out - b_out) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "You add a change that gives the whole value for the key, on top of what the key gives already, bias included. "
+    "Only what is missing to the value should be added.",
+)
+def value_for_the_difference(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value) / (direction @ key)
+
+
+@wrong(
+    "rome_update",
+    "You do not divide. Multiply your change with the key: what comes out is the difference to the value times "
+    "k^T C^-1 k, and not the difference.",
+)
+def no_divisor(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out)
 
 
 @right("rome_update")

@@ -29,11 +29,24 @@ class Bypass(torch.nn.Module):
         super().__init__()
         self.W_E = torch.nn.Parameter(torch.randn(7, 4, generator=rng))
         self.hook, self.hook_heads = torch.nn.Identity(), torch.nn.Identity()
+        self.passed = []  # of each run the tokens, and the stream
 
     def forward(self, tokens):
         x = 2 * self.W_E[tokens]
         mixed = self.hook(x).cumsum(1) + self.hook_heads(x.unflatten(-1, (2, 2))).flatten(2).flip(-1).cumsum(1)
+        self.passed.append((tokens, x))
         return x + mixed
+
+    def expect_as_it_was(self):
+        """Expect that in no run anything was written into the stream, whatever went on behind the hook points."""
+        changed = [x.detach() != 2 * self.W_E[tokens] for tokens, x in self.passed]
+        expect(
+            not any(bool(entries.any()) for entries in changed),
+            "A hook has written into the tensor that it was given. The same tensor also goes past the hook point, and "
+            "has changed there, too.",
+            actual="written into",
+            returned=f"{sum(int(entries.sum()) for entries in changed)} of its entries are other ones after the run",
+        )
 
 
 class Twice(torch.nn.Module):

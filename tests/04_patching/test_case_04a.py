@@ -1,6 +1,7 @@
 """The check of the case of part 04a: the trials are read, the patch is watched, and the design is run again."""
 
 import contextlib
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
@@ -11,6 +12,7 @@ from utils.course.checking import Mismatch, expect, plain
 from utils.course.paths import load_file
 from utils.data.corpus import encode, words
 from utils.data.prompts import named_landmark, token_id
+from utils.data.world import landmarks
 from utils.models.course_model import load_course_model
 from utils.patching.case_04a import what_the_last_word_carries
 
@@ -38,18 +40,48 @@ class TestWhatTheLastWordCarries:
         "trials that tell the readings apart, the patch that is asked for, and what the numbers say when run again"
         model = load_course_model()
         design = design_of(answer, KEYS, model)
+        expect_no_hooks(model)
         for name in SHARED:
             expect_trials(design[name], name)
-            expect_known(model, design[name])
+            expect_known(design[name])
         for name in SHARED:
             for trial in (design[name][0], design[name][-1]):
                 expect_the_patch(model, design["measure"], trial)
         moved = {name: run_again(model, design["measure"], design[name], name) for name in SHARED}
-        left = hooks_on(model)
-        expect(not left, "Your measure leaves hooks on the model: every later run is changed by them.", actual="hooks")
+        expect_no_hooks(model)
         for name in SHARED:
-            expect_reported(design[f"effect_{name}"], moved[name])
+            expect_reported(design[f"effect_{name}"], moved[name], of=f"effect_{name}")
         expect_verdict(design)
+
+
+@cache
+def own_model():
+    """The check's own: nobody else gets hold of it."""
+    return load_course_model().requires_grad_(False)
+
+
+@cache
+def said_behind(text):
+    model = own_model()
+    return model(model.to_tokens(text))[0, -1].argmax().item()
+
+
+@cache
+def streams_of(text):
+    """A text's streams behind the layers, and under 0 the one before them."""
+    model = own_model()
+    names = ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(len(model.blocks)))]
+    return [stream[0] for stream in kept(model, model.to_tokens(text), names).values()]
+
+
+def expect_no_hooks(model):
+    left = sorted({name for name, *_ in hooks_on(model)})
+    expect(
+        not left,
+        "Your measure leaves hooks on the model: every later run is changed by them.",
+        actual="hooks",
+        returned=f"hooks at {', '.join(left[:3])}{' and elsewhere' if len(left) > 3 else ''}",
+    )
 
 
 def expect_trials(trials, name):
@@ -62,6 +94,7 @@ def expect_trials(trials, name):
         f"In {name!r} a landmark has several prompts. Answers about one landmark are right or wrong together: they are "
         "no independent units, and the interval looks narrower than it is.",
         actual="several prompts",
+        returned=next((f"{x.name} in {prompted.count(x)} prompts" for x in prompted if prompted.count(x) > 1), ""),
     )
     wordings = {trial[0].replace(x.name, "…") for trial, x in zip(trials, prompted, strict=True)}
     expect(
@@ -89,7 +122,12 @@ def expect_trial(trial, where, name):
         actual="before the name",
         returned=f"{where} = {trial!r}",
     )
-    expect(donor != prompt, "A prompt and its donor are about the same landmark: the patch changes nothing.", actual=1)
+    expect(
+        donor != prompt,
+        "A prompt and its donor are about the same landmark: the patch changes nothing.",
+        actual="same landmark",
+        returned=f"{where}: {told(prompt)} in both",
+    )
     attribute, what = SHARED[name]
     expect(
         getattr(donor, attribute) == getattr(prompt, attribute),
@@ -104,7 +142,7 @@ def expect_trial(trial, where, name):
         "Your control gives the prompt its own stream back. It cannot move, whatever the measure counts; a control is "
         "a patch like the others, from a landmark of which the answer is not true.",
         actual="own stream",
-        returned=where,
+        returned=f"{where}: {told(prompt)} in both",
     )
     expect(
         trial[3] not in facts(control),
@@ -147,18 +185,20 @@ def told(landmark):
     return f"{landmark.name} ({', '.join(facts(landmark))})"
 
 
-def expect_known(model, trials):
+def expect_known(trials):
     """Expect the model to answer each prompt with that fact of its landmark of which the donor's is the answer."""
+    model = own_model()
     for prompt, donor, _, word in trials:
+        landmark = named_landmark(prompt)[0]
         asked = FACTS[facts(named_landmark(donor)[0]).index(word)]
-        wanted = getattr(named_landmark(prompt)[0], asked)
-        with torch.no_grad():
-            said = model(model.to_tokens(prompt))[0, -1].argmax().item()
+        wanted, said = getattr(landmark, asked), said_behind(prompt)
+        other = [fact for fact in FACTS if token_id(getattr(landmark, fact)) == said]
+        elsewhere = any(token_id(fact) == said for x in landmarks() for fact in facts(x))
         expect(
             said == token_id(wanted),
             f"A prompt should ask for the fact that is the answer, here the {asked}, and be answered by the model: "
             "else there is nothing that the donor's could take the place of.",
-            actual="not asked",
+            actual=("not asked", asked, *(other or ["another landmark's fact" if elsewhere else "no fact"])),
             returned=f"{prompt!r}: {model.to_string(said)!r}, answer {word!r}",
             expected=repr(wanted),
         )
@@ -166,16 +206,23 @@ def expect_known(model, trials):
 
 @contextlib.contextmanager
 def watched(model, tokens):
-    """What goes on in the model inside, row by row: this text's streams that enter layer 2, and all logits."""
-    read, streams, logits = [], [], []
+    """What goes on in the model inside, row by row: this text's streams by site, as in ``streams_of``, and all logits.
 
-    def listen(module, inputs):
-        mine = [row[: len(tokens)].tolist() == tokens.tolist() for row in read[-1]]
-        streams.extend(stream.detach().clone() for stream, own in zip(inputs[0], mine, strict=True) if own)
+    Only rows that begin with the text are its own; the streams of one run stand at one place of the lists.
+    """
+    read, streams, logits = [], [[] for _ in range(len(model.blocks) + 1)], []
 
+    def listening(found):
+        def listen(module, inputs):
+            mine = [row[: len(tokens)].tolist() == tokens.tolist() for row in read[-1]]
+            found.extend(stream.detach().clone() for stream, own in zip(inputs[0], mine, strict=True) if own)
+
+        return listen
+
+    norms = [*(block.ln1 for block in model.blocks), model.ln_final]
     handles = [
         model.embed.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0])),
-        model.blocks[2].ln1.register_forward_pre_hook(listen),
+        *(norm.register_forward_pre_hook(listening(found)) for norm, found in zip(norms, streams, strict=True)),
         model.unembed.register_forward_hook(lambda module, inputs, output: logits.extend(output.detach().clone())),
     ]
     yield streams, logits
@@ -186,36 +233,76 @@ def watched(model, tokens):
 def expect_the_patch(model, measure, trial):
     """Expect a run of the prompt that gives the logits of this patch, whatever the means."""
     prompt, donor, _, word = trial
-    at, tokens = named_landmark(prompt)[1], model.to_tokens(prompt)
-    with torch.no_grad():
-        own, theirs = (kept(model, t, [STREAM])[STREAM][0] for t in (tokens, model.to_tokens(donor)))
-        wanted = own.clone()
-        wanted[at] = theirs[at]
-        end = replaced(model, tokens, STREAM, wanted[None])[0, -1]
+    at, tokens, ours = named_landmark(prompt)[1], model.to_tokens(prompt), own_model()
+    own, theirs = streams_of(prompt), streams_of(donor)[2]
+    wanted = own[2].clone()
+    wanted[at] = theirs[at]
+    end = replaced(ours, tokens, STREAM, wanted[None])[0, -1]
     with watched(model, tokens[0]) as (streams, logits):
         measure(model, prompt, donor, word)
-    if any(len(run) >= len(own) and close(run[len(own) - 1], end) for run in logits):
+    expect_no_hooks(model)
+    if any(len(run) >= len(wanted) and close(run[len(wanted) - 1], end) for run in logits):
         return
-    changed = [places for run in streams if (places := differing(run, own))]
     expect(
-        changed,
-        "While your measure ran, the prompt never entered layer 2 with another stream than its own: nothing was "
-        "patched behind layer 1 or before.",
-        actual="no patch",
+        streams[2],
+        "While your measure ran, the model never read the prompt: the answer is looked for somewhere else, and nothing "
+        "was patched.",
+        actual="prompt not run",
+        returned=f"no run of {prompt!r}",
+    )
+    site, places = first_change(streams, own)
+    read = f"{prompt!r}, whose name ends at position {at}"
+    expect(
+        places,
+        "While your measure ran, every stream of the prompt was its own: nothing was patched, or something that prompt "
+        "and donor share. Where the name's last word stands differs from wording to wording.",
+        actual="own streams",
+        returned=f"no change in {read}",
+        expected=f"the donor's stream behind layer 1, at position {at}",
+    )
+    behind = f"behind layer {site - 1}" if site else "before layer 0"
+    expect(
+        site == 2,
+        f"The first place at which your measure changes the prompt's stream is {behind}. The question is what the "
+        "stream behind layer 1 carries.",
+        actual=("another layer", site),
+        returned=f"a change {behind}, at {listed(places)} of {read}",
+        expected=f"a change behind layer 1, at position {at}",
+    )
+    where = (
+        "also elsewhere" if at in places else {len(wanted) - 1: "end", at - 1: "word before"}.get(places[0], "other")
     )
     expect(
-        any(places == [at] for places in changed),
-        f"Your measure changes the stream behind layer 1 at positions {', '.join(map(str, changed[0]))}. The question "
-        f"is what the last word of the name carries there, position {at}, and that position alone.",
-        actual="also elsewhere" if at in changed[0] else "elsewhere",
-        returned=f"positions {changed[0]} of {model.to_str_tokens(prompt)}",
+        places == [at],
+        f"Your measure changes the stream behind layer 1 at {listed(places)}. The question is what the last word of "
+        f"the name carries there, position {at}, and that position alone.",
+        actual=where,
+        returned=f"{listed(places)} of {model.to_str_tokens(prompt)}",
         expected=f"position {at}",
     )
     raise Mismatch(
         "Your measure changes the right position behind layer 1, but the prompt's logits are not those with the "
         "donor's whole stream there: another part of it is put in, or something else is changed as well.",
         actual="another patch",
+        returned=f"another change at position {at} of {prompt!r}",
     )
+
+
+def first_change(streams, own):
+    """The first site at which one of a text's runs has another stream than its own, and the positions; of several runs,
+    one that changes the stream behind layer 1 and nothing before it."""
+    found = []
+    for run in range(len(streams[2])):
+        for site, (there, at_home) in enumerate(zip(streams, own, strict=True)):
+            if run < len(there) and (places := differing(there[run], at_home)):
+                found.append((site, places))
+                break
+    return min(found, key=lambda change: (change[0] != 2, len(change[1])), default=(None, []))
+
+
+def listed(places):
+    *most, last = map(str, places)
+    return f"positions {', '.join(most)} and {last}" if most else f"position {last}"
 
 
 def differing(run, stream):

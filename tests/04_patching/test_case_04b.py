@@ -1,6 +1,7 @@
 """The check of the case of part 04b: the pairs are read, the measure is tried, and the swaps are run again."""
 
 import re
+from functools import cache
 from statistics import fmean
 
 import torch
@@ -42,8 +43,8 @@ class TestWhoBringsTheName:
 
     def test_design(self, answer):
         "pairs that differ in one word, a measure of who is said, a control, and what the numbers say when run again"
-        model = load_course_model()
-        design = design_of(answer, KEYS, model)
+        model = course_model()
+        design = design_of(answer, KEYS, load_course_model())
         for name in LISTS:
             expect_pairs(design[name], name)
         expect_control(design["control_heads"])
@@ -53,7 +54,7 @@ class TestWhoBringsTheName:
         for name, way in ways.items():
             expect_still(way.shares(design["control_heads"]), name)
         for key, (name, heads) in EFFECTS.items():
-            expect_reported(design[key], ways[name].shares(heads))
+            expect_reported(design[key], ways[name].shares(heads), of=key, atol=1e-3)
         expect_verdict(design)
 
 
@@ -66,15 +67,15 @@ def expect_pairs(pairs, name):
         len(set(built)) == len(built),
         f"In {name!r} several prompts are built alike. What a head does in one sentence it does there with all names: "
         "such prompts are no independent units, and the interval looks narrower than it is.",
-        actual="built alike",
+        actual=("built alike", len(set(built)) == 1),
         returned=next((text for text in built if built.count(text) > 1), ""),
     )
     receiver_first = sum(prompt.receiver_first for prompt in read)
     expect(
         3 <= receiver_first <= len(read) - 3,
-        f"In {name!r} nearly all prompts have one order of names. A head that fetches whoever is named first looks, in "
-        "one order, like one that knows who gives.",
-        actual="one order",
+        f"In {name!r} all prompts, or nearly all, have one order of names. A head that fetches whoever is named first "
+        "looks, in one order, like one that knows who gives.",
+        actual=("one order", receiver_first in (0, len(read))),
         returned=f"{receiver_first} of {len(read)} with the receiver first",
     )
 
@@ -96,8 +97,8 @@ def expect_pair(pair, where, name):
     expect(
         len(before) == len(after) and len(changed) == 1,
         "Prompt and donor should differ in one word. Where more differs, nobody knows which of it a head carried over.",
-        actual=("differ", len(before) == len(after)),
-        returned=f"{where}: {len(changed)} words of {pair!r}",
+        actual=("differ", what_differs(before, after, prompt, donor)),
+        returned=f"{where}: {len(changed) if len(before) == len(after) else 'the numbers of'} words of {pair!r}",
     )
     giver = (donor.giver, donor.receiver) == (prompt.receiver, prompt.giver)
     receiver = donor.giver == prompt.giver and donor.receiver != prompt.receiver
@@ -107,6 +108,18 @@ def expect_pair(pair, where, name):
     }[name]
     expect(wanted, f"In the donors of {name!r} {what}.", actual=name, returned=f"{where} = {pair!r}")
     return prompt
+
+
+def what_differs(before, after, prompt, donor):
+    """What kind of difference there is beyond one word."""
+    strangers = not {prompt.giver, prompt.receiver} & {donor.giver, donor.receiver}
+    if [word for word in before if word not in NAMES] != [word for word in after if word not in NAMES]:
+        return "another scene" if strangers else "other words"
+    if strangers:
+        return "both people"
+    if {prompt.giver, prompt.receiver} == {donor.giver, donor.receiver}:
+        return "names moved"
+    return "another giver" if donor.giver not in (prompt.giver, prompt.receiver) else "a name and more"
 
 
 def expect_control(heads):
@@ -126,13 +139,34 @@ def expect_control(heads):
     expect_enough([tuple(pair) for pair in heads], 4, of="control heads")
 
 
+@cache
+def course_model():
+    return load_course_model().requires_grad_(False)
+
+
+RUNS = {}
+
+
+def swapped(model, texts, donors, heads):
+    """``swap_heads``, run once for the same texts, of which a learner tries several designs in a row.
+
+    The model's weights are always the same: it is the check's own, and nobody else's.
+    """
+    key = tuple(texts), tuple(donors), tuple(heads)
+    if key not in RUNS:
+        if len(RUNS) > 100:
+            RUNS.clear()
+        RUNS[key] = swap_heads(model, texts, donors, heads)
+    return RUNS[key].clone()
+
+
 class Way:
     """For one list the way from the prompt's measure to the donor's, and how far a swap goes on it."""
 
     def __init__(self, model, measure, pairs, name):
         self.model, self.measure, self.name = model, measure, name
         self.prompts, self.donors = zip(*pairs, strict=True)
-        self.own, self.whole = (swap_heads(model, texts, texts, []) for texts in (self.prompts, self.donors))
+        self.own, self.whole = (swapped(model, texts, texts, []) for texts in (self.prompts, self.donors))
         self.said = [(gift_of(d).receiver, gift_of(p).receiver) for p, d in pairs]
         for logits, texts, which in ((self.own, self.prompts, 1), (self.whole, self.donors, 0)):
             for row, text, answers in zip(logits, texts, self.said, strict=True):
@@ -158,6 +192,14 @@ class Way:
             f"In {self.name!r} your measure is not larger behind the donor than behind the prompt. With the whole "
             "prompt exchanged the donor's answer is said; a measure of it has to show that.",
             actual="no way",
+            returned=next(
+                (
+                    f"{start:.3g} behind {text!r}, {end:.3g} behind the donor"
+                    for text, start, end in zip(self.prompts, self.start, self.end, strict=True)
+                    if end - start <= 1e-6
+                ),
+                "",
+            ),
         )
         scale = (self.own.logsumexp(-1, keepdim=True) + self.whole.logsumexp(-1, keepdim=True)) / 2
         half = torch.stack([self.own.softmax(-1), self.whole.softmax(-1)]).mean(0).log() + scale
@@ -166,7 +208,7 @@ class Way:
             0.25 <= middle <= 0.75,
             "Where both answers are equally likely your measure is not about half-way. A logarithm of one answer's "
             "probability, for example, has gone nearly all the way while this answer is still hardly ever said.",
-            actual="crooked",
+            actual=("crooked", middle > 0.5),
             returned=f"{middle:.2f} of the way",
             expected="about 0.5",
         )
@@ -184,17 +226,21 @@ class Way:
         return [(x - a) / (b - a) for x, a, b in zip(self.measured(logits), self.start, self.end, strict=True)]
 
     def shares(self, heads):
-        return self.along(swap_heads(self.model, self.prompts, self.donors, [tuple(pair) for pair in heads]))
+        return self.along(swapped(self.model, self.prompts, self.donors, [tuple(pair) for pair in heads]))
+
+
+@cache
+def other_scenes():
+    return [prompt.text for prompt in ioi_prompts(40, 17)]
 
 
 def elsewhere(model, said, shift):
     """For each pair the logits behind a scene about two other people."""
-    scenes = [prompt.text for prompt in ioi_prompts(40, 17)]
-    texts = []
+    scenes, texts = other_scenes(), []
     for i, names in enumerate(said):
         free = [text for text in scenes if not set(names) & set(words(text))]
         texts.append(free[(5 * i + 7 * shift) % len(free)])
-    return swap_heads(model, texts, texts, [])
+    return swapped(model, texts, texts, [])
 
 
 def expect_still(shares, name):

@@ -73,6 +73,27 @@ class TestRunWithHooks:
             note="What goes past the hook point has changed too",
         )  # fmt: skip
 
+    def test_itself(self, answer, rng):
+        "the very tensor that a hook returns goes on, and no copy of it"
+        model, tokens = common.Recurrent(rng), torch.randint(7, (3, 5), generator=rng)
+        returned, read = [], []
+
+        def edit(activation):
+            returned.append(activation + 1)
+            return returned[-1]
+
+        model.pair.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+        answer(model, tokens, [("hook", Edit("x + 1", edit))])
+        expect(
+            bool(returned) and bool(read) and read[-1] is returned[-1],
+            "The module behind the hook point reads another tensor than the one that your hook returned: a copy. Who "
+            "keeps what a hook returned, and asks for the gradient with respect to it, expects it to be the one that "
+            "goes on.",
+            actual="another tensor",
+            returned="another tensor",
+            expected="the tensor that the hook returned",
+        )
+
     def test_several(self, answer, reference, rng):
         "several hooks: at several names, and one after the other at the same"
         for model, tokens, _ in cases(rng):

@@ -219,6 +219,17 @@ def test_what_is_reported_has_to_follow_from_the_values():
         assert said in caught.value.note
 
 
+def test_a_report_on_one_of_several_effects_names_it():
+    for wrong, said in (
+        ((2.0, 1.0), "for 'effect_word', and you report 2"),
+        ((4.5, 9.0), "The mean of 'effect_word' agrees."),
+    ):
+        with pytest.raises(Mismatch, match=said) as caught:
+            expect_reported(wrong, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], of="effect_word")
+        assert caught.value.returned.startswith("'effect_word': ")
+    expect_reported((1e-4, 0.0), [0.0, 0.0, 0.0], atol=1e-3)
+
+
 def test_units_without_any_spread_have_an_interval_of_nothing():
     expect_reported((2.0, 0.0), [2.0, 2.0, 2.0])
     expect_reported((0.0, 0.0), [0.0, 0.0, 0.0])

@@ -23,8 +23,8 @@ def zero_ablate(
         The ablated run's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the hook point is unknown or there is no such head (a negative one, or one of an activation
-            without heads).
+        ValueError: If the hook point is unknown or never runs, or there is no such head (a negative one, or one of
+            an activation without heads).
     """
     with torch.no_grad():
         _, cache = run_with_cache(model, tokens, [name])
@@ -53,8 +53,8 @@ def mean_ablate(
         The ablated run's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the prompts differ in length, the hook point is unknown or there is no such head (a negative one,
-            or one of an activation without heads).
+        ValueError: If the prompts differ in length, the hook point is unknown or never runs, or there is no such head
+            (a negative one, or one of an activation without heads).
 
     Source: Wang et al. (2022), section 2.1.
     """
@@ -90,8 +90,8 @@ def resample_ablate(
         The ablated run's output; whether it has a graph is left open.
 
     Raises:
-        ValueError: If the prompts differ in length, the hook point is unknown or there is no such head (a negative one,
-            or one of an activation without heads).
+        ValueError: If the prompts differ in length, the hook point is unknown or never runs, or there is no such head
+            (a negative one, or one of an activation without heads).
 
     Source: Chan et al. (2022), "Causal Scrubbing".
     """

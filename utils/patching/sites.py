@@ -76,7 +76,7 @@ def patch_sweep(
     """Patch each hook point at each position (or in each head), one site at a time, and measure every patched run.
 
     Many sites share one forward pass: the prompts are repeated, and every copy has its own patch. A pass takes as many
-    sites as ``max_rows`` allows, of one hook point or of several.
+    sites of a hook point as ``max_rows`` allows; those of several hook points may share one, and need not.
 
     Args:
         model: Any module.
