@@ -633,16 +633,6 @@ class UnmaskedAttention(Attention):
         return masked_heads(self, resid, 0.0)
 
 
-@wrong("Attention", "Your heads are not masked: all of them see the future.")
-class UnmaskedLibraryAttention(Attention):
-    def forward(self, resid):
-        resid = resid[:, None]
-        q, k, v = (
-            resid @ W + b[:, None] for W, b in ((self.W_Q, self.b_Q), (self.W_K, self.b_K), (self.W_V, self.b_V))
-        )
-        return (F.scaled_dot_product_attention(q, k, v) @ self.W_O).sum(1) + self.b_O
-
-
 @wrong("Attention", "Only head 0 is computed. The layer writes the sum of all its heads.")
 class FirstHeadOnly(Attention):
     def forward(self, resid):
