@@ -139,8 +139,8 @@ def returns_tensors(x, y):
 
 @wrong(
     "fit_power_law",
-    "Your logarithms are in float32, which is what torch makes of the logarithm of integers. Half of the digits are "
-    "gone then; convert x and y to float64 first.",
+    "Your logarithms are in float32 (as they are, too, where torch takes the logarithm of integers). Half of the "
+    "digits are gone then; convert x and y to float64 first.",
 )
 def in_float32(x, y):
     require_positive(x, y)

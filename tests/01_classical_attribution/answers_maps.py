@@ -1915,7 +1915,8 @@ def cam_only_where_gradients_are_on(model, images, targets, layer):
 @wrong(
     "grad_cam",
     "With frozen weights and images that ask for no gradient, nothing in the run asks for one, and there is nothing to "
-    "differentiate. Let a copy of the images require a gradient.",
+    "differentiate. Let a copy of the images require a gradient. (Where gradients are switched off, `enable_grad` is "
+    "needed besides.)",
 )
 def cam_of_trainable_weights_only(model, images, targets, layer):
     seen = []

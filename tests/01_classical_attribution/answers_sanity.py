@@ -507,7 +507,8 @@ def one_network_many_times(model, layers, *, generator, cascade=True):
 
 @wrong(
     "cascading_randomization",
-    "The biases stay as trained. They are part of what the layer has learnt; before training they are 0.",
+    "The biases stay as trained, whatever becomes of the rest. They are part of what the layer has learnt; before "
+    "training they are 0.",
 )
 def trained_biases(model, layers, *, generator, cascade=True):
     return copies_of(model, drawn(model, layers, generator, bias=None), cascade)

@@ -57,7 +57,11 @@ def as_a_list(logits):
     return logits.argmax(dim=-1).tolist()
 
 
-@wrong("greedy", "Your token ids are floating-point numbers, and no table of embeddings can be indexed with them.")
+@wrong(
+    "greedy",
+    "What you return are floating-point numbers, and no table of embeddings can be indexed with them. Ids are the "
+    "places of the largest logits, not the values there.",
+)
 def as_floats(logits):
     return logits.argmax(dim=-1).to(logits.dtype)
 
@@ -805,7 +809,11 @@ def total_length(model, tokens, n_new_tokens, choose, n_ctx=None):
     return reference_generate(model, tokens, max(0, n_new_tokens - tokens.shape[1]), choose, n_ctx)
 
 
-@wrong("generate", "An empty prompt or a negative number of tokens goes through. Raise a ValueError.")
+@wrong(
+    "generate",
+    "An empty prompt or a negative number of tokens goes through. Raise a ValueError, and look what else the docstring "
+    "refuses.",
+)
 def unguarded_prompt(model, tokens, n_new_tokens, choose, n_ctx=None):
     return (
         reference_generate(model, tokens, n_new_tokens, choose, n_ctx)

@@ -430,9 +430,8 @@ def first_sequence_only(tokens, W_E):
 
 @wrong(
     "embed",
-    "No gradient reaches W_E, so it could never be trained. "
-    "(`from_pretrained` freezes its table unless told otherwise; `detach` and `.data` cut the "
-    "graph too.)",
+    "No gradient reaches W_E, so it could never be trained: your table is a frozen one (as `from_pretrained` makes it "
+    "unless told otherwise), a copy that is cut off (`detach`, `.data`), or another table altogether.",
 )
 def frozen_table(tokens, W_E):
     return nn.Embedding.from_pretrained(W_E)(tokens)

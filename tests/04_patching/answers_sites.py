@@ -1089,6 +1089,15 @@ def head_zero_is_none(model, tokens, name, *, head=None):
 
 @wrong(
     "zero_ablate",
+    "Head 0 is taken for no head throughout: 0 is false. All heads are replaced in its place, and nobody is told where "
+    "there are none. Ask whether `head` is None.",
+)
+def head_zero_never_asked_for(model, tokens, name, *, head=None):
+    return ablated(model, tokens, name, torch.zeros_like, head or None)
+
+
+@wrong(
+    "zero_ablate",
     "You write into the activation that the hook is given. A bare hook point hands on the very tensor that went in, so "
     "whatever else reads it is ablated as well. Write into a copy.",
 )
@@ -1200,6 +1209,15 @@ def any_length(model, tokens, name, others, *, head=None):
 )
 def head_zero_means_all(model, tokens, name, others, *, head=None):
     mean_run(model, tokens, name, others, head, lambda y, x: y.mean(0))
+    return mean_run(model, tokens, name, others, head or None, lambda y, x: y.mean(0))
+
+
+@wrong(
+    "mean_ablate",
+    "Head 0 is taken for no head throughout: 0 is false. All heads are replaced in its place, and nobody is told where "
+    "there are none. Ask whether `head` is None.",
+)
+def mean_of_all_for_head_zero(model, tokens, name, others, *, head=None):
     return mean_run(model, tokens, name, others, head or None, lambda y, x: y.mean(0))
 
 
