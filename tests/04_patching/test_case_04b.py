@@ -54,7 +54,7 @@ class TestWhoBringsTheName:
         for name, way in ways.items():
             expect_still(way.shares(design["control_heads"]), name)
         for key, (name, heads) in EFFECTS.items():
-            expect_reported(design[key], ways[name].shares(heads), of=key, atol=1e-3)
+            expect_reported(design[key], ways[name].shares(heads), of=key, atol=1e-5)
         expect_verdict(design)
 
 

@@ -66,8 +66,8 @@ def bpe_encode(text: str, merges: list[tuple[str, str]]) -> list[str]:
 
     Args:
         text: Any text, also with words and characters that the training text did not have.
-        merges: Merges in the order in which they were learnt; any list of pairs will do. A merge applies to its own
-            two pieces only, and not to others that make the same text.
+        merges: Merges in the order in which they were learnt: none stands before those that make its pieces. A merge
+            applies to its own two pieces only, and not to others that make the same text.
 
     Returns:
         The tokens in order, none for an empty text. Joined, with ``Ġ`` read as a space, they give the text back
