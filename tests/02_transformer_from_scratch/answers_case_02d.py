@@ -5,20 +5,18 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from utils.course.catalogue import right, wrong
+from utils.course.catalogue import made_once, right, wrong
 from utils.data import corpus
 from utils.transformer.case_02d import which_rewrites_altered_the_function
 from utils.transformer.model import Transformer
 
-MADE, SAID, REWRITTEN = {}, WeakKeyDictionary(), {}
+SAID, REWRITTEN = WeakKeyDictionary(), {}
 TEXTS_KEPT = 3
 
 
+@made_once
 def our_design(model):
-    """Made once: the check hands over the same model's weights every time, and a catalogue varies one design."""
-    if not MADE:
-        MADE.update(which_rewrites_altered_the_function(model, {}), measure=divergence)
-    return dict(MADE)
+    return which_rewrites_altered_the_function(model, {}) | {"measure": divergence}
 
 
 def logits(model, tokens):
@@ -47,7 +45,7 @@ def rewritten_by(rewrite, model):
     if rewrite not in REWRITTEN:
         other = Transformer(model.cfg)
         other.load_state_dict(rewrite({name: weight.clone() for name, weight in model.state_dict().items()}))
-        if rewrite not in (MADE["exact"], MADE["damage"]):
+        if rewrite not in (our_design(model)["exact"], our_design(model)["damage"]):
             return other
         REWRITTEN[rewrite] = other
     return REWRITTEN[rewrite]

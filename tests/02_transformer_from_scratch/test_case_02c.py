@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
+from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported, lent
 from utils.course.checking import Mismatch, expect, plain
 from utils.data.corpus import words
 from utils.data.prompts import giving_roles
@@ -35,15 +35,19 @@ class TestWhatItKnowsOfTheReceiver:
     def test_design(self, answer):
         "trials that change one thing each, a measure of what is expected, and what the numbers say when run again"
         model, finished, *deaf = models()
-        design = design_of(answer, KEYS, model, finished)
-        for name in (*ASKED, "control"):
-            expect_trials(design[name], name)
-        measure = design["measure"]
-        expect_function_of_input(measure, [(model, t[0], t[2]) for name in ASKED for t in design[name][:3]])
-        expect_of_the_model(measure, deaf, design)
-        ours, theirs = ({name: effects(measure, which, design[name]) for name in ASKED} for which in (model, finished))
+        with lent(model, finished, *deaf):
+            design = design_of(answer, KEYS, model, finished)
+            for name in (*ASKED, "control"):
+                expect_trials(design[name], name)
+            measure = design["measure"]
+            expect_function_of_input(measure, [(model, t[0], t[2]) for name in ASKED for t in design[name][:3]])
+            expect_of_the_model(measure, deaf, design)
+            ours, theirs = (
+                {name: effects(measure, which, design[name]) for name in ASKED} for which in (model, finished)
+            )
+            control = effects(measure, model, design["control"])
         expect_a_control_that_can_move(theirs)
-        expect_at_rest(effects(measure, model, design["control"]), estimate(theirs["people"])[0])
+        expect_at_rest(control, estimate(theirs["people"])[0])
         for name in ASKED:
             expect_reported(design[f"effect_{name}"], ours[name], of=f"effect_{name}")
             expect_reported(design[f"finished_{name}"], theirs[name], of=f"finished_{name}")

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from utils.course.cases import design_of, expect_function_of_input
+from utils.course.cases import design_of, expect_function_of_input, lent
 from utils.course.checking import Mismatch, expect, plain
 from utils.data.corpus import vocabulary
 from utils.transformer.case_02c import course_transformer
@@ -47,25 +47,27 @@ class TestWhichRewritesAlteredTheFunction:
     def test_design(self, answer):
         "a test of equality that lets pass what is the same, and notices what is not"
         model, rewritten = models()
-        design = design_of(answer, KEYS, model, rewritten)
-        tokens, measure, limit = tokens_of(design["texts"], model.cfg), design["measure"], float(plain(design["limit"]))
-        own, _ = expect_function_of_input(measure, [(model, x, tokens[:2]) for x in (model, rewritten["C"])])
-        expect(
-            abs(own) <= 1e-9 or abs(own) < limit / 10,
-            f"Your measure of a model and itself is {own:.3g}. It should be 0: it measures something else than a "
-            "difference.",
-            actual="not a difference",
-            returned=f"{own:.3g}",
-            expected="0",
-        )
-        log_probs = predictions(model, tokens)
-        expect_exact(design, model, tokens, log_probs, limit)
-        expect_damage(design, model, tokens, log_probs, limit)
-        values = {letter: number(measure(model, other, tokens)) for letter, other in rewritten.items()}
-        for letter, value in values.items():
-            expect_a_size(value, 0.01 * max(map(abs, values.values())), f"model {letter}")
-        expect_sees(values, limit, len(tokens[0]) == model.cfg.n_ctx)
-        expect_every_word(measure, model, tokens, limit)
+        with lent(model, *rewritten.values()):
+            design = design_of(answer, KEYS, model, rewritten)
+            tokens = tokens_of(design["texts"], model.cfg)
+            measure, limit = design["measure"], float(plain(design["limit"]))
+            own, _ = expect_function_of_input(measure, [(model, x, tokens[:2]) for x in (model, rewritten["C"])])
+            expect(
+                abs(own) <= 1e-9 or abs(own) < limit / 10,
+                f"Your measure of a model and itself is {own:.3g}. It should be 0: it measures something else than a "
+                "difference.",
+                actual="not a difference",
+                returned=f"{own:.3g}",
+                expected="0",
+            )
+            log_probs = predictions(model, tokens)
+            expect_exact(design, model, tokens, log_probs, limit)
+            expect_damage(design, model, tokens, log_probs, limit)
+            values = {letter: number(measure(model, other, tokens)) for letter, other in rewritten.items()}
+            for letter, value in values.items():
+                expect_a_size(value, 0.01 * max(map(abs, values.values())), f"model {letter}")
+            expect_sees(values, limit, len(tokens[0]) == model.cfg.n_ctx)
+            expect_every_word(measure, model, tokens, limit)
         expect_verdict(design, values, limit)
 
 

@@ -5,7 +5,7 @@ import random
 import torch
 
 from utils.course.cases import estimate
-from utils.course.catalogue import right, wrong
+from utils.course.catalogue import made_once, right, wrong
 from utils.data.corpus import IOI_OPENINGS
 from utils.data.prompts import giving_roles, token_id
 from utils.data.world import JOBS, NAMES, PLACES, THINGS
@@ -14,8 +14,7 @@ from utils.models.phenomena.ioi import attention_to_people
 
 ROLES = ("repeated", "giver", "last", "first")
 
-
-SEEN, MADE = {}, {}
+SEEN = {}
 
 
 def looks(model, text, layer, head):
@@ -30,11 +29,9 @@ def attention(model, text, person):
     return looks(model, text, 1, 3).get(person, 0.0)
 
 
+@made_once
 def ours(model):
-    """Made once, as most of the catalogue's designs are ours in all but one part."""
-    if not MADE:
-        MADE.update(our_design(model), measure=attention)
-    return dict(MADE)
+    return our_design(model) | {"measure": attention}
 
 
 def effect(measure, pairs):

@@ -5,22 +5,18 @@ import random
 import torch
 
 from utils.course.cases import estimate
-from utils.course.catalogue import right, wrong
+from utils.course.catalogue import made_once, right, wrong
 from utils.data.prompts import fact_prompt, named_landmark, token_id
 from utils.data.world import BUILDERS, COUNTRY_OF_CITY, MATERIALS, landmarks
 from utils.patching.case_04a import what_the_last_word_carries
 
 SITE = "blocks.1.hook_resid_post"
+RUNS = {}
 
 
-MADE, RUNS = {}, {}
-
-
+@made_once
 def our_design(model):
-    """Made once: the check hands over the same model's weights every time, and a catalogue varies one design."""
-    if not MADE:
-        MADE.update(what_the_last_word_carries(model), measure=said_by_the_model)
-    return dict(MADE)
+    return what_the_last_word_carries(model) | {"measure": said_by_the_model}
 
 
 def said_by_the_model(model, prompt, donor, answer):

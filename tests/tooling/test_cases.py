@@ -14,6 +14,7 @@ from utils.course.cases import (
     expect_enough,
     expect_function_of_input,
     expect_reported,
+    lent,
 )
 from utils.course.checking import Answer, AnswerRaised, Mismatch, expect
 from utils.course.manifest import Exercise
@@ -241,3 +242,48 @@ def test_units_are_compared_by_value():
     expect_enough([torch.tensor([1, 2]), torch.tensor([1, 3])], 2, of="prompts")
     with pytest.raises(Mismatch, match="Two of your prompts are the same"):
         expect_enough([torch.tensor([1, 2]), torch.tensor([1, 2])], 2, of="prompts")
+
+
+def watch(model):
+    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def watch_all(model):
+    model.register_forward_pre_hook(lambda module, inputs: inputs)
+
+
+def change(model):
+    with torch.no_grad():
+        model[0].weight.add_(1)
+
+
+def put_another_in_its_place(model):
+    model[0].weight = torch.nn.Parameter(torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (watch, "hooks at 0"),
+        (watch_all, "hooks at Sequential"),
+        (change, "changed weights at 0.weight"),
+        (put_another_in_its_place, "changed weights at 0.weight"),
+    ],
+)
+def test_a_model_that_is_lent_comes_back_as_it_was(spoil, said):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    before = model(torch.ones(2))
+    with pytest.raises(Mismatch, match="leaves") as told, lent(model):
+        spoil(model)
+    assert told.value.returned == said
+    assert torch.equal(model(torch.ones(2)), before)
+    with pytest.raises(Mismatch, match="something else"), lent(model):  # what was found first is told
+        spoil(model)
+        expect(False, "something else")
+    assert torch.equal(model(torch.ones(2)), before)
+
+
+def test_a_model_that_was_only_run_is_no_matter():
+    model = torch.nn.Linear(2, 2)
+    with lent(model):
+        model(torch.ones(2)).sum().backward()

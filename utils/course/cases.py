@@ -17,14 +17,16 @@ learner where the design does not hold::
             expect_reported(design["effect"], [b - a for a, b in zip(before, after, strict=True)])
 """
 
+import contextlib
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import stdtrit
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.course.checking import Answer, Mismatch, expect, plain
 from utils.course.values import describe, is_number, same
@@ -109,6 +111,54 @@ def _of_kind(answer: Answer, key: str, kind: Kind, value: Any) -> Any:
     if kind == "pair":
         return tuple(float(plain(number)) for number in value)
     return answer.with_parts(value, f"design[{key!r}]".replace("'", '"'))
+
+
+@contextlib.contextmanager
+def lent(*models: nn.Module) -> Iterator[None]:
+    """For the duration, a learner's functions may run these models; afterwards they are as they were.
+
+    A check may so keep its models from one run to the next, whatever was done to them.
+
+    Raises:
+        Mismatch: If nothing else was wrong, and a hook or a changed weight was left on one of them.
+    """
+    kept = [{name: weight.detach().clone() for name, weight in model.state_dict().items()} for model in models]
+    try:
+        yield
+    finally:
+        left = [name for model in models for name in _hooks_taken_off(model)]
+        changed = [
+            name for model, weights in zip(models, kept, strict=True) for name in _weights_restored(model, weights)
+        ]
+    for what, names in (("hooks", left), ("changed weights", changed)):
+        names = list(dict.fromkeys(names))
+        expect(
+            not names,
+            f"Your design leaves {what} on a model that it was lent: every later run is changed by them.",
+            actual=what,
+            returned=f"{what} at {', '.join(names[:3])}{' and elsewhere' if len(names) > 3 else ''}",
+            expected=f"no {what}",
+        )
+
+
+def _hooks_taken_off(model: nn.Module) -> list[str]:
+    left = []
+    for name, module in model.named_modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if any(hooks):
+            left.append(name or type(module).__name__)
+        for kind in hooks:
+            kind.clear()
+    return left
+
+
+def _weights_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    now = model.state_dict()
+    changed = [name for name, weight in weights.items() if not torch.equal(weight, now[name])]
+    with torch.no_grad():
+        for name in changed:
+            now[name].copy_(weights[name])
+    return changed
 
 
 def expect_function_of_input(measure: Callable, items: Sequence[Any]) -> list[float]:

@@ -14,7 +14,8 @@ A learner whose answers equal those of a wrong one is told its sentence.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
+from typing import Any
 
 from utils.course.manifest import Exercise
 from utils.course.paths import load_file, tests_folder
@@ -44,6 +45,22 @@ def right(exercise: str) -> Callable[[Callable], Callable]:
 def _register(obj: Callable, exercise: str, sentence: str | None) -> Callable:
     obj.__catalogue_entry__ = CatalogueEntry(exercise, obj, sentence)
     return obj
+
+
+def made_once(make: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A case's own design, made when it is first asked for: copies of it from then on.
+
+    A catalogue's designs are ours in all parts but one, and a check hands over the same weights every time.
+    """
+    made = {}
+
+    @wraps(make)
+    def copied(*args: Any) -> dict[str, Any]:
+        if not made:
+            made.update(make(*args))
+        return dict(made)
+
+    return copied
 
 
 @cache

@@ -86,7 +86,8 @@ def what_the_embedding_knows() -> dict[str, object]:
             they are. A row is more similar to itself than to any other row of its length, minus itself among them.
         "control": A function ``control(W_E)`` of the embedding that returns a matrix of its shape, in which a word's
             row can tell neither its kind nor its frequency. Its rows differ, and measured in it a list's effect is at
-            most a third as large as in the embedding, or not clear of 0.
+            most a third as large as in the embedding, or as near to 0 as chance leaves it: within one and a half times
+            the half-width of its own interval.
         "effect_kind", "effect_frequency": The mean of the list's effects in the embedding, and the half-width of its
             95 % interval.
         "verdict": "kind", "frequency", "both" or "neither": the effects of which the interval is above 0.
