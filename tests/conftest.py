@@ -18,6 +18,11 @@ from utils.models.image_classifier import load_image_classifier
 LEFT_OUT = "left out: "  # how the reasons begin that are told at the end of the run
 
 
+def pytest_addoption(parser):
+    told = "try the catalogue of wrong and right answers with so many seeds drawn anew, in place of three fixed ones"
+    parser.addoption("--fresh-seeds", type=int, default=0, metavar="N", help=told)
+
+
 @pytest.fixture
 def exercise(request):
     return find_exercise(request.cls.exercise)

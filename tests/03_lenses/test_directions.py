@@ -238,7 +238,7 @@ class TestCausalBasis:
 
     def searches(self, answer, rng, lr, d_model=64):
         """The directions that were tried, search by search, in steps so short that hardly anything turns."""
-        read, resid = random_reader(rng, d_model, 9), stream(rng, 20, d_model)
+        read, resid = random_reader(rng, d_model, 64), stream(rng, 20, d_model)
         counted = Counted(read)
         answer(counted, resid, 2, n_steps=12, lr=lr, generator=torch.Generator().manual_seed(1))
         found = []
@@ -284,23 +284,24 @@ class TestCausalBasis:
 
     def test_new_optimizer(self, answer, rng):
         "each search has an optimiser of its own"
-        read, resid, searches = self.searches(answer, rng, 1e-3)
-        for start, second, *_ in searches[:2]:
-            leaf = start.clone().requires_grad_()
-            [slope] = torch.autograd.grad(direction_influence(read, resid, leaf[None])[0], leaf)
-            if len(searches) > 1:
-                slope = slope - searches[0][-1] * (searches[0][-1] @ slope) * (start is searches[1][0])
-            step = second - start * (start @ second)
-            cosine = abs(float(step @ slope / step.norm() / slope.norm()))
-            # The signs of a gradient in 64 dimensions have a cosine of about 0.8 with it, the gradient itself one of 1.
-            expect(
-                cosine > 0.5,
-                "The first step of a search hardly goes along the gradient there: it goes on with what the optimiser "
-                "remembers of the search before.",
-                actual="old moments",
-                returned=f"a cosine of {cosine:.2f} between the step and the gradient",
-                expected="about 0.8, as the first step of a new Adam has",
-            )
+        for _ in range(4):  # in one draw of fifteen, the old gradient happens to lie along the new one
+            read, resid, searches = self.searches(answer, rng, 1e-3)
+            for start, second, *_ in searches[:2]:
+                leaf = start.clone().requires_grad_()
+                [slope] = torch.autograd.grad(direction_influence(read, resid, leaf[None])[0], leaf)
+                if len(searches) > 1:
+                    slope = slope - searches[0][-1] * (searches[0][-1] @ slope) * (start is searches[1][0])
+                step = second - start * (start @ second)
+                cosine = abs(float(step @ slope / step.norm() / slope.norm()))
+                # The signs of a gradient in 64 dimensions have a cosine of about 0.8 with it, and of 0.7 at the least.
+                expect(
+                    cosine > 0.6,
+                    "The first step of a search hardly goes along the gradient there: it goes on with what the "
+                    "optimiser remembers of the search before.",
+                    actual="old moments",
+                    returned=f"a cosine of {cosine:.2f} between the step and the gradient",
+                    expected="about 0.8, as the first step of a new Adam has",
+                )
 
     def test_learning_rate(self, answer, rng):
         "steps as long as the learning rate says"

@@ -3,12 +3,14 @@
 import inspect
 import secrets
 
+import pytest
+
 from utils.course import feedback
 from utils.course.catalogue import chapter_catalogue, right_answers, wrong_answers
 from utils.course.manifest import chapters
 from utils.course.runner import check_class, check_methods, run_checks
 
-SEEDS = [0, 1, secrets.randbelow(2**31)]
+SEEDS = [0, 1, 2]
 
 
 def pytest_generate_tests(metafunc):
@@ -17,37 +19,43 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("each", found, ids=[exercise.name for exercise in found])
 
 
-def seeds_for(exercise):
-    """A case's check draws nothing: it runs the design that it is given."""
-    return SEEDS[:1] if exercise.case else SEEDS
+@pytest.fixture
+def seeds(each, request):
+    """Fixed, so that the suite says the same on every run, or ``--fresh-seeds N``: what is rejected is so on any."""
+    if each.case:  # its check draws nothing: it runs the design that it is given
+        return SEEDS[:1]
+    return [secrets.randbelow(2**31) for _ in range(request.config.getoption("--fresh-seeds"))] or SEEDS
 
 
-def run(exercise, obj, known=None):
+def run(exercise, obj, known):
     """Reports for all seeds; ``known`` saves running each wrong answer anew for every other one's diagnosis."""
-    known = known or {seed: {} for seed in SEEDS}
-    reports = [run_checks(exercise, obj, seed=seed, known=known[seed]) for seed in seeds_for(exercise)]
+    reports = [run_checks(exercise, obj, seed=seed, known=found) for seed, found in known.items()]
     for report in reports:
         assert report.status != "broken", feedback.as_text(report)
     return reports
 
 
+def nothing_known(seeds):
+    return {seed: {} for seed in seeds}
+
+
 class Catalogue:
-    def test_reference_is_accepted(self, each):
-        for report in run(each, each.reference):
+    def test_reference_is_accepted(self, each, seeds):
+        for report in run(each, each.reference, nothing_known(seeds)):
             assert report.status == "passed", feedback.as_text(report)
 
-    def test_right_answers_are_accepted(self, each):
+    def test_right_answers_are_accepted(self, each, seeds):
         answers = right_answers(each)
         assert answers, f"{each.name} needs at least one right answer in another style"
         for entry in answers:
-            for report in run(each, entry.obj):
+            for report in run(each, entry.obj, nothing_known(seeds)):
                 assert report.status == "passed", f"{entry.name}\n{feedback.as_text(report)}"
 
-    def test_wrong_answers_are_rejected_with_their_own_sentence(self, each):
+    def test_wrong_answers_are_rejected_with_their_own_sentence(self, each, seeds):
         answers = wrong_answers(each)
         assert len(answers) >= 4, f"{each.name} needs at least four wrong answers"
         assert len({e.sentence for e in answers}) == len(answers), "two wrong answers share a sentence"
-        known = {seed: {} for seed in SEEDS}
+        known = nothing_known(seeds)
         for entry in answers:
             for report in run(each, entry.obj, known):
                 assert report.status == "failed", f"{entry.name} was accepted with seed {report.seed}"
