@@ -115,8 +115,8 @@ def any_two_questions(model):
 
 @wrong(
     "what_the_end_holds",
-    "Both your texts end in 'of', and the one is longer. Each position has an embedding of its own, which stands in the "
-    "stream from the beginning.",
+    "Both your texts end in 'of', and the one is longer. Each position has an embedding of its own, which stands in "
+    "the stream from the beginning.",
 )
 def of_at_another_position(model):
     pairs = [(("country", 0), ("builder", 1)), (("city", 1), ("builder", 4))]
