@@ -98,6 +98,25 @@ def test_a_failing_cell_is_reported_and_nothing_is_overwritten(course, capsys):
     assert [p.read_bytes() for p in notebooks(course)] == before
 
 
+def test_a_section_on_a_real_network_is_not_lost_for_want_of_it(course, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MI_CACHE", str(tmp_path))
+    section = """
+from utils.models import catalogue
+from utils.models.hub import ModelUnavailable
+
+try:
+    catalogue.load_model("smollm2-135m")
+except ModelUnavailable as error:
+    print(error)
+print("an experiment:\""""
+    master = course / "solutions" / MINI / f"{MINI}.md"
+    master.write_text(master.read_text().replace('print("an experiment:"', section))
+    before = [p.read_bytes() for p in notebooks(course)]
+    assert main(["build"]) == 1
+    assert "`mi models --fetch smollm2-135m` gets it; then build again" in capsys.readouterr().err
+    assert [p.read_bytes() for p in notebooks(course)] == before
+
+
 def test_an_unknown_chapter_is_named(course, capsys):
     assert main(["build", "07"]) == 2
     assert "no master for '07'. There are 01, 02a, 02b" in capsys.readouterr().err

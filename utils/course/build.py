@@ -31,6 +31,8 @@ from utils.course.masters import Built, Master, MasterError
 from utils.course.paths import release_path, solution_path
 
 CELL_TIMEOUT = 600
+# How ``utils.models.packaged`` says that a network is missing which the package index has.
+MISSING_MODEL = re.compile(r"'([\w.-]+)' is not on this machine, so this part is left out; `mi models --fetch")
 # Live widgets exist in a kernel only, under ids that are drawn anew each time; their text form is what is stored.
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WORKERS = 2
@@ -221,9 +223,21 @@ def execute(built: Built) -> NotebookNode:
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
+            _expect_nothing_left_out(built, cell.outputs)
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET_VIEW, None)
     return nb
+
+
+def _expect_nothing_left_out(built: Built, outputs: list[NotebookNode]) -> None:
+    """Expect no section to have been left out for want of a network that the package index has: it belongs in here."""
+    for output in outputs:
+        if found := MISSING_MODEL.search(output.get("text", "")):
+            raise BuildError(
+                f"{built.part.name}: the section on {found[1]!r} was left out, as this machine does not have it, and "
+                f"what it shows would be lost from the notebook. `mi models --fetch {found[1]}` gets it; then build "
+                "again."
+            )
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
