@@ -61,8 +61,9 @@ const moment = () => new Promise(resolve => setTimeout(resolve, 100));
   while (!window.jupyterapp) await moment();
   const app = window.jupyterapp;
   await app.restored;
-  while (!app.shell.currentWidget || !app.shell.currentWidget.sessionContext) await moment();
-  const panel = app.shell.currentWidget;
+  let panel;
+  while (!(panel = [...app.shell.widgets('main')].find(widget => widget.sessionContext))) await moment();
+  app.shell.activateById(panel.id);  // a window that nobody looks at may have the focus nowhere
   await panel.context.ready;
   await panel.sessionContext.ready;
   for (let i = 0; i < panel.content.widgets.length; i++) {
