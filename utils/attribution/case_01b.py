@@ -20,10 +20,10 @@ def first_network() -> Callable[[Float[Tensor, "row feature"]], Float[Tensor, "r
 
 
 def what_moves_the_share() -> dict:
-    """Does the class of the background move a feature's share of ``first_network``'s output, more than the draw does?
+    """Does the class of the background move a feature's share of a network's output, more than the draw does?
 
-    Two backgrounds differ in many ways. Compare backgrounds that differ in class, and, as the control, backgrounds that
-    differ in nothing but which patients were drawn.
+    The network is the one that ``first_network()`` returns. Two backgrounds differ in many ways. Compare backgrounds
+    that differ in class, and, as the control, backgrounds that differ in nothing but which patients were drawn.
 
     Returns:
         A dict with

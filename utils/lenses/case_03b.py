@@ -27,7 +27,7 @@ def what_head_1_3_looks_for(model: nn.Module) -> dict[str, object]:
         "repeated", "giver", "last", "first": Lists of at least 8 pairs. A pair is a tuple (text, changed, person).
             ``person`` has the list's role in ``text`` and not in ``changed``. No other role changes hands: ``repeated``
             holds the same people for both texts, and so on. One exception: in "giver" and "first" these two roles may
-            change together, in all pairs of a list or in none.
+            change together, in all pairs of a list or in none of its pairs; the two lists need not do alike.
             Texts end with "to" and have an opening. In each list there are at least two templates: sentences that
             differ in more than their people, places, things and adjectives.
         "control": A list of at least 8 such pairs in which none of the four roles changes hands. ``person`` gives and

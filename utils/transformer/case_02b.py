@@ -148,8 +148,8 @@ def what_a_look_at_bos_is_for() -> dict[str, object]:
         "trials": A list of at least 12 tuples (text, control, other, position). At the end of ``text`` the head has a
             weight of 0.5 or more on `<bos>`, and of 0.02 or less on the position ``control``. At the end of ``other``
             it has on ``position``, which is not 0, the same weight as on `<bos>` at the end of ``text``, within 0.1.
-            Positions count `<bos>` as 0. No text occurs twice, and at most half of the texts end with the same three
-            words, nor do the others.
+            Positions count `<bos>` as 0. No text occurs twice, and no three words stand at the end of more than half
+            of the texts, or of more than half of the others.
         "measure": A function ``measure(before, after)`` of two [d_vocab] tensors, the log-probabilities of the next
             word without and with the change. It returns a number that is never negative: 0 where both are the same, and
             the larger the more the change is felt, whichever words gain by it. On average over the trials, c is at most
