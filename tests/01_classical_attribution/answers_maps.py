@@ -347,6 +347,34 @@ def occlusion_with_a_channel(model, images, targets, *, patch=1, stride=1, basel
     return slow_occlusion(model, images, targets, patch, stride, baseline, batch_size)[:, None]
 
 
+@wrong(
+    "occlusion_map",
+    "Covered images and their targets are repeated in different orders, the ones by `repeat` (or by broadcasting over "
+    "squares) and the others by `repeat_interleave`. Drops are then read at another image's class.",
+)
+def targets_interleaved_with_squares(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
+    maps = []
+    rows, columns = (corners(side, patch, stride) for side in images.shape[2:])
+    squares = [(top, left) for top in rows for left in columns]
+    run = in_parts(model, batch_size)
+    with torch.no_grad():
+        before = run(images).gather(1, targets[:, None])[:, 0]
+        covered = []
+        for top, left in squares:
+            copy = images.clone()
+            copy[:, :, top : top + patch, left : left + patch] = baseline
+            covered.append(copy)
+        after = run(torch.cat(covered)).gather(1, targets.repeat_interleave(len(squares))[:, None])
+    drops = before - after.view(len(squares), len(images))
+    for image_drops in drops.T:
+        total, times = torch.zeros_like(images[0, 0]), torch.zeros_like(images[0, 0])
+        for (top, left), drop in zip(squares, image_drops, strict=True):
+            total[top : top + patch, left : left + patch] += drop
+            times[top : top + patch, left : left + patch] += 1
+        maps.append(total / times)
+    return torch.stack(maps)
+
+
 @right("occlusion_map")
 def square_by_square(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
     maps = []
@@ -598,6 +626,19 @@ def freezes_the_model(model, images, targets):
 )
 def gradient_in_float32(model, images, targets):
     return gradient_saliency(model, images, targets).float()
+
+
+@wrong(
+    "gradient_saliency",
+    "You leave it to `gather` to notice a target that is no class. It raises a RuntimeError of its own; the docstring "
+    "promises a ValueError.",
+)
+def targets_left_to_gather(model, images, targets):
+    if images.ndim != 4 or targets.shape != images.shape[:1]:
+        raise ValueError("images and targets don't fit")
+    with torch.inference_mode(False), torch.enable_grad():
+        inputs, classes = images.detach().clone().requires_grad_(), targets.clone()
+        return torch.autograd.grad(model(inputs).gather(1, classes[:, None]).sum(), inputs)[0]
 
 
 @right("gradient_saliency")
@@ -1061,6 +1102,45 @@ def divided_by_one_less(model, images, targets, *, sigma, n_samples, generator):
     return found.sum(0) / max(1, n_samples - 1)
 
 
+def many_copies(model, images, targets, sigma, n_samples, generator, *, repeat, label):
+    """Gradients at all noisy copies of all images in one pass."""
+    if sigma < 0 or n_samples < 1 or images.ndim != 4 or targets.shape != images.shape[:1]:
+        raise ValueError
+    copies = repeat(images)
+    copies = copies + sigma * torch.randn(copies.shape, generator=generator).to(images)
+    return gradient_saliency(model, copies, label(targets))
+
+
+@wrong(
+    "smoothgrad",
+    "Copies and images are mixed up: `repeat` puts the whole batch there once for every copy, `repeat_interleave` the "
+    "copies of one image side by side. You make the copies in the one order and take your means in the other, so that "
+    "each mean is over several images.",
+)
+def interleaved_copies(model, images, targets, *, sigma, n_samples, generator):
+    def each(x):
+        return x.repeat_interleave(n_samples, 0)
+
+    gradients = many_copies(model, images, targets, sigma, n_samples, generator, repeat=each, label=each)
+    return gradients.view(n_samples, *images.shape).mean(0)
+
+
+@wrong(
+    "smoothgrad",
+    "Your noisy copies and their targets are repeated in different orders, the ones by `repeat` and the others by "
+    "`repeat_interleave`. Copies are then differentiated for another image's class.",
+)
+def targets_of_other_copies(model, images, targets, *, sigma, n_samples, generator):
+    def each(x):
+        return x.repeat_interleave(n_samples, 0)
+
+    def whole(x):
+        return x.repeat(n_samples)
+
+    gradients = many_copies(model, images, targets, sigma, n_samples, generator, repeat=each, label=whole)
+    return gradients.view(len(images), n_samples, *images.shape[1:]).mean(1)
+
+
 @right("smoothgrad")
 def with_a_plain_gradient(model, images, targets, *, sigma, n_samples, generator):
     fitting(images, targets)
@@ -1369,7 +1449,10 @@ def image_by_image(model, images, targets, *, baseline=0.0, n_steps=50, batch_si
 # guided_backprop
 
 
-def hooked(model, images, targets, hook, kind=nn.ReLU, modules=None, gradient=gradient_saliency):
+RELUS = nn.ReLU | nn.ReLU6
+
+
+def hooked(model, images, targets, hook, kind=RELUS, modules=None, gradient=gradient_saliency):
     """The gradient with a backward hook on modules of a kind, and everything tidied up afterwards."""
     relus = [m for m in (model.modules() if modules is None else modules) if isinstance(m, kind)]
     in_place = [relu.inplace for relu in relus]
@@ -1453,7 +1536,7 @@ def direct_children_only(model, images, targets):
     "gradient of this model goes through what was left, in training too.",
 )
 def leaves_its_hooks(model, images, targets):
-    for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+    for relu in (m for m in model.modules() if isinstance(m, RELUS)):
         relu.inplace = False
         relu.register_full_backward_hook(positive_below)
     return gradient_saliency(model, images, targets)
@@ -1465,7 +1548,7 @@ def leaves_its_hooks(model, images, targets):
     "a `finally`.",
 )
 def cleans_up_only_on_success(model, images, targets):
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, RELUS)]
     in_place = [relu.inplace for relu in relus]
     handles = []
     for relu in relus:
@@ -1486,7 +1569,7 @@ def cleans_up_only_on_success(model, images, targets):
 )
 def clears_all_hooks(model, images, targets):
     found = hooked(model, images, targets, positive_below)
-    for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+    for relu in (m for m in model.modules() if isinstance(m, RELUS)):
         relu._backward_hooks.clear()
     return found
 
@@ -1496,7 +1579,7 @@ def clears_all_hooks(model, images, targets):
     "ReLUs that worked in place do not do so any more after your function: put `inplace` back as it was.",
 )
 def inplace_not_put_back(model, images, targets):
-    for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+    for relu in (m for m in model.modules() if isinstance(m, RELUS)):
         relu.inplace = False
     return hooked(model, images, targets, positive_below)
 
@@ -1507,7 +1590,7 @@ def inplace_not_put_back(model, images, targets):
     "each of them how it was.",
 )
 def all_in_place_if_any(model, images, targets):
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, RELUS)]
     any_in_place = any(relu.inplace for relu in relus)
     try:
         for relu in relus:
@@ -1524,7 +1607,7 @@ def all_in_place_if_any(model, images, targets):
     "in the `finally`, as you remove the hooks there.",
 )
 def inplace_put_back_only_on_success(model, images, targets):
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, RELUS)]
     in_place = [relu.inplace for relu in relus]
     for relu in relus:
         relu.inplace = False
@@ -1539,7 +1622,7 @@ def inplace_put_back_only_on_success(model, images, targets):
     "Your hook is on the last ReLU only. The rule holds at every ReLU on the way back.",
 )
 def last_relu_only(model, images, targets):
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, RELUS)]
     for_all = [relu.inplace for relu in relus]
     try:
         for relu in relus:
@@ -1575,7 +1658,7 @@ def negative_pixels_cut_off(model, images, targets):
 )
 def guided_by_backward(model, images, targets):
     fitting(images, targets)
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, RELUS)]
     in_place = [relu.inplace for relu in relus]
     handles = [relu.register_full_backward_hook(positive_below) for relu in relus]
     try:
@@ -1596,7 +1679,7 @@ def guided_by_backward(model, images, targets):
     "ReLU then overwrites. Set `inplace = False` for the time of the call, and back afterwards.",
 )
 def in_place_not_thought_of(model, images, targets):
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, RELUS)]
     handles = [relu.register_full_backward_hook(positive_below) for relu in relus]
     try:
         return gradient_saliency(model, images, targets)
@@ -1614,7 +1697,7 @@ def all_in_place_afterwards(model, images, targets):
     try:
         return hooked(model, images, targets, positive_below)
     finally:
-        for relu in (m for m in model.modules() if isinstance(m, nn.ReLU)):
+        for relu in (m for m in model.modules() if isinstance(m, RELUS)):
             relu.inplace = True
 
 
@@ -1664,12 +1747,22 @@ def swallows_the_exception(model, images, targets):
         return torch.zeros_like(images)
 
 
+@wrong(
+    "guided_backprop",
+    "Your rule is on every nn.ReLU, and nn.ReLU6 keeps the plain one. Both kinds get it.",
+)
+def relu6_left_out(model, images, targets):
+    if not any(isinstance(m, RELUS) for m in model.modules()):
+        raise ValueError("no ReLU")
+    return hooked(model, images, targets, positive_below, kind=nn.ReLU)
+
+
 @right("guided_backprop")
 def on_a_copy(model, images, targets):
     """A copy of the model gets the hooks and is thrown away."""
     fitting(images, targets)
     copy = deepcopy(model)
-    relus = [m for m in copy.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in copy.modules() if isinstance(m, RELUS)]
     if not relus:
         raise ValueError("no ReLU")
     for relu in relus:
@@ -1684,19 +1777,20 @@ def with_a_rule_of_its_own(model, images, targets):
 
     class GuidedReLU(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x.clamp(min=0)
+        def forward(ctx, x, top):
+            ctx.save_for_backward((x > 0) & (x < top))
+            return x.clamp(0, top)
 
         @staticmethod
         def backward(ctx, signal):
-            (x,) = ctx.saved_tensors
-            return signal * (x > 0) * (signal > 0)
+            (is_open,) = ctx.saved_tensors
+            return signal * is_open * (signal > 0), None
 
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, RELUS)]
     try:
         for relu in relus:
-            relu.forward = GuidedReLU.apply
+            top = 6.0 if isinstance(relu, nn.ReLU6) else torch.inf
+            relu.forward = lambda x, top=top: GuidedReLU.apply(x, top)
         return gradient_saliency(model, images, targets)
     finally:
         for relu in relus:

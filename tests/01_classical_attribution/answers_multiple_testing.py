@@ -413,8 +413,8 @@ def five_per_cent_always(p_values, alpha=0.05):
 
 @wrong(
     "benjamini_hochberg",
-    "Your adjusted p-values are right, and you compare them with alpha to the last bit: 0.05 * 3 / 3 is "
-    "0.05000000000000001 in floating point. Leave room for a few units in the last place.",
+    "Rounding decides what you reject where a p-value is exactly at its limit: 0.05 * 3 / 3 is 0.05000000000000001 in "
+    "floating point, and limits made from whole numbers are float32. Leave room for a few units in the last place.",
 )
 def compared_to_the_last_bit(p_values, alpha=0.05):
     _, adjusted = from_ordered(p_values, alpha, lambda p, ranks, n: least_from_here(p * n / ranks))
@@ -519,6 +519,32 @@ def rejects_as_many_as_are_below(p_values, alpha=0.05):
     ranks = torch.arange(1, n_tests + 1, dtype=p_values.dtype)
     count = at_most_limit(ordered, alpha * ranks / n_tests).sum(-1, keepdim=True)
     return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, ranks <= count), adjusted
+
+
+@wrong(
+    "benjamini_hochberg",
+    "You reject, from the smallest p-value on, until the first that is above its own limit, and your adjusted p-values "
+    "are each test's own m * p / rank. Both leave out that a larger p-value below its limit takes all the smaller ones "
+    "along: the largest k decides, hence the minimum over j >= i.",
+)
+def up_to_the_first_gap_and_no_minimum(p_values, alpha=0.05):
+    n_tests = validated(p_values, alpha)
+    _, adjusted = from_ordered(p_values, alpha, lambda p, ranks, n: p * n / ranks)
+    ordered, order = p_values.sort(dim=-1)
+    limits = alpha * torch.arange(1, n_tests + 1, dtype=p_values.dtype) / n_tests
+    kept = at_most_limit(ordered, limits).long().cumprod(-1).bool()
+    return torch.empty_like(kept).scatter(-1, order, kept), adjusted
+
+
+@wrong(
+    "benjamini_hochberg",
+    "You take the largest of the m * p / rank of all smaller p-values (and cap it at 1): going up, the first p-value "
+    "above its limit then stops everything behind it. The procedure comes from the other end, with the smallest over "
+    "j >= i.",
+)
+def running_maximum(p_values, alpha=0.05):
+    rejected, adjusted = from_ordered(p_values, alpha, lambda p, ranks, n: (p * n / ranks).cummax(-1).values)
+    return rejected, adjusted.clamp(max=1)
 
 
 @right("benjamini_hochberg")

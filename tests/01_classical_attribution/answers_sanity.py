@@ -722,6 +722,14 @@ def seeded_for_each_layer(model, layers, *, generator, cascade=True):
     return copies_of(model, states, cascade)
 
 
+@wrong(
+    "cascading_randomization",
+    "Your weights do not come from `generator`, so that nobody can repeat the test.",
+)
+def weights_from_elsewhere(model, layers, *, generator, cascade=True):
+    return copies_of(model, drawn(model, layers, None), cascade)
+
+
 @right("cascading_randomization")
 def each_copy_from_its_own_states(model, layers, *, generator, cascade=True):
     return copies_of(model, drawn(model, layers, generator), cascade)
@@ -879,6 +887,64 @@ def labels_as_floats(labels, *, generator):
     if labels.ndim != 1:
         raise ValueError
     return labels[torch.randperm(len(labels), generator=generator)].float()
+
+
+@wrong(
+    "label_randomization",
+    "You draw numbers of classes, each equally likely, from 0 to the largest label. Some classes become rarer and "
+    "others more frequent than they were, and some may be new; shuffle the labels that there are.",
+)
+def drawn_up_to_the_largest(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError("labels must be [n]")
+    return torch.randint(int(labels.max()) + 1, labels.shape, generator=generator).to(labels.dtype)
+
+
+@wrong(
+    "label_randomization",
+    "You write the new order into `labels` itself. Whoever passed them has lost the true ones; make a new tensor.",
+)
+def shuffled_in_place(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError("labels must be [n]")
+    labels[:] = labels[torch.randperm(len(labels), generator=generator)]
+    return labels
+
+
+@wrong(
+    "label_randomization",
+    "You add a random number, never 0, to each label, and begin again behind the largest. No example keeps its class "
+    "then, which tells what its old label was not, and classes change in number. Shuffle the labels that there are.",
+)
+def always_another_class(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError("labels must be [n]")
+    n_classes = int(labels.max()) + 1
+    return (labels + torch.randint(1, max(2, n_classes), labels.shape, generator=generator)) % n_classes
+
+
+@wrong(
+    "label_randomization",
+    "Every example keeps its label: you return them as they came, or shuffle within each class, where all are alike.",
+)
+def within_each_class(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError("labels must be [n]")
+    return labels.clone()
+
+
+@wrong(
+    "label_randomization",
+    "Your shuffle swaps each place with *any* other: some orders then come up more often than others. A place is to be "
+    "swapped with one of those that are left, itself included, or the order drawn with `torch.randperm`.",
+)
+def naive_shuffle(labels, *, generator):
+    if labels.ndim != 1:
+        raise ValueError("labels must be [n]")
+    shuffled, n = labels.clone(), len(labels)
+    for i, j in enumerate(torch.randint(n, (n,), generator=generator).tolist()):
+        shuffled[[i, j]] = shuffled[[j, i]]
+    return shuffled
 
 
 @right("label_randomization")

@@ -1261,7 +1261,8 @@ def global_orders(model, x, background, *, n_permutations, generator):
 )
 def one_is_enough(model, x, background, *, n_permutations, generator):
     credits = credits_of(model, x, background, random_orders(n_permutations, len(x), generator))
-    return credits.mean(0), credits.std(0) / n_permutations**0.5
+    variance = (credits - credits.mean(0)).square().sum(0) / (n_permutations - 1)
+    return credits.mean(0), (variance / n_permutations).sqrt()
 
 
 @wrong(

@@ -1262,6 +1262,19 @@ def gradients_add_up_under_shifts(objective, parameters, to_images, **options):
     return ascend_shifted(objective, parameters, to_images, step=step, **options)
 
 
+@wrong(
+    "transform_robust_visualization",
+    "You divide by the gradient's length, the root of the *sum* of squares. The docstring divides by the root of their "
+    "*mean*, so that `step_size` is what a typical parameter moves by, however many there are.",
+)
+def length_under_shifts(objective, parameters, to_images, **options):
+    def step(gradient):
+        length = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (gradient.ndim - 1))
+        return torch.where(length > 0, gradient / length, 0.0)
+
+    return ascend_shifted(objective, parameters, to_images, step=step, **options)
+
+
 @right("transform_robust_visualization")
 def a_little_added(objective, parameters, to_images, **options):
     return ascend_shifted(objective, parameters, to_images, step=lambda g: g / (rms_of_each(g) + 1e-8), **options)

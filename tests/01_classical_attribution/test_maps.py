@@ -538,6 +538,15 @@ class TestGuidedBackprop:
             images, targets = images_and_targets(rng, channels=channels, height=height, width=width)
             expect_close(answer(model, images, targets), reference(model, images, targets), **EXACT)
 
+    def test_relu6(self, answer, reference, rng):
+        "every ReLU6, beside a ReLU"
+        images, targets = images_and_targets(rng)
+        with torch.device("meta"):
+            layers = nn.Linear(70, 30), nn.ReLU6(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 4)
+            model = nn.Sequential(nn.Flatten(), *layers)
+        model = with_random_weights(model, rng)
+        expect_close(answer(model, 3 * images, targets), reference(model, 3 * images, targets), **EXACT)
+
     def test_by_hand(self, answer, rng):
         "one layer, worked out on paper: a signal has to arrive positive and find its ReLU open"
         images, targets = images_and_targets(rng)

@@ -351,6 +351,22 @@ class TestLabelRandomization:
             expected="about 33 times, each label at each place",
         )
 
+    def test_fair(self, answer, rng):
+        "a label is as likely to come to the beginning of the list as to its end"
+        n = 20000
+        found = answer(torch.arange(n), generator=rng)
+        expect_shape(found, (n,))
+        tenths = [place * 10 // n for place in (torch.arange(n), found)]
+        table = torch.zeros(10, 10).index_put(tuple(tenths), torch.tensor(1.0), accumulate=True)
+        # Chi-square with 81 degrees of freedom: above 170 once in 10^7. Swapping each place with any other gives 280.
+        expect(
+            (table - n / 100).square().sum() / (n / 100) < 170,
+            "Not every order has the same chance.",
+            actual=table,
+            returned=f"from one tenth of the list to another go between {table.min():.0f} and {table.max():.0f} labels",
+            expected=f"about {n // 100}",
+        )
+
     def test_generator(self, answer, rng):
         "one seed, one order"
         labels = torch.arange(50)

@@ -455,10 +455,14 @@ class TestKernelShap:
             "one end left out": wanted / (2 - wanted),
         }
         near = min(wrong, key=lambda name: abs(share - wrong[name]))
+        next_share = ((sizes == 3) | (sizes == 57)).double().mean().item()
+        known = abs(share - wrong[near]) < 0.02
+        if near == "all sizes equally likely":  # and not a size off by one
+            known = known and abs(next_share - wrong[near]) < 0.02
         expect(
             abs(share - wanted) < 0.05,
             "The share of sizes 2 and 58 among the coalitions that were drawn from sizes 2 to 58 of 60.",
-            actual=near if abs(share - wrong[near]) < 0.02 else share,
+            actual=near if known else share,
             returned=f"{share:.3f}",
             expected=f"{wanted:.3f}, give or take 0.05",
         )

@@ -170,6 +170,26 @@ def as_floats(cfg):
     return {name: float(value) for name, value in count_parameters(cfg).items()}
 
 
+@wrong(
+    "count_parameters",
+    "You take d_model // n_heads for the width of a head. That is a habit and not a law, and it drops a remainder: the "
+    "config's d_head says how wide a head is.",
+)
+def width_by_whole_division(cfg):
+    return count_parameters(replace(cfg, d_head=cfg.d_model // cfg.n_heads))
+
+
+@wrong(
+    "count_parameters",
+    "You count b_O like the biases of queries, keys and values, n_heads * d_head numbers. It is added to the stream: "
+    "d_model numbers.",
+)
+def output_bias_of_all_heads(cfg):
+    counts = count_parameters(cfg)
+    more = cfg.n_layers * (cfg.n_heads * cfg.d_head - cfg.d_model)
+    return summed(counts | {"attention": counts["attention"] + more})
+
+
 @right("count_parameters")
 def from_shapes(cfg):
     d, h, k, m, v = cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_mlp, cfg.d_vocab
@@ -315,6 +335,15 @@ def refuses_long_texts(cfg, n_ctx):
 @wrong("attention_flops", "Your counts are floats. A count is a whole number: multiply, and do not divide.")
 def flops_as_floats(cfg, n_ctx):
     return {name: float(value) for name, value in attention_flops(cfg, n_ctx).items()}
+
+
+@wrong(
+    "attention_flops",
+    "You take d_model // n_heads for the width of a head, which also drops a remainder. The config's d_head says what "
+    "it is, and the two need not agree.",
+)
+def width_rounded_down(cfg, n_ctx):
+    return attention_flops(replace(cfg, d_head=cfg.d_model // cfg.n_heads), n_ctx)
 
 
 @right("attention_flops")

@@ -169,6 +169,17 @@ def refused_by_assert(n_ctx, *, device="cpu"):
     return torch.full((n_ctx, n_ctx), -torch.inf, device=device).triu(diagonal=1)
 
 
+@wrong(
+    "causal_mask",
+    "Your mask is True (or 1) where the future lies, as `masked_fill` wants it. This one is added to scores: 0 where a "
+    "position may look, and -inf where it may not.",
+)
+def true_where_the_future_lies(n_ctx, *, device="cpu"):
+    if n_ctx < 1:
+        raise ValueError("no positions")
+    return torch.ones(n_ctx, n_ctx, dtype=torch.bool, device=device).triu(diagonal=1)
+
+
 @right("causal_mask")
 def double_loop(n_ctx, *, device="cpu"):
     if n_ctx < 1:

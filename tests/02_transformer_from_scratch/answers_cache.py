@@ -56,7 +56,7 @@ def step(
         new_cache.append((keys, values) if keep else (key[:, :, None], value[:, :, None]))
         seen = slice(None) if see_itself or cache is None else slice(0, -1)
         scores = einsum(query, keys[:, :, seen], "b h d, b h k d -> b h k") / (
-            math.sqrt(query.shape[-1]) if scale else 1
+            math.sqrt(model.cfg.d_model if scale == "d_model" else query.shape[-1]) if scale else 1
         )
         if masked:
             scores[..., 1:] = -torch.inf
@@ -265,6 +265,25 @@ def mlp_in_every_model(model, token, cache):
     if not model.cfg.d_mlp:
         raise AttributeError("'TransformerBlock' object has no attribute 'mlp'")
     return step(model, token, cache)
+
+
+@wrong(
+    "kv_cache_step",
+    "Your position is `len(cache)`, the number of layers. The new token's place is the number of positions that a "
+    "layer's keys hold, dimension 2 of [batch, n_heads, pos, d_head].",
+)
+def layers_for_positions(model, token, cache):
+    if not model.cfg.d_mlp:
+        return reference_step(model, token, cache)
+    return step(model, token, cache, position=0 if cache is None else len(cache), guard=False)
+
+
+@wrong(
+    "kv_cache_step",
+    "Your scores are divided by the square root of d_model. Queries and keys are d_head long.",
+)
+def scaled_by_d_model(model, token, cache):
+    return step(model, token, cache, scale="d_model")
 
 
 @right("kv_cache_step")

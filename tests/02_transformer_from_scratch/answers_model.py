@@ -205,7 +205,9 @@ class DetachedInput(LayerNorm):
 
 
 @wrong(
-    "LayerNorm", "You use `w.data` and `b.data` (or detach them): the values are right, and the two are never trained."
+    "LayerNorm",
+    "No gradient reaches w and b, so the two are never trained: you use their `.data`, detach them, or compute under "
+    "`torch.no_grad`.",
 )
 class DetachedParameters(LayerNorm):
     def forward(self, resid):
@@ -231,6 +233,17 @@ class ModuleInside(nn.Module):
 
     def forward(self, resid):
         return self.norm(resid)
+
+
+@wrong(
+    "LayerNorm",
+    "Mean and variance are taken along the positions, dimension 1. Each position is normalised by itself, over its "
+    "d_model numbers, which lie along the last dimension.",
+)
+class AlongPositions(LayerNorm):
+    def forward(self, resid):
+        centred = resid - resid.mean(dim=1, keepdim=True)
+        return centred / (centred.pow(2).mean(dim=1, keepdim=True) + self.eps).sqrt() * self.w + self.b
 
 
 @right("LayerNorm")

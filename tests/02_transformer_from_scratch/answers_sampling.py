@@ -453,6 +453,16 @@ def compared_in_float32(logits, k):
     return logits.masked_fill(rounded < rounded.topk(min(k, logits.shape[-1])).values[:, -1:], -torch.inf)
 
 
+@wrong(
+    "top_k_filter",
+    "You remove the k highest logits and keep the rest: your comparison is the wrong way round.",
+)
+def removes_the_highest(logits, k):
+    refuse_k(k)
+    lowest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]
+    return logits.masked_fill(logits >= lowest, -torch.inf)
+
+
 @right("top_k_filter")
 def by_counting_better_ones(logits, k):
     refuse_k(k)
@@ -687,6 +697,20 @@ def refuses_one(logits, p):
 @wrong("top_p_filter", "You compute in float32 and hand float32 back, also where float64 came in.")
 def nucleus_in_float32(logits, p):
     return keep_top_p(logits.float(), p)
+
+
+@wrong(
+    "top_p_filter",
+    "You add up logits. It is the probabilities of the kept tokens that have to reach p: take the softmax before you "
+    "add.",
+)
+def sums_of_logits(logits, p):
+    refuse_p(p)
+    if p == 1:
+        return logits.clone()
+    ordered, order = logits.sort(dim=-1, descending=True)
+    remove = ordered.cumsum(-1) - ordered >= p
+    return logits.masked_fill(torch.zeros_like(remove).scatter(-1, order, remove), -torch.inf)
 
 
 @right("top_p_filter")

@@ -200,6 +200,32 @@ def never_stops(text, n_merges):
     return merges
 
 
+@wrong(
+    "bpe_train",
+    "Your first word has a marker as well. There is no space before it: Ġ stands in front of every word but the first.",
+)
+def marks_the_first_word(text, n_merges):
+    return learn(["Ġ" + word for word in text.split()], n_merges)
+
+
+@wrong(
+    "bpe_train",
+    "You stop when no pair comes more than once. Merges go on, with pairs that stand in the text a single time, until "
+    "there are n_merges of them or every word is one piece.",
+)
+def stops_at_single_pairs(text, n_merges):
+    if n_merges < 0:
+        raise ValueError("n_merges must not be negative")
+    words, merges = [list(word) for word in marked_words(text)], []
+    for _ in range(n_merges):
+        pairs = Counter(pair for pieces in words for pair in zip(pieces, pieces[1:], strict=False))
+        if not pairs or max(pairs.values()) < 2:
+            break
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        words = [merge_from_left(pieces, merges[-1]) for pieces in words]
+    return merges
+
+
 @right("bpe_train")
 def plain_lists(text, n_merges):
     if n_merges < 0:
@@ -373,6 +399,21 @@ def marks_every_word(text, merges):
         for pair in merges:
             pieces = merge_from_left(pieces, pair)
         tokens += pieces
+    return tokens
+
+
+@wrong(
+    "bpe_encode",
+    "Your tokens come as a list for each word. One list for the whole text is asked for: `+=` adds a word's tokens to "
+    "it, where `append` adds the list.",
+)
+def a_list_for_each_word(text, merges):
+    tokens = []
+    for word in marked_words(text):
+        pieces = list(word)
+        for pair in merges:
+            pieces = merge_from_left(pieces, pair)
+        tokens.append(pieces)
     return tokens
 
 

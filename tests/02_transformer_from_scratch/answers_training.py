@@ -210,6 +210,34 @@ def compares_lengths_only(logits, tokens):
     return -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:].long().unsqueeze(-1)).squeeze(-1)
 
 
+@wrong(
+    "cross_entropy_per_token",
+    "You return minus the probability of the next token: `F.nll_loss` takes log-probabilities, and nothing takes the "
+    "logarithm for you.",
+)
+def minus_the_probability(logits, tokens):
+    loss_per_token(logits, tokens)
+    return -logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "You take the softmax twice: `F.cross_entropy` takes logits, and has a softmax of its own. Of probabilities it "
+    "makes nearly the same loss, whatever the model says.",
+)
+def softmax_twice(logits, tokens):
+    return loss_per_token(logits.softmax(-1), tokens)
+
+
+@wrong(
+    "cross_entropy_per_token",
+    "You add the losses up. One number hides which tokens are hard; return the loss of every position, and let the "
+    "caller add or average.",
+)
+def sum_only(logits, tokens):
+    return loss_per_token(logits, tokens).sum()
+
+
 @right("cross_entropy_per_token")
 def library(logits, tokens):
     require_same_positions(logits, tokens)
@@ -485,6 +513,30 @@ def warms_up_to_the_end(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
 @wrong("lr_schedule", "The numbers are right, but they are tensors. Return Python floats.")
 def rates_as_tensors(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
     return torch.tensor(early_returns(step, max_lr=max_lr, n_warmup=n_warmup, n_steps=n_steps, min_lr=min_lr))
+
+
+@wrong(
+    "lr_schedule",
+    "Your descent is the cosine as it stands, from 1 down to -1: the rate falls through min_lr and becomes negative "
+    "half-way, or twice as low as it should. (1 + cos) / 2 runs from 1 to 0.",
+)
+def cosine_as_it_stands(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    progress = min((step - n_warmup) / (n_steps - n_warmup), 1.0)
+    return min_lr + (max_lr - min_lr) * math.cos(math.pi * progress)
+
+
+@wrong(
+    "lr_schedule",
+    "Your wave is twice as high as it should be: 1 + cos runs from 2 to 0, and only half of it from 1 to 0.",
+)
+def without_the_half(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    if step < n_warmup:
+        return max_lr * (step + 1) / (n_warmup + 1)
+    return min_lr + 2 * (cosine(min((step - n_warmup) / (n_steps - n_warmup), 1.0), max_lr, min_lr) - min_lr)
 
 
 @right("lr_schedule")
@@ -798,6 +850,16 @@ def summed_over_each_text(model, optimizer, tokens, lr):
     return step_clipped(model, optimizer, tokens, lr, clip_together, loss_of)
 
 
+@wrong(
+    "train_step",
+    "You return the sum of the losses. The mean over all predicted tokens is wanted, so that batches of different size "
+    "can be compared.",
+)
+def returns_the_sum(model, optimizer, tokens, lr):
+    n_predicted = tokens.shape[0] * (tokens.shape[1] - 1)
+    return n_predicted * clipping_by_hand(model, optimizer, tokens, lr)
+
+
 @right("train_step")
 def clipping_by_hand(model, optimizer, tokens, lr):
     model.zero_grad(set_to_none=True)
@@ -811,7 +873,7 @@ def clipping_by_hand(model, optimizer, tokens, lr):
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 @right("train_step")

@@ -53,6 +53,7 @@ def attribute(model, components, answers, foils, *, centre=None, gain=True, scal
             "length": lambda: total.norm(dim=-1, keepdim=True),
             "bessel": lambda: (variance(total, n - 1) + norm.eps).sqrt(),
             "no eps": lambda: variance(total).sqrt(),
+            "eps outside": lambda: variance(total).sqrt() + norm.eps,
             "own eps": lambda: (variance(total) + 1e-5).sqrt(),
             "total": lambda: (variance(total) + norm.eps).sqrt(),
             "own": lambda: (variance(x) + norm.eps).sqrt(),
@@ -247,6 +248,15 @@ def answer_alone(model, components, answers, foils):
     silent = SimpleNamespace(W_U=F.pad(W_U, (0, 1)), b_U=F.pad(b_U, (0, 1)))  # a foil that nothing speaks for
     model = SimpleNamespace(ln_final=model.ln_final, unembed=silent)
     return attribute(model, components, answers, torch.full_like(foils, len(b_U)))
+
+
+@wrong(
+    "direct_logit_attribution",
+    "You add `eps` to the standard deviation. The norm adds it to the variance, under the root, which makes a large "
+    "difference on a very short stream.",
+)
+def eps_outside_the_root(model, components, answers, foils):
+    return attribute(model, components, answers, foils, scale_of="eps outside")
 
 
 @right("direct_logit_attribution")
@@ -480,6 +490,81 @@ def output_bias_at_every_position(model, tokens, layer, head, positions, answers
 )
 def first_heads_matrix(model, tokens, layer, head, positions, answers, foils):
     return by_position(model, tokens, layer, head, positions, answers, foils, matrix=0)
+
+
+@torch.no_grad()
+def read_off(model, tokens, layer, head, positions, answers, foils, *, divisor, row=None, sign=1, bias=False):
+    """The attribution by position written out, with a divisor of one's own and a row of the pattern at choice."""
+    refuse_head(model, tokens, layer, head, positions)
+    _, cache = model.run_with_cache(tokens, return_type=None)
+    rows, norm, W_O = torch.arange(len(tokens)), model.ln_final, model.blocks[layer].attn.W_O[head]
+    weights = cache[f"blocks.{layer}.attn.hook_pattern"][rows, head, positions if row is None else row]
+    moved = weights[..., None] * (values_of(cache, model, layer, head) @ W_O)
+    final = cache[f"blocks.{len(model.blocks) - 1}.hook_resid_post"][rows, positions][:, None]
+    spread = {"whole": final, "own": moved, "head": moved.sum(1, keepdim=True)}.get(divisor)
+    if not keeps_means(norm):
+        moved = moved - moved.mean(-1, keepdim=True)
+        spread = spread if spread is None else spread - spread.mean(-1, keepdim=True)
+    if spread is not None:
+        moved = moved / (spread.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    read = (moved * getattr(norm, "w", 1.0)) + (getattr(norm, "b", 0.0) if bias else 0.0)
+    direction = model.unembed.W_U[:, answers] - model.unembed.W_U[:, foils]
+    return sign * einsum(read, direction, "b k m, m b -> b k")
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "You divided what each position hands over by a standard deviation of its own, so that a position that hands over "
+    "next to nothing counts as much as the one that matters. The model divides once, by that of the whole stream at "
+    "the position that is asked about.",
+)
+def each_position_divided_by_its_own(*args):
+    return read_off(*args, divisor="own")
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "You put what each position hands over through the final norm by itself: it is divided by a standard deviation of "
+    "its own, and gets the norm's bias, position after position. The model divides once, by that of the whole stream, "
+    "and the bias is no position's.",
+)
+def each_position_through_the_norm(*args):
+    return read_off(*args, divisor="own", bias=True)
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "You divided by the standard deviation of what the head writes. The final norm divides by that of the whole "
+    "stream, to which the head adds a part; whatever is left of the stream has to be among the components, too.",
+)
+def divided_by_the_heads_own(*args):
+    return read_off(*args, divisor="head")
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "You did not divide by the stream's standard deviation, as the final norm does: your numbers are no logits, and do "
+    "not sum to the head's contribution.",
+)
+def undivided(*args):
+    return read_off(*args, divisor="none")
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "You read the last row of the pattern. Which row is asked about stands in `positions`, for each text by itself: "
+    "shorter texts end earlier.",
+)
+def last_row_of_the_pattern(*args):
+    return read_off(*args, divisor="whole", row=-1)
+
+
+@wrong(
+    "head_logit_attribution_by_position",
+    "Your signs are turned round: this is what each position adds to logit(foil) - logit(answer).",
+)
+def foil_minus_answer_by_position(*args):
+    return read_off(*args, divisor="whole", sign=-1)
 
 
 @right("head_logit_attribution_by_position")

@@ -288,6 +288,16 @@ def no_gradient_where_a_probability_is_zero(logits):
     return torch.special.entr(widened(logits).softmax(-1)).sum(-1)
 
 
+@wrong(
+    "lens_entropy",
+    "You averaged the logits themselves, each weighted by its probability. The formula has log-probabilities there: "
+    "logits have a free constant, which the softmax ignores and your result does not.",
+)
+def logits_for_log_probabilities(logits):
+    logits = widened(logits)
+    return -(logits.softmax(-1) * logits).sum(-1)
+
+
 @right("lens_entropy")
 def with_a_safe_logarithm(logits):
     return surprises(widened(logits).softmax(-1)).sum(-1)
@@ -494,6 +504,39 @@ def over_the_wrong_dimension(logits, final_logits):
     logits, final_logits = same_size(logits, final_logits)
     log_p, log_q = final_logits.log_softmax(0), logits.log_softmax(0)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@wrong(
+    "lens_kl",
+    "You gave `F.kl_div` the reduction 'batchmean': it adds everything up and divides by the size of the first "
+    "dimension, whatever that is. One number for each distribution is asked for: sum over the tokens alone.",
+)
+def divided_by_the_first_dimension(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum() / len(logits)
+
+
+@wrong(
+    "lens_kl",
+    "You left `F.kl_div` to its own reduction, a mean over everything, tokens included. The divergence sums over "
+    "tokens, and each distribution has its own: `reduction='none'`, and a sum over the last dimension.",
+)
+def mean_over_everything(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    log_p, log_q = final_logits.log_softmax(-1), logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).mean()
+
+
+@wrong(
+    "lens_kl",
+    "You gave `F.kl_div` the lens's probabilities. Its first argument is to be log-probabilities: what comes out "
+    "otherwise is no divergence, and not 0 where the two are equal.",
+)
+def probabilities_for_their_logarithms(logits, final_logits):
+    logits, final_logits = same_size(logits, final_logits)
+    q, p = logits.softmax(-1), final_logits.softmax(-1)
+    return F.kl_div(q, p.expand_as(q), reduction="none").sum(-1)
 
 
 @right("lens_kl")

@@ -686,6 +686,26 @@ def width_not_checked(model, resid):
     return unembedded(model, model.ln_final(resid))
 
 
+@wrong(
+    "logit_lens",
+    "You wrote a layer norm out, without the gain and bias that the model's own norm goes on with. Call the norm "
+    "itself: it has them, and it need not be a layer norm.",
+)
+def layer_norm_without_gain_and_bias(model, resid):
+    refuse_bad_width(model, resid)
+    centred = resid - resid.mean(-1, keepdim=True)
+    return unembedded(model, centred / (centred.square().mean(-1, keepdim=True) + model.ln_final.eps).sqrt())
+
+
+@wrong(
+    "logit_lens",
+    "You left the final norm's bias away. The model adds it before the unembedding, which reads it like the rest.",
+)
+def norm_bias_forgotten(model, resid):
+    refuse_bad_width(model, resid)
+    return unembedded(model, model.ln_final(resid) - getattr(model.ln_final, "b", 0.0))
+
+
 @right("logit_lens")
 def with_a_linear_layer(model, resid):
     if resid.size(-1) != len(model.W_U):

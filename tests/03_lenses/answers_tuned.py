@@ -167,6 +167,28 @@ class StackCutOff(Translators):
         return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e") + self.bias(stack)
 
 
+@wrong(
+    "TunedLens",
+    "Your module is made for a stack [site, batch, pos, d_model]: it counts on two dimensions between sites and "
+    "d_model. There may be any number of them; training, for one, has a list of rows there.",
+)
+class TwoDimensionsBetween(Translators):
+    def forward(self, stack):
+        self.refuse(stack)
+        return stack + stack @ self.A[:, None] + self.b[:, None, None]
+
+
+@wrong(
+    "TunedLens",
+    "Your module is made for a stack [site, row, d_model]: it counts on one dimension between sites and d_model. There "
+    "may be any number of them, as in a stack [site, batch, pos, d_model].",
+)
+class OneDimensionBetween(Translators):
+    def forward(self, stack):
+        self.refuse(stack)
+        return stack + stack @ self.A + self.b[:, None]
+
+
 @right("TunedLens")
 class SiteBySite(Translators):
     def forward(self, stack):
@@ -487,6 +509,41 @@ def sites_averaged(lens, model, stack, *, n_steps, n_rows, lr, generator):
 )
 def no_step_taken(lens, model, stack, *, n_steps, n_rows, lr, generator):
     return train(lens, model, stack, n_steps, n_rows, lr, generator, rate=lambda step: 0.0)
+
+
+@wrong(
+    "train_tuned_lens",
+    "You never clear the lens's gradients: every step follows the sum of all those before it, and the first one what "
+    "was left in the lens before you began.",
+)
+def gradients_never_cleared(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, fresh=False, clear=False)
+
+
+@wrong(
+    "train_tuned_lens",
+    "You add the divergences of the rows up. The loss of a site is their mean, so that it can be compared between "
+    "trainings with few rows and with many.",
+)
+def summed_over_rows(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    return train(
+        lens, model, stack, n_steps, n_rows, lr, generator, loss_of=lambda guess, final: lens_kl(guess, final).sum(-1)
+    )
+
+
+@wrong(
+    "train_tuned_lens",
+    "You draw the rows once, before the loop, and train on the same ones in every step. Each step has a draw of its "
+    "own.",
+)
+def one_draw_for_all_steps(lens, model, stack, *, n_steps, n_rows, lr, generator):
+    drawn = []
+
+    def draw(n, size, generator):
+        drawn.append(drawn[0] if drawn else torch.randint(n, size, generator=generator))
+        return drawn[0]
+
+    return train(lens, model, stack, n_steps, n_rows, lr, generator, draw=draw)
 
 
 @right("train_tuned_lens")

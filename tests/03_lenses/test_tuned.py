@@ -34,6 +34,14 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def expect_trained_alike(theirs, ours):
+    """The same A and b, but for an entry or two whose gradient is so small that Adam's eps decides how far it goes."""
+    for name in ("A", "b"):
+        states = [lens.state_dict()[name] for lens in (theirs, ours)]
+        if (~torch.isclose(*states, rtol=1e-4, atol=1e-4)).sum() > 2:
+            expect_close(*states, note=f"{name} differs after training", rtol=1e-4, atol=1e-4)
+
+
 class TestTunedLens:
     exercise = "TunedLens"
 
@@ -167,9 +175,7 @@ class TestTrainTunedLens:
         answer(theirs, model, stack, generator=seeded(5), **settings)
         reference(ours, model, stack, generator=seeded(5), **settings)
         # Adam moves an entry by about lr a step, however small its gradient. In float64 that is the same for everybody.
-        for name in ("A", "b"):
-            states = [lens.state_dict()[name] for lens in (theirs, ours)]
-            expect_close(*states, note=f"{name} differs after training", rtol=1e-4, atol=1e-4)
+        expect_trained_alike(theirs, ours)
 
     def test_model_untouched(self, answer, rng):
         "the model's weights stay, what is frozen stays frozen, and no gradients are left; losses carry no graph"
@@ -217,9 +223,7 @@ class TestTrainTunedLens:
         settings = {"n_steps": 2, "n_rows": 6, "lr": 0.1}
         answer(theirs, model, stack, generator=seeded(4), **settings)
         reference(ours, model, stack, generator=seeded(4), **settings)
-        for name in ("A", "b"):
-            states = [lens.state_dict()[name] for lens in (theirs, ours)]
-            expect_close(*states, note=f"{name} differs after training", rtol=1e-4, atol=1e-4)
+        expect_trained_alike(theirs, ours)
 
     def test_wrong_lens(self, answer, rng):
         "a lens with too many or too few translators is refused"

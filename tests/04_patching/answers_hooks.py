@@ -389,6 +389,40 @@ def last_one_first(model, tokens, hooks):
     return run(model, tokens, list(hooks)[::-1])
 
 
+@wrong(
+    "run_with_hooks",
+    "Your hook returns nothing, so the run goes on with what the submodule put out itself: PyTorch takes what a "
+    "forward hook returns in its place, and None for no change. Return what the pair's function returned.",
+)
+def nothing_handed_on(model, tokens, hooks):
+    def kept(edit):
+        def apply(value):
+            edited = edit(value)
+            return value if isinstance(edited, torch.Tensor) and edited.shape == value.shape else edited
+
+        return apply
+
+    return run(model, tokens, [(name, kept(edit)) for name, edit in hooks])
+
+
+@wrong(
+    "run_with_hooks",
+    "You register the functions of the pairs as they are. PyTorch calls a forward hook with three things, the module, "
+    "its inputs and its output, and theirs take the output alone: write a hook that calls them.",
+)
+def registered_as_they_are(model, tokens, hooks):
+    modules = dict(model.named_modules())
+    unknown = [name for name, _ in hooks if name not in modules]
+    if unknown:
+        raise ValueError(f"no hook point {unknown[0]}")
+    handles = [modules[name].register_forward_hook(edit) for name, edit in hooks]
+    try:
+        return model(tokens)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @right("run_with_hooks")
 def with_an_exit_stack(model, tokens, hooks):
     counts = [0] * len(hooks)

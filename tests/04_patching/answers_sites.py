@@ -242,8 +242,8 @@ def heads_of_a_pattern(model, tokens, name, source, *, positions=None, head=None
 
 @wrong(
     "patch_site",
-    "What you put in is cut off the graph: the numbers are right, and no gradient reaches `source`. The caller decides "
-    "about gradients.",
+    "No gradient reaches `source`: what you put in is cut off the graph, or is not what came as `source`. The caller "
+    "decides about gradients.",
 )
 def source_detached(model, tokens, name, source, *, positions=None, head=None):
     refuse(tokens, source, positions, head)
@@ -335,6 +335,42 @@ def into_the_activation(model, tokens, name, source, *, positions=None, head=Non
         return rectangle(activation, source, positions, head)
 
     return run_with_hooks(model, tokens, [(name, edit)])
+
+
+def write_from_there_on(x, source, positions, head):
+    if positions is None:
+        return rectangle(x, source, positions, head)
+    for row, at in enumerate(positions.tolist()):
+        there = (row, slice(at, None)) if head is None else (row, slice(at, None), head)
+        x[there] = source[there]
+    return x
+
+
+@wrong(
+    "patch_site",
+    "You patch from the position on, to the end of the prompt: `x[i, p:]`. One position of each prompt is asked for.",
+)
+def from_there_on(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+    return patched_run(model, tokens, name, source, lambda x: write_from_there_on(x, source, positions, head))
+
+
+@wrong(
+    "patch_site",
+    "You patch everything up to the position, `x[i, : p + 1]`. One position of each prompt is asked for.",
+)
+def up_to_there(model, tokens, name, source, *, positions=None, head=None):
+    refuse(tokens, source, positions, head)
+
+    def write(x):
+        if positions is None:
+            return rectangle(x, source, positions, head)
+        for row, at in enumerate(positions.tolist()):
+            there = (row, slice(at + 1)) if head is None else (row, slice(at + 1), head)
+            x[there] = source[there]
+        return x
+
+    return patched_run(model, tokens, name, source, write)
 
 
 @right("patch_site")
@@ -838,6 +874,16 @@ def compared_with_names_only(model, clean, corrupted, names):
 )
 def left_to_the_hooks(model, clean, corrupted, names):
     return unlooked_at(model, corrupted, clean, names)
+
+
+@wrong(
+    "denoise",
+    "Only the last of the parts is restored in the run that you return: each part has a run of its own, and the next "
+    "one takes its place. All of them go into one run.",
+)
+def last_one_restored(model, clean, corrupted, names):
+    both(model, corrupted, clean, names)
+    return both(model, corrupted, clean, names[-1:])
 
 
 @right("denoise")

@@ -167,6 +167,17 @@ def noise_in_single_precision(embeddings, subject, std, generator):
     return placed(embeddings, subject, std * torch.randn(embeddings.shape, generator=generator))
 
 
+@wrong(
+    "corrupt_with_noise",
+    "Your noise is `torch.rand`, between 0 and std: every entry is pushed the same way. Gaussian noise, of both signs, "
+    "comes from `torch.randn`.",
+)
+def noise_of_one_sign(embeddings, subject, std, generator):
+    guarded(subject, std)
+    noise = torch.rand(embeddings.shape, generator=generator, dtype=embeddings.dtype)
+    return placed(embeddings, subject, std * noise)
+
+
 @right("corrupt_with_noise")
 def times_a_mask(embeddings, subject, std, generator):
     guarded(subject, std)
@@ -381,11 +392,47 @@ def all_draws_in_one_call(*args, **kwargs):
 
 @wrong(
     "causal_trace",
-    "Your hook that drowns the embedding comes behind those that restore. Where the restored site is the embedding "
-    "itself, the noise takes the clean value's place again. Hooks at one name act in their order.",
+    "Where the restored site is the embedding itself, the noise is still there: your hook that drowns it comes behind "
+    "those that restore (hooks at one name act in their order), or what you put back is not the clean value.",
 )
 def drowned_again(*args, **kwargs):
     return trace(*args, **kwargs, drown_last=True)
+
+
+@wrong(
+    "causal_trace",
+    "Your windows end one name too early: a slice leaves its end out, so that i + window // 2 has to be followed by "
+    "+ 1. With a window of one nothing is restored at all.",
+)
+def windows_that_end_early(*args, **kwargs):
+    return trace(*args, **kwargs, near=lambda i, w, n: range(n)[max(0, i - (w - 1) // 2) : i + w // 2])
+
+
+@wrong(
+    "causal_trace",
+    "Your windows reach window // 2 names to either side. A window of two then holds three names: the docstring has "
+    "(window - 1) // 2 of them before the middle.",
+)
+def windows_too_wide(*args, **kwargs):
+    return trace(*args, **kwargs, near=lambda i, w, n: range(n)[max(0, i - w // 2) : i + w // 2 + 1])
+
+
+@wrong(
+    "causal_trace",
+    "Only the last draw counts in the noisy run: its metric takes the place of those before it. The mean over draws is "
+    "asked for there, too.",
+)
+def noisy_run_of_the_last_draw(model, tokens, subject, names, positions, metric, *, generator, **kwargs):
+    drawn = []
+
+    def kept(*args):
+        drawn.append(corrupt_with_noise(*args))
+        return drawn[-1]
+
+    found = trace(model, tokens, subject, names, positions, metric, **kwargs, generator=generator, corrupt=kept)
+    with torch.no_grad():
+        last = run_with_hooks(model, tokens, [(kwargs.get("embedding", "hook_embed"), lambda _: drawn[-1])])
+    return found | {"noisy": metric(last)}
 
 
 @right("causal_trace")
@@ -878,6 +925,14 @@ def double_precision_for_all(model, tokens, name, *, ridge=1e-3, chunk=64):
     return spread(model, tokens, name, ridge, chunk).double()
 
 
+@wrong(
+    "rome_key_covariance",
+    "You divide by the number of documents. Every position of every document is a key, and the mean is over keys.",
+)
+def divided_by_documents(model, tokens, name, *, ridge=1e-3, chunk=64):
+    return tokens.shape[1] * spread(model, tokens, name, ridge, chunk)
+
+
 @right("rome_key_covariance")
 def key_by_key(model, tokens, name, *, ridge=1e-3, chunk=64):
     if ridge < 0:
@@ -1361,6 +1416,17 @@ def no_divisor(W_out, b_out, covariance, key, value):
     return W_out + torch.outer(direction, value - key @ W_out - b_out)
 
 
+@wrong(
+    "rome_update",
+    "You divide by the squared length of C^-1 k. Multiply your change with the key: the difference to the value comes "
+    "out if you divide by k^T C^-1 k.",
+)
+def divided_by_the_directions_length(W_out, b_out, covariance, key, value):
+    check_key(key)
+    direction = torch.linalg.solve(covariance, key)
+    return W_out + torch.outer(direction, value - key @ W_out - b_out) / (direction @ direction)
+
+
 @right("rome_update")
 def with_an_inverse(W_out, b_out, covariance, key, value):
     check_key(key)
@@ -1588,6 +1654,28 @@ def in_activation_lengths(model, tokens, name, direction, doses, metric, *, posi
     with torch.no_grad():
         runs = [run_with_hooks(model, tokens, [(name, lambda x, d=dose: edit(x, d))]) for dose in doses]
         return torch.stack([metric(logits) for logits in runs])
+
+
+@wrong(
+    "steer",
+    "You add the direction from the position on, to the end of the prompt. With `positions` it is added at that one "
+    "position of each prompt.",
+)
+def steered_from_there_on(model, tokens, name, direction, doses, metric, *, positions=None):
+    inside(positions, tokens.shape[1])
+    start = torch.zeros(len(tokens), dtype=torch.long) if positions is None else positions
+    there = (torch.arange(tokens.shape[1]) >= start[:, None])[..., None]
+
+    def adding(dose):
+        def edit(x):
+            if direction.shape != x.shape[-1:]:
+                raise ValueError("width")
+            return torch.where(there, x + dose * direction, x)
+
+        return edit
+
+    with torch.no_grad():
+        return torch.stack([metric(run_with_hooks(model, tokens, [(name, adding(dose))])) for dose in doses])
 
 
 @right("steer")

@@ -284,9 +284,14 @@ class TestEmbeddingPatchPitfall:
 
     def test_share(self, answer, reference, rng):
         "the share of prompts whose likeliest next token is the answer"
-        for case in self.inputs(rng):
-            for scale in (0.5, 2.0, 30.0):
-                expect_close(answer(*case, scale)[0], reference(*case, scale)[0], atol=1e-6)
+        found, wanted = [], []
+        for model, tokens, positions, name, *_ in self.inputs(rng):
+            token = int(model(tokens)[0, positions[0]].argmax())  # so that the share before is not 0
+            case = model, tokens, positions, name, model.W_U[:, token].detach(), token
+            for scale in (0.5, 2.0, 30.0, -1.0):
+                found.append(answer(*case, scale)[0])
+                wanted.append(reference(*case, scale)[0])
+        expect_close(found, wanted, atol=1e-6)
 
     def test_shares(self, answer, rng):
         "some token is likeliest for every prompt: over the vocabulary the shares add up to 1, pushed or not"
@@ -599,10 +604,11 @@ class TestSteer:
             expect_close(answer(*case, positions=at), reference(*case, positions=at), **CLOSE)
 
     def test_first(self, answer, reference, rng):
-        "each dose, added at the first position of every prompt"
+        "each dose, added at the first position of every prompt, and at the second"
         for case in self.inputs(rng):
-            at = torch.zeros(len(case[1]), dtype=torch.long)
-            expect_close(answer(*case, positions=at), reference(*case, positions=at), **CLOSE)
+            places = [torch.full((len(case[1]),), at) for at in (0, 1)]
+            found = [answer(*case, positions=at) for at in places]
+            expect_close(found, [reference(*case, positions=at) for at in places], **CLOSE)
 
     def test_bypass(self, answer, rng):
         "a tensor that also goes past the hook point goes on there as it was"

@@ -9,9 +9,10 @@ import torch
 
 from utils.course import feedback
 from utils.course.build import course_of, read_masters
-from utils.course.checking import Answer, Mismatch, expect_close
+from utils.course.checking import Answer, Mismatch, expect_close, expect_raises
 from utils.course.manifest import dump, find_exercise
 from utils.course.runner import run_checks
+from utils.course.values import article
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +153,29 @@ def test_html_says_in_words_what_its_colour_says():
         ("(x):\n    raise NotImplementedError", "not attempted"),
     ):
         assert word in feedback.as_html(report_on("double", body))
+
+
+def test_a_single_value_is_not_counted():
+    for actual, expected, note in (
+        (torch.tensor(1.5), torch.tensor(1.0), "The value differs by 0.5."),
+        (torch.tensor([torch.nan]), torch.tensor([1.0]), "The value differs, NaN or infinity on one side."),
+        ([2], [1], "The only entry differs."),
+        (torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]), "1 of 2 entries differ, the largest difference is 2."),
+    ):
+        with pytest.raises(Mismatch) as caught:
+            expect_close(actual, expected)
+        assert caught.value.note == note
+
+
+def test_an_exception_on_good_input_says_that_none_was_expected():
+    report = report_on("double", "(x):\n    raise ValueError('too large')")
+    assert dict(feedback.rows(report))["expected"] == "no exception: this is good input"
+
+
+def test_articles_follow_the_noun():
+    assert [article(noun) for noun in ("IndexError", "ValueError")] == ["an IndexError", "a ValueError"]
+    with pytest.raises(Mismatch, match="should raise an IndexError"):
+        expect_raises(IndexError, Answer(lambda: 1))
 
 
 def test_missing_return_is_named():

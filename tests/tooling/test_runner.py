@@ -653,3 +653,43 @@ def test_words_of_a_check_that_are_the_same_for_both_are_not_shown(course):
     rewrite(course, checks)
     found = dict(feedback.rows(report_on("double", "def double(x):\n    return [1, 2]")))
     assert (found["returned"], found["because"]) == ("[1, 2]", "A tuple.") and "expected" not in found
+
+
+@pytest.mark.parametrize("name", ["x", "values"])
+def test_what_a_learner_calls_an_argument_of_a_module_makes_no_difference(course, name):
+    entry = """
+        @wrong("Scale", "You change the input.")
+        class Changes(mini_references.Scale):
+            def forward(self, x):
+                x *= self.w
+                return x + self.b
+    """
+    path = course / "tests" / "01_mini" / "answers_mini.py"
+    path.write_text(f"{path.read_text()}\n\n{textwrap.dedent(entry)}")
+    source = (
+        "class Scale(nn.Module):\n    def __init__(self, size):\n        super().__init__()\n"
+        "        self.w = nn.Parameter(torch.ones(size))\n        self.b = nn.Parameter(torch.zeros(size))\n"
+        f"    def forward(self, {name}):\n        {name} *= self.w\n        return {name} + self.b"
+    )
+    report = report_on("Scale", source)
+    assert "changed its input `x` in place" in report.failures[0].note  # as the reference calls it
+    assert report.diagnosis.sentence == "You change the input."
+
+
+@pytest.mark.parametrize(("body", "told"), [("x.detach() * 2", "rest"), ("x.detach() * 3", None)])
+def test_a_sentence_that_calls_the_rest_right_is_for_answers_whose_rest_is(course, body, told):
+    checks = """
+        def test_values(self, answer):
+            expect_close(answer(torch.ones(2)).detach(), 2 * torch.ones(2))
+
+        def test_graph(self, answer):
+            x = torch.ones(2, requires_grad=True)
+            expect(answer(x).requires_grad, "No graph.", actual="no graph")
+    """
+    answers = """
+        @wrong("double", "Your values are right, but they are cut off from x.")
+        def rest(x): return 2 * x.detach()
+    """
+    rewrite(course, checks, answers)
+    diagnosis = report_on("double", f"def double(x):\n    return {body}").diagnosis
+    assert (diagnosis and diagnosis.name) == told

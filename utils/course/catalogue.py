@@ -12,6 +12,7 @@ The repository's tests prove that every wrong answer is rejected, with its own s
 A learner whose answers equal those of a wrong one is told its sentence.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -19,6 +20,8 @@ from typing import Any
 
 from utils.course.manifest import Exercise
 from utils.course.paths import load_file, tests_folder
+
+PRAISE = re.compile(r"(^|[.:;] )(The|Your|What you|the|your) [^.,:;]*\b(is|are|stay) right\b")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class CatalogueEntry:
     @property
     def name(self) -> str:
         return self.obj.__name__
+
+    @property
+    def calls_the_rest_right(self) -> bool:
+        """Whether the sentence says "your values are right, but …", which holds if nothing else went wrong."""
+        return self.sentence is not None and PRAISE.search(self.sentence) is not None
 
 
 def wrong(exercise: str, sentence: str) -> Callable[[Callable], Callable]:

@@ -20,6 +20,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,17 @@ import torch
 from torch import Tensor, nn
 
 from utils.course.containment import Clock, Interrupted, Overtime
-from utils.course.values import MAX_TEXT, close_entries, contrast, describe, first_difference, plain, same, snapshot
+from utils.course.values import (
+    MAX_TEXT,
+    article,
+    close_entries,
+    contrast,
+    describe,
+    first_difference,
+    plain,
+    same,
+    snapshot,
+)
 
 CALLS_KEPT = 1000
 DIFFERS = "The value differs."
@@ -163,7 +174,8 @@ class ModuleAnswer:
         self._answer, self._module, self._label = answer, module, label
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._answer._run(self._module, f"module = {self._label}; module", self._module.forward, args, kwargs)
+        label, names = f"module = {self._label}; module", MethodType(self._answer.reference.forward, self._module)
+        return self._answer._run(self._module, label, names, args, kwargs)
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all parameters and buffers by name."""
@@ -453,7 +465,8 @@ def _compare_entries(actual: Any, expected: list, how: _Tolerance) -> None:
         first, mismatch = next(iter(mismatches.items()))
         if not how.note:
             more = "" if mismatch.note == DIFFERS else f" {mismatch.note}"
-            mismatch.note = f"{len(mismatches)} of {len(expected)} entries differ.{more}"
+            n, total = len(mismatches), len(expected)
+            mismatch.note = f"{'The only entry differs' if total == 1 else f'{n} of {total} entries differ'}.{more}"
         mismatch.actual = snapshot(actual)
         mismatch.series = mismatch.series or (list(actual), first)
         raise mismatch
@@ -498,7 +511,7 @@ def expect_raises(error: type[Exception], answer: Callable, *args: Any, **kwargs
         raised.wanted = error.__name__
         raise
     raise Mismatch(
-        f"Bad input should raise a {error.__name__}, and this went through.",
+        f"Bad input should raise {article(error.__name__)}, and this went through.",
         actual=result,
         returned=describe(result),
         expected=f"{error.__name__}",
@@ -564,5 +577,4 @@ def _names_of(arguments: list[Any], function: Callable) -> list[str]:
 def _article(value: Any) -> str:
     if value is None:
         return "None (is a `return` missing?)"
-    name = type(value).__name__
-    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
+    return article(type(value).__name__)

@@ -6,6 +6,7 @@ import re
 import textwrap
 
 from utils.course.runner import Failure, Report
+from utils.course.values import article
 
 WIDTH = 110
 LABEL = 13
@@ -80,8 +81,8 @@ def _call_line(report: Report, failure: Failure) -> str:
 
 def _what_happened(failure: Failure) -> list[tuple[str, str]]:
     if failure.kind == "raised":
-        wanted = [("expected", f"a {failure.expected}")] if failure.expected else []
-        return [("raised", failure.returned), *wanted, ("where", failure.trace)]
+        wanted = article(failure.expected) if failure.expected else "no exception: this is good input"
+        return [("raised", failure.returned), ("expected", wanted), ("where", failure.trace)]
     if failure.kind == "overtime":
         return [
             (

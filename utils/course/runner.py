@@ -313,7 +313,7 @@ def _diagnose(
 ) -> tuple[CatalogueEntry | None, frozenset[str]]:
     """The wrong answer whose failures are all among these, value for value, and the checks that these are of.
 
-    Of several, the one that explains most of them.
+    Of several, the one that explains most of them. A sentence that calls the rest right is for answers whose rest is.
     """
     failed = {failure.check for failure in failures}
     telling = {title: method for title, method in methods.items() if title in failed}
@@ -326,6 +326,8 @@ def _diagnose(
                 break
             shared.append(failure.check)
         else:
+            if entry.calls_the_rest_right and len(shared) < len(failed):
+                continue
             # It has to pass what this answer passed, too; most entries are out before that costs anything.
             if len(shared) > len(explained) and not any(
                 _failures(exercise, entry.obj, others, seed, time_limit, theirs)

@@ -102,6 +102,11 @@ def close_entries(a: Tensor, b: Tensor, rtol: float | None = None, atol: float |
     )
 
 
+def article(noun: str) -> str:
+    """The noun with its indefinite article, by its first letter: a ValueError, an IndexError."""
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -113,7 +118,7 @@ def text_of(value: Any, to_text: Callable[[Any], str] = repr, limit: int = MAX_T
     except (Exception, SystemExit) as error:
         if isinstance(value, int):
             return f"a number of more than {sys.get_int_max_str_digits()} digits"
-        return f"a {type(value).__name__} that can't be printed ({type(error).__name__})"
+        return f"{article(type(value).__name__)} that can't be printed ({type(error).__name__})"
     return text if len(text) <= limit else f"{text[: limit - 10]} … ({type(value).__name__}, {len(text)} characters)"
 
 
@@ -128,7 +133,7 @@ def describe(value: Any, entries: bool = True) -> str:
     try:
         return _describe(value, entries)
     except (Exception, SystemExit) as error:
-        return f"a {type(value).__name__} that can't be described ({type(error).__name__})"
+        return f"{article(type(value).__name__)} that can't be described ({type(error).__name__})"
 
 
 def _describe(value: Any, entries: bool) -> str:
@@ -139,7 +144,7 @@ def _describe(value: Any, entries: bool) -> str:
     if isinstance(value, torch.Generator):
         return "a torch.Generator"
     if isinstance(value, torch.nn.Module):
-        return f"a {type(value).__name__} module"
+        return f"{article(type(value).__name__)} module"
     if isinstance(value, torch.optim.Optimizer):
         return f"the optimizer {type(value).__name__}"
     if callable(value):
@@ -219,6 +224,11 @@ def first_difference(actual: Tensor, expected: Tensor, agree: Tensor) -> tuple[s
     # Where only one of the two is NaN or infinite, the difference is no number, and the largest of the others no news.
     broken = int((~agree & ~torch.isfinite(gap)).sum())
     gap = gap[torch.isfinite(gap)]
-    largest = f", the largest difference is {gap.max():.3g}" if gap.numel() and gap.max() > 0 else ""
-    largest = f", {broken} of them with NaN or infinity on one side" if broken else largest
-    return f"{label}{returned}", f"{label}{wanted}", f"{int((~agree).sum())} of {agree.numel()} entries differ{largest}"
+    by = f"{gap.max():.3g}" if gap.numel() and gap.max() > 0 else ""
+    if agree.numel() == 1:
+        summary = "the value differs" + (", NaN or infinity on one side" if broken else f" by {by}" if by else "")
+    else:
+        largest = f", the largest difference is {by}" if by else ""
+        largest = f", {broken} of them with NaN or infinity on one side" if broken else largest
+        summary = f"{int((~agree).sum())} of {agree.numel()} entries differ{largest}"
+    return f"{label}{returned}", f"{label}{wanted}", summary
