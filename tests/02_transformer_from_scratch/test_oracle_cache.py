@@ -5,6 +5,7 @@ import torch
 
 from utils.models.config import TransformerConfig
 from utils.models.hooked import load_gpt2_small
+from utils.models.llama import LlamaConfig
 from utils.transformer.cache import kv_cache_step
 from utils.transformer.model import Transformer
 
@@ -62,3 +63,13 @@ def test_equals_transformers_with_its_cache(tmp_path):
         for layer in range(2):
             torch.testing.assert_close(cache[layer][0], past.layers[layer].keys, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(cache[layer][1], past.layers[layer].values, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_without_position_embeddings_is_refused_in_one_sentence():
+    llama = LlamaConfig(
+        d_model=12, n_layers=1, n_heads=2, d_head=4, d_mlp=20, n_ctx=9, d_vocab=17, n_key_value_heads=1,
+        rotary_base=10_000.0, tied=True,
+    )  # fmt: skip
+    model = Transformer(llama)  # whose cfg alone is looked at
+    with pytest.raises(ValueError, match="tells positions inside attention, and this step would leave them out"):
+        kv_cache_step(model, torch.tensor([3]), None)

@@ -1,12 +1,13 @@
 """Rewritten weights against the ones that ``transformer_lens`` makes."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from utils.models.config import TransformerConfig
 from utils.models.hooked import hooked_transformer
+from utils.models.llama import LlamaConfig
 from utils.transformer.model import Transformer
 from utils.transformer.weights import center_writing_weights, fold_layer_norm
 
@@ -77,6 +78,14 @@ def test_outputs_stay(steps, cfg):
     assert any(not torch.equal(processed[name], state[name]) for name in state)
     after.load_state_dict(processed)
     torch.testing.assert_close(after(tokens), before(tokens), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("rewrite", [fold_layer_norm, center_writing_weights])
+def test_other_transformers_are_refused_in_one_sentence(rewrite):
+    llama = LlamaConfig(**asdict(CFG), n_key_value_heads=1, rotary_base=10_000.0, tied=True)
+    for state in ({}, random_state(0)):
+        with pytest.raises(ValueError, match="of another kind: if its norms are RMS norms, they"):
+            rewrite(state, llama)
 
 
 def test_stream_has_mean_zero():

@@ -1,6 +1,9 @@
-"""The chapters' sections on GPT-2 run where it is in the cache: here a random one of few dimensions."""
+"""The chapters' sections on real networks: on GPT-2 where it is in the cache, here a random one of few dimensions; and,
+where the models of the package index are not there, with one sentence and without an error.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -10,6 +13,7 @@ from huggingface_hub import constants
 from utils.course.learner import collect_answers
 from utils.course.manifest import Part, parts
 from utils.course.paths import load_file, solution_path
+from utils.models import hub, packaged
 
 hub_cache = load_file(Path(__file__).with_name("hub_cache.py"))
 
@@ -40,14 +44,73 @@ SECTIONS = {
 }
 
 
+GPT2 = ("load_gpt2_small()", 'load_model("gpt2")')  # what the cell that loads it says
+INDEX = {
+    'load_model("smollm2-135m")': "smollm2-135m",
+    'load_image_classifier("efficientnet-lite0")': "efficientnet-lite0",
+}
+
+
 def code_cells(part: Part) -> list[str]:
     notebook = nbformat.read(solution_path(part.chapter, part.name), as_version=4)
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def index_section(part: Part) -> list[str]:
+    """Code cells from the one that loads a model of the package index to the end of its section."""
+    found: list[str] = []
+    for cell in nbformat.read(solution_path(part.chapter, part.name), as_version=4).cells:
+        if cell.cell_type == "markdown" and re.match(r"## ", cell.source) and found:
+            break
+        if cell.cell_type == "code" and (found or any(load in cell.source for load in INDEX)):
+            found.append(cell.source)
+    return found
+
+
+def namespace_of(part: Part) -> dict:
+    """What set-up, exercises and imports of a part leave behind, and the functions of its section on real networks."""
+    namespace, _ = collect_answers(part, solution_path(part.chapter, part.name))
+    imports = [
+        node
+        for cell in code_cells(part)
+        if not cell.lstrip().startswith(("%", "!"))
+        for node in ast.parse(cell).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    functions = [n for cell in index_section(part) for n in ast.parse(cell).body if isinstance(n, ast.FunctionDef)]
+    exec(compile(ast.Module(imports + functions, []), part.name, "exec"), namespace)
+    return namespace
+
+
+ON_THE_INDEX = [part for part in parts() if index_section(part)]
+
+
 def test_every_section_is_here():
-    found = {part.name for part in parts() if any("except ModelUnavailable" in cell for cell in code_cells(part))}
-    assert found == SECTIONS.keys() | {"01d_would_noise_do"}  # whose section is on ResNet-18 and photographs
+    found = {part.name for part in parts() if any(load in cell for load in GPT2 for cell in code_cells(part))}
+    assert found == SECTIONS.keys()
+    assert {part.key for part in ON_THE_INDEX} >= {"01d", "02d"}
+
+
+@pytest.mark.parametrize("part", ON_THE_INDEX, ids=[part.key for part in ON_THE_INDEX])
+def test_without_the_model_there_is_one_sentence(part, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MI_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
+    first, *others = index_section(part)
+    (name,) = (name for load, name in INDEX.items() if load in first)
+    variable = next(
+        n.targets[0].id for n in ast.parse(first).body if isinstance(n, ast.Assign) and ast.unparse(n.value) == "None"
+    )
+    namespace = namespace_of(part)
+    capsys.readouterr()
+    exec(compile(first, part.name, "exec"), namespace)
+    with pytest.raises(hub.ModelUnavailable) as told:
+        packaged.packaged_folder(name)
+    assert capsys.readouterr().out == f"{told.value}\n" and namespace[variable] is None
+    for cell in others:
+        exec(compile(cell, part.name, "exec"), namespace)
+        said = capsys.readouterr().out
+        assert variable not in re.findall(r"\w+", cell) or not said, said
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -56,17 +119,8 @@ def test_the_section_runs(name, tmp_path, monkeypatch, capsys):
     sizes = {"n_embd": 24, "n_layer": 3, "n_head": 3, "n_positions": 128, "vocab_size": 400}
     hub_cache.put_gpt2(tmp_path, "gpt2", hub_cache.random_gpt2(std=0.3, **sizes), WORDS)
     (part,) = (part for part in parts() if part.name == name)
-    namespace, _ = collect_answers(part, solution_path(part.chapter, part.name))
-    cells = code_cells(part)
-    imports = [
-        node
-        for cell in cells
-        if not cell.lstrip().startswith(("%", "!"))
-        for node in ast.parse(cell).body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    exec(compile(ast.Module(imports, []), name, "exec"), namespace)
-    (section,) = (cell for cell in cells if "except ModelUnavailable" in cell)
+    namespace = namespace_of(part)
+    (section,) = (cell for cell in code_cells(part) if any(load in cell for load in GPT2))
     capsys.readouterr()
     exec(compile(section, name, "exec"), namespace)
     said = capsys.readouterr().out

@@ -27,10 +27,18 @@ def kv_cache_step(
         cache: The same as the argument, one position longer; the argument itself is left as it was.
 
     Raises:
-        ValueError: If the cache already holds as many positions as the model has position embeddings.
+        ValueError: If the cache already holds as many positions as the model has position embeddings, or the model has
+            none (``model.cfg.positional_embedding_type`` is not "standard", as in Llamas).
 
     Source: Shazeer (2019), "Fast Transformer Decoding: One Write-Head is All You Need", section 2.4.
     """
+    # Given: other kinds of transformers are refused.
+    if getattr(model.cfg, "positional_embedding_type", "standard") != "standard":
+        raise ValueError(
+            "the model has no position embeddings: it is of another kind, which tells positions inside attention, and "
+            "this step would leave them out"
+        )
+    # Yours: embed, go through the blocks with the old keys and values in front, unembed.
     position = 0 if cache is None else cache[0][0].shape[2]
     if position >= model.pos_embed.W_pos.shape[0]:
         raise ValueError(f"the model has no embedding for position {position}")

@@ -26,9 +26,20 @@ def fold_layer_norm(
     Returns:
         A new state dict with the same names and dtypes, in which each layer norm has w = 1 and b = 0.
 
+    Raises:
+        ValueError: If ``cfg`` is that of a transformer with another ``positional_embedding_type`` than "standard" (as
+            Llamas are), whose norms and readers are others.
+
     Source: Elhage et al. (2021), "Handling Layer Normalization"; ``transformer_lens``,
     ``fold_layer_norm``.
     """
+    # Given: other kinds of transformers are refused.
+    if getattr(cfg, "positional_embedding_type", "standard") != "standard":
+        raise ValueError(
+            "cfg is that of a transformer without position embeddings, and so of another kind: if its norms are RMS "
+            "norms, they have no shift, and what reads them has no bias to take one"
+        )
+    # Yours: fold.
     state = dict(state)
     readers = [("ln_final", "unembed.W_U", "unembed.b_U")]
     for layer in range(cfg.n_layers):
@@ -62,9 +73,20 @@ def center_writing_weights(
     Returns:
         A new state dict with the same names and dtypes, in which whatever is written has mean 0 over d_model.
 
+    Raises:
+        ValueError: If ``cfg`` is that of a transformer with another ``positional_embedding_type`` than "standard" (as
+            Llamas are), whose norms may read the mean.
+
     Source: Elhage et al. (2021), "Handling Layer Normalization"; ``transformer_lens``,
     ``center_writing_weights``.
     """
+    # Given: other kinds of transformers are refused.
+    if getattr(cfg, "positional_embedding_type", "standard") != "standard":
+        raise ValueError(
+            "cfg is that of a transformer without position embeddings, and so of another kind: if its norms are RMS "
+            "norms, they do not subtract the mean, and without it the model would compute something else"
+        )
+    # Yours: take the means out.
     state = dict(state)
     writers = ["embed.W_E", "pos_embed.W_pos"]
     in_block = ["attn.W_O", "attn.b_O"] + (["mlp.W_out", "mlp.b_out"] if cfg.d_mlp else [])
