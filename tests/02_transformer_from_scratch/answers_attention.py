@@ -623,8 +623,8 @@ def seeing_everything(resid, W_Q, W_K, b_Q, b_K):
 
 @wrong(
     "attention_pattern",
-    "You set the future to zero after the softmax, when it has already taken its share: the rows sum to "
-    "less than one. The mask has to act on the scores.",
+    "You set the future to zero after the softmax, when it has already taken its share: all rows but "
+    "the last sum to less than one. The mask has to act on the scores.",
 )
 def masked_too_late(resid, W_Q, W_K, b_Q, b_K):
     return softmax_rows(attention_scores(resid, W_Q, W_K, b_Q, b_K)).tril()
@@ -643,8 +643,8 @@ def masked_and_rescaled(resid, W_Q, W_K, b_Q, b_K):
 
 @wrong(
     "attention_pattern",
-    "You multiply the scores by a matrix of ones and zeros. A masked score is then 0, which is a score "
-    "like any other: exp(0) is 1, and the future keeps its share.",
+    "Your masked scores are 0 (by `tril`, or a product with ones and zeros). 0 is a score like any other: exp(0) is 1, "
+    "and the future keeps its share.",
 )
 def multiplied_mask(resid, W_Q, W_K, b_Q, b_K):
     return softmax_rows(attention_scores(resid, W_Q, W_K, b_Q, b_K).tril())

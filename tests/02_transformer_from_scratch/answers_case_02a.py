@@ -70,9 +70,9 @@ def any_word_of_another_kind():
 
 @wrong(
     "what_the_embedding_knows",
-    "That the second and the third word of a triple are about equally frequent is not enough: within a kind "
-    "frequencies differ by little, so that the second word is nearer in frequency as well. Compare both with the "
-    "first.",
+    "The second and the third word of this triple are about equally frequent, and yet the second is nearer to the "
+    "first. To be about as frequent, as the first word or as the second, is not enough: take both ratios to the first "
+    "word, and compare them with one another.",
 )
 def equal_up_to_a_factor():
     def fits(word, alike, other):

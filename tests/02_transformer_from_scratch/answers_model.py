@@ -317,7 +317,7 @@ class NoOutputBias(MLP):
 @wrong(
     "MLP",
     "You add the input to the result. The MLP returns only what it writes; the block adds it to the "
-    "stream, and would add the stream to itself.",
+    "stream, and would add the normalised stream with it.",
 )
 class ResidualMLP(MLP):
     def forward(self, resid):
@@ -574,7 +574,7 @@ class OutputBiasPerHead(Attention):
 @wrong(
     "Attention",
     "You add the input to the result. Attention returns only what it writes; the block adds it to the "
-    "stream, and would add the stream to itself.",
+    "stream, and would add the normalised stream with it.",
 )
 class ResidualAttention(Attention):
     def forward(self, resid):

@@ -867,8 +867,8 @@ def window_too_long(model, tokens, n_new_tokens, choose, n_ctx=None):
 
 @wrong(
     "generate",
-    "A window of no tokens goes through: `tokens[:, -0:]` is not empty, it is the whole text. Raise a ValueError "
-    "for an n_ctx below 1.",
+    "A window of no tokens goes through, and the model is shown the whole text: `tokens[:, -0:]` is all of it, and "
+    "`if n_ctx` takes 0 for None. Raise a ValueError for every n_ctx below 1, 0 among them.",
 )
 def window_of_nothing(model, tokens, n_new_tokens, choose, n_ctx=None):
     refuse_prompt(tokens, n_new_tokens)

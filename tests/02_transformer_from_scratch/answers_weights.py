@@ -180,7 +180,8 @@ def single_precision(state, cfg):
 @wrong(
     "fold_layer_norm",
     "You write into what you were given: into the dict (`state[name] = ...`) or into its tensors (`*=`, `+=`, methods "
-    "ending in `_`). Whoever passed it finds other weights in it: begin with a copy.",
+    "ending in `_`). Whoever passed it finds other weights in it: begin with copies (`dict(state)` copies the names, "
+    "and not the tensors).",
 )
 @where_there_are_mlps(fold_layer_norm)
 def in_place(state, cfg):
@@ -375,7 +376,8 @@ def centred_in_single_precision(state, cfg):
 @wrong(
     "center_writing_weights",
     "You write into what you were given: into the dict (`state[name] = ...`) or into its tensors (`-=`, `sub_`). "
-    "Whoever passed it finds other weights in it: begin with a copy.",
+    "Whoever passed it finds other weights in it: begin with copies (`dict(state)` copies the names, "
+    "and not the tensors).",
 )
 @where_there_are_mlps(center_writing_weights)
 def centred_in_place(state, cfg):

@@ -178,7 +178,7 @@ class TestSoftmaxRows:
         expect_close(
             answer(scores),
             reference(scores),
-            note="One row is all -inf: nothing is allowed, so "
+            note="A row is all -inf: nothing is allowed, so "
             "there is no answer but NaN, as in torch.softmax, and other rows should not notice",
         )
 

@@ -540,7 +540,7 @@ def expect_same_gradients(
     if cut:
         raise Mismatch(
             f"No gradient reaches {' or '.join(map(_quoted, cut))}: something in your code cuts the graph "
-            "(`detach`, `.data`, `.item()`, `torch.no_grad` or a new tensor made from numbers).",
+            "(`detach`, `.data`, `.item()`, `torch.no_grad`, a new tensor made from numbers or a frozen copy).",
             actual=("cut graph", *cut),
             returned=f"no gradient for {', '.join(cut)}",
         )

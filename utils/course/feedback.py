@@ -67,9 +67,13 @@ def _reach(report: Report) -> str:
         return ""
     explained, failed = len(report.explained), len(report.failures)
     if explained == 1:
-        others = "the other one" if failed == 2 else f"the other {failed - 1}"
-        return f" (This explains the check shown here, and not {others} that failed.)"
-    return f" (This explains {explained} of the {failed} checks that failed, the one shown here among them.)"
+        others = "The other one" if failed == 2 else f"The other {failed - 1}"
+        return f" (This explains the check shown here. {others} that failed may have another cause.)"
+    rest = "the other one" if failed - explained == 1 else f"the other {failed - explained}"
+    return (
+        f" (This explains {explained} of the {failed} checks that failed, the one shown here among them; {rest} may "
+        "have another cause.)"
+    )
 
 
 def _call_line(report: Report, failure: Failure) -> str:
