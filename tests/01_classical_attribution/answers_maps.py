@@ -164,8 +164,8 @@ def never_uncovered(model, images, targets, *, patch=1, stride=1, baseline=0.0, 
 
 @wrong(
     "occlusion_map",
-    "Your squares stop too early: the last rows or columns are never covered. Go on until the whole image has been "
-    "visited, by its height in one direction and its width in the other; a square may stick out.",
+    "Your squares stop too early: where the stride does not come out even, the last rows or columns are never covered. "
+    "Go on until the whole image has been visited, in both directions; a square may stick out.",
 )
 def stops_before_the_edge(model, images, targets, *, patch=1, stride=1, baseline=0.0, batch_size=512):
     def fitting(size, patch, stride):
@@ -690,7 +690,8 @@ def only_the_gradient(model, images, targets):
 
 @wrong(
     "input_x_gradient",
-    "You drop the gradient's sign before multiplying: evidence against the class counts as evidence for it.",
+    "You drop the gradient's sign before multiplying: evidence against the class counts as evidence for it (and the "
+    "other way round where a pixel is negative).",
 )
 def times_absolute_gradient(model, images, targets):
     return images * gradient_saliency(model, images, targets).abs()
@@ -1233,8 +1234,8 @@ def right_ends(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=5
 
 @wrong(
     "integrated_gradients",
-    "Your points run from the baseline to the image and include both (`linspace(0, 1, n_steps)`): they are n_steps - 1 "
-    "steps apart, and the two ends count as much as a whole step each. Cut the way into n_steps steps and take their "
+    "Your points run from the baseline to the image and include both (`linspace(0, 1, n_steps)`): there are n_steps - 1 "
+    "gaps between them, and the two ends count as much as a whole step each. Cut the way into n_steps steps and take their "
     "middles.",
 )
 def both_ends(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):

@@ -980,7 +980,7 @@ def without_the_numerator(model, x, background, *, n_coalitions=None, generator=
 @wrong(
     "kernel_shap",
     "You draw sizes with the weight of *one* coalition of that size. All of them together weigh as many times that as "
-    "there are: 1 / (s (M - s)).",
+    "there are, in proportion to 1 / (s (M - s)).",
 )
 def chance_of_one(model, x, background, *, n_coalitions=None, generator=None):
     def rare(sizes, n, count, generator):

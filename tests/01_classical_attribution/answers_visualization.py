@@ -30,8 +30,8 @@ def squared_differences(images):
 
 @wrong(
     "total_variation",
-    "Yours is a mean over neighbours where the formula has a sum. The two differ by the number of pairs, so a weight "
-    "that was tuned with one does something else with the other.",
+    "You take means over neighbours where the formula has sums. A sum is as many times larger as there are pairs in "
+    "that direction, so a weight that was tuned with one does something else with the other.",
 )
 def mean_difference(images):
     four_dimensional(images)

@@ -322,7 +322,7 @@ class TestFourierToImages:
             expect_close(
                 answer(coefficients, width, decay=decay)[0, 0],
                 wanted,
-                note=f"A single coefficient at row {v}, column {u} should make one cosine",
+                note=f"A single coefficient at row {v}, column {u} should make one cosine, of this size",
                 **FREQUENCIES,
             )
 
