@@ -1234,9 +1234,9 @@ def right_ends(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=5
 
 @wrong(
     "integrated_gradients",
-    "Your points run from the baseline to the image and include both (`linspace(0, 1, n_steps)`): there are n_steps - 1 "
-    "gaps between them, and the two ends count as much as a whole step each. Cut the way into n_steps steps and take their "
-    "middles.",
+    "Your points run from the baseline to the image and include both (`linspace(0, 1, n_steps)`): there are n_steps - "
+    "1 gaps between them, and the two ends count as much as a whole step each. Cut the way into n_steps steps and "
+    "take their middles.",
 )
 def both_ends(model, images, targets, *, baseline=0.0, n_steps=50, batch_size=512):
     fractions = torch.linspace(0, 1, n_steps).tolist()

@@ -158,8 +158,8 @@ class TestWhatMovesTheShare:
         )
         expect(
             not any(set(first) & set(second) for first, second in pairs),
-            "The two backgrounds of a control pair share rows. By these they can't differ, as those of your pairs can by "
-            "every row: the control comes out too small.",
+            "The two backgrounds of a control pair share rows. By these they can't differ, as those of your pairs can "
+            "by every row: the control comes out too small.",
             actual="control shares rows",
             returned=next(
                 (f"{len(set(a) & set(b))} of {len(a)} rows in both" for a, b in pairs if set(a) & set(b)), ""

@@ -112,8 +112,8 @@ def constant_missing(model, components, answers, foils):
 
 @wrong(
     "direct_logit_attribution",
-    "You did not take the means away. A layer norm removes the mean over d_model before anything else, and a "
-    "component that pushes all dimensions alike changes nothing.",
+    "You did not take the components' means away. A layer norm removes the mean over d_model before anything else, "
+    "and a component that pushes all dimensions alike changes nothing.",
 )
 def means_kept(model, components, answers, foils):
     return attribute(model, components, answers, foils, centre=False)

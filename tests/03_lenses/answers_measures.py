@@ -28,7 +28,7 @@ def counted_from_one(logits, target):
 
 @wrong(
     "lens_rank",
-    "Among tokens with the same logit you let the order of the ids decide. A token that ties with the target is "
+    "Among tokens with the same logit you let the sort decide which comes first. A token that ties with the target is "
     "not above it: count those that are strictly higher.",
 )
 def place_in_the_sorted_list(logits, target):
@@ -255,7 +255,8 @@ def softmax_along_the_first_dimension(logits):
 @wrong(
     "lens_entropy",
     "Half precision came in, and half precision comes back, whether you compute in it or narrow the result at the end. "
-    "A log-probability of -8 has an error of a few hundredths there; the docstring says what dtype the entropy has.",
+    "A log-probability of -8 has an error of some thousandths there (float16) or hundredths (bfloat16); the docstring "
+    "says what dtype the entropy has.",
 )
 def computed_in_half_precision(logits):
     return surprises(logits.softmax(-1)).sum(-1)
@@ -280,8 +281,8 @@ def always_single_precision(logits):
 
 @wrong(
     "lens_entropy",
-    "Your values are right, and the gradient is NaN where a token's probability is 0: infinity times 0 comes up on the "
-    "way back, also where you (or `entr`) have put a 0 in its place on the way forth. Something finite has to stand "
+    "Your values are right, and the gradient is NaN behind a forbidden token: infinity times 0 comes up on the way "
+    "back, also where you (or `entr`) have put a 0 in its place on the way forth. Something finite has to stand "
     "there before the logarithm or the product is taken.",
 )
 def no_gradient_where_a_probability_is_zero(logits):
@@ -433,8 +434,9 @@ def a_small_number_added(logits, final_logits):
 
 @wrong(
     "lens_kl",
-    "Half precision came in, and half precision comes back. Log-probabilities have errors of a few hundredths there, "
-    "and a small divergence is the difference of two of them; the docstring says what dtype it has then.",
+    "Half precision came in, and half precision comes back. Log-probabilities have errors of some thousandths there "
+    "(float16) or hundredths (bfloat16), and a small divergence is made of differences of two of them; the docstring "
+    "says what dtype it has then.",
 )
 def computed_in_half_precision_too(logits, final_logits):
     same_size(logits, final_logits)

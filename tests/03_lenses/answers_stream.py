@@ -459,8 +459,8 @@ def bias_as_one_vector(model, tokens):
 
 @wrong(
     "residual_components",
-    "You switched the library's `use_attn_result` on, and left it on: from now on every run of this model computes and "
-    "keeps all heads' results.",
+    "You switched the library's `use_attn_result` on, and left it on: from now on every run of this model computes all "
+    "heads' results one by one, and every cache keeps them.",
 )
 def option_left_on(model, tokens):
     parts = components(model, tokens)
@@ -561,8 +561,8 @@ def gain_and_bias_forgotten(model, resid):
 
 @wrong(
     "logit_lens",
-    "The unembedding's bias is missing. It raises frequent tokens and lowers rare ones at every site alike; at "
-    "the last site your reading is not the model's output.",
+    "The unembedding's bias is missing. It adds the same number to a token's logit at every site; at the last site "
+    "your reading is not the model's output.",
 )
 def unembedding_bias_forgotten(model, resid):
     refuse_bad_width(model, resid)

@@ -237,7 +237,8 @@ def behind_layer_2(model):
 @wrong(
     "what_the_last_word_carries",
     "You patch behind layer 0. Layers count from 0, and the stream behind layer 1 is the one between the second block "
-    "and the third: `blocks.1.hook_resid_post`. Behind the first block the last word has hardly looked at the first.",
+    "and the third: `blocks.1.hook_resid_post`. It is in the second block that two heads of the last "
+    "word look at the first one, and at little else.",
 )
 def behind_layer_0(model):
     def measure(model, prompt, donor, answer):

@@ -1147,8 +1147,9 @@ def begins_at_the_first_prompt(*args, **kwargs):
 
 @wrong(
     "rome_target_value",
-    "The divergence that keeps the other predictions is KL(after || before). It does not mind a likely word that is "
-    "lost; the docstring's does.",
+    "The divergence that keeps the other predictions is KL(after || before). It weighs a word by how likely it is "
+    "after the change, so that a word that is lost hardly counts; the docstring's weighs it by how likely it was "
+    "before.",
 )
 def keeps_the_other_way_round(*args, **kwargs):
     return fit(*args, **kwargs, backwards=True)

@@ -207,7 +207,7 @@ class Way:
         expect(
             0.25 <= middle <= 0.75,
             "Where both answers are equally likely your measure is not about half-way. A logarithm of one answer's "
-            "probability, for example, has gone nearly all the way while this answer is still hardly ever said.",
+            "probability, for example, has gone most of the way when this answer is said one time in ten.",
             actual=("crooked", middle > 0.5),
             returned=f"{middle:.2f} of the way",
             expected="about 0.5",

@@ -58,7 +58,12 @@ class TestPatchSite:
             found = [answer(model, tokens, Z, source, positions=positions, head=head) for head in heads]
             wanted = [reference(model, tokens, Z, source, positions=positions, head=head) for head in heads]
             # All heads in one comparison: who patches them all whatever head is asked for differs in each entry.
-            expect_close(found, wanted, note="One run for each head that is patched, in a list", **CLOSE)
+            expect_close(
+                found,
+                wanted,
+                note="We asked for each head in turn, to be patched; entry i is the run for head i",
+                **CLOSE,
+            )
 
     def test_heads(self, answer, reference, rng):
         "one head alone, at all positions"
@@ -488,7 +493,12 @@ class TestZeroAblate(Ablations):
         for model, tokens, _ in cases(rng):
             heads = range(model.blocks[0].attn.W_O.shape[0])
             found, wanted = ([run(model, tokens, Z, head=head) for head in heads] for run in (answer, reference))
-            expect_close(found, wanted, note="One run for each head that is silenced, in a list", **CLOSE)
+            expect_close(
+                found,
+                wanted,
+                note="We asked for each head in turn, to be silenced; entry i is the run for head i",
+                **CLOSE,
+            )
 
     def test_masked(self, answer, reference, rng):
         "scores that are masked with minus infinity are zero like all others"
@@ -541,7 +551,12 @@ class TestMeanAblate(Ablations):
             found = [answer(model, tokens, Z, others, head=head) for head in heads]
             wanted = [reference(model, tokens, Z, others, head=head) for head in heads]
             # All heads in one comparison: who replaces them all whatever head is asked for differs in each entry.
-            expect_close(found, wanted, note="One run for each head that is replaced, in a list", **CLOSE)
+            expect_close(
+                found,
+                wanted,
+                note="We asked for each head in turn, to be replaced; entry i is the run for head i",
+                **CLOSE,
+            )
 
     def test_a_constant(self, answer, rng):
         "over copies of the prompt itself, the mean is the activation, and nothing changes"
