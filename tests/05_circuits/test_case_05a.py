@@ -37,7 +37,7 @@ class TestWhatARepeatGoesBy:
         answers = [trial[4] for trial in trials]
         expect(
             len(set(answers)) == len(answers),
-            "Two trials share their answer. What the model does with one word it does in both: that is no second trial.",
+            "Two trials share their answer. What the model does with one word it does in both: no second trial.",
             actual="answers again",
             returned=next((word for word in answers if answers.count(word) > 1), ""),
         )
