@@ -100,6 +100,16 @@ def square_matrices(d_vocab, n_ctx, sharpness=20.0):
 
 
 @right("two_head_induction_by_hand")
+def heads_of_two_sizes(d_vocab, n_ctx, sharpness=20.0):
+    """Layer 0 with a few dimensions more, which nobody uses."""
+    state = circuit(d_vocab, n_ctx, sharpness)
+    for which in ("W_Q", "W_K", "W_V"):
+        state[f"blocks.0.attn.{which}"] = torch.nn.functional.pad(state[f"blocks.0.attn.{which}"], (0, 3))
+    state["blocks.0.attn.W_O"] = torch.nn.functional.pad(state["blocks.0.attn.W_O"], (0, 0, 0, 3))
+    return state
+
+
+@right("two_head_induction_by_hand")
 def turned_stream(d_vocab, n_ctx, sharpness=20.0):
     """The same circuit in a basis in which no dimension means anything."""
     state = circuit(d_vocab, n_ctx, sharpness, loud=1.5 * sharpness)

@@ -27,7 +27,7 @@ def verdict_of(design):
     half = repeat[0] / 2
     keeps = tuple(None if abs(mean - half) <= width else mean > half for mean, width in (similar, moved))
     readings = {(False, True): "word", (True, True): "kind", (True, False): "distance"}
-    return readings.get(keeps, "undecided") if repeat[0] > repeat[1] else "undecided"
+    return readings.get(keeps, "undecided")
 
 
 def changed(model, interval=estimate, baseline=True, **parts):
@@ -133,6 +133,22 @@ def most_to_any_word(model):
         with torch.no_grad():
             _, cache = model.run_with_cache(model.to_tokens(text))
         return cache["blocks.2.attn.hook_pattern"][0, :, -1].mean(0).max().item()
+
+    return changed(model, measure=measure)
+
+
+@wrong(
+    "what_a_repeat_goes_by",
+    "You watch heads that do not look for repeats: what they give to the answer is no larger where its word comes "
+    "again. The question is about the heads of layer 2.",
+)
+def other_heads(model):
+    def measure(model, text, answer):
+        with torch.no_grad():
+            _, cache = model.run_with_cache(model.to_tokens(text))
+        at = text.split().index(answer) + 1
+        given = cache["blocks.0.attn.hook_pattern"][0, :, -1].mean(0)
+        return (given[at] - 0.5 * given[at + 1]).item()
 
     return changed(model, measure=measure)
 

@@ -24,11 +24,12 @@ def weights(answer, d_vocab, n_ctx, sharpness=20.0):
     )  # fmt: skip
     expect_shape(state["embed.W_E"], (d_vocab, *state["embed.W_E"].shape[1:]), note="W_E has one row a token.")
     d_model = state["embed.W_E"].shape[-1]
-    d_head = state["blocks.0.attn.W_Q"].shape[-1]
-    for name in NAMES:
-        shape = {"W_E": (d_vocab, d_model), "W_pos": (n_ctx, d_model), "W_U": (d_model, d_vocab)}.get(
-            name.split(".")[-1], (1, d_head, d_model) if name.endswith("W_O") else (1, d_model, d_head)
-        )
+    shapes = {"pos_embed.W_pos": (n_ctx, d_model), "unembed.W_U": (d_model, d_vocab)}
+    for block in ("blocks.0.attn", "blocks.1.attn"):
+        asks, hands_on = (state[f"{block}.{which}"].shape[-1] for which in ("W_Q", "W_V"))
+        shapes |= {f"{block}.{which}": (1, d_model, asks) for which in ("W_Q", "W_K")}
+        shapes |= {f"{block}.W_V": (1, d_model, hands_on), f"{block}.W_O": (1, hands_on, d_model)}
+    for name, shape in shapes.items():
         expect_shape(state[name], shape, note=f"{name} has the wrong shape.")
     return {name: value.float() for name, value in state.items()}
 

@@ -50,6 +50,14 @@ class TestWhatARepeatGoesBy:
             name = key.removeprefix("effect_")
             effects = [a - b for a, b in zip(found[name], found["unrelated"], strict=True)]
             expect_reported(design[key], effects, of=key, atol=1e-5)
+        mean, half_width = design["effect_repeat"]
+        expect(
+            mean > half_width,
+            "Where the word comes again, your measure is not clearly larger than behind an unrelated word: it does not "
+            "show that anything has been found, and so nothing can be lost.",
+            actual="nothing found",
+            returned=f"{mean:.3g} ± {half_width:.2g}",
+        )
         expect_verdict(design)
 
 
@@ -148,7 +156,7 @@ def verdict_of(design):
     half = repeat[0] / 2
     keeps = tuple(None if abs(mean - half) <= width else mean > half for mean, width in (similar, moved))
     readings = {(False, True): "word", (True, True): "kind", (True, False): "distance"}
-    return (readings.get(keeps, "undecided") if repeat[0] > repeat[1] else "undecided"), keeps
+    return readings.get(keeps, "undecided"), keeps
 
 
 def expect_verdict(design):
@@ -168,7 +176,9 @@ def test_the_numbers_could_have_given_each_verdict():
     for verdict, (similar, moved) in {"word": (0, 1), "kind": (1, 1), "distance": (1, 0), "undecided": (0, 0)}.items():
         numbers = {"effect_repeat": (1.0, 0.1), "effect_similar": (similar, 0.1), "effect_moved": (moved, 0.1)}
         assert verdict_of(numbers)[0] == verdict
-    assert verdict_of({"effect_repeat": (0.1, 0.2), "effect_similar": (0, 0), "effect_moved": (1, 0)})[0] == "undecided"
+    assert (
+        verdict_of({"effect_repeat": (1, 0.2), "effect_similar": (0.5, 0.1), "effect_moved": (1, 0)})[0] == "undecided"
+    )
 
 
 def test_the_heads_go_by_the_word():

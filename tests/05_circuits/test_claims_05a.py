@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -172,6 +173,7 @@ def test_knocked_out_singly_and_together(model, tokens, means):
         return second_time(loss_by_position(logits, tokens)), [induction_score(p, tokens).mean(0) for p in patterns]
 
     whole, _ = loss([])
+    assert whole < 0.01
     assert loss([(0, 1)])[0] < whole + 0.005
     for head in range(4):
         assert whole < loss([(2, head)])[0] < 0.03
@@ -184,6 +186,14 @@ def test_knocked_out_singly_and_together(model, tokens, means):
     without, left = loss(PREVIOUS)
     assert without == pytest.approx(6.4, abs=0.15)
     assert left[2].max() < 0.08
+
+
+def test_four_random_heads_of_other_layers_cost_little_without_1_0(model, tokens, means):
+    rng, others = random.Random(0), [divmod(i, 4) for i in range(16) if i // 4 != 2]
+    for _ in range(10):
+        heads = rng.sample(others, 4)
+        cost = second_time(loss_by_position(without_heads(model, tokens, heads, means)[0], tokens))
+        assert cost < 1.6 if (1, 0) in heads else cost < 0.4
 
 
 def test_it_is_the_keys(model, tokens, means):

@@ -3,12 +3,16 @@
 import itertools
 import random
 
+import nbformat
 import pytest
 import torch
 
 from utils.circuits.detectors import duplicate_token_score, induction_score, previous_token_score
 from utils.circuits.knockout import mean_outputs, without_heads
 from utils.circuits.repeats import loss_by_position, repeated_random_tokens
+from utils.course.paths import solution_path
+from utils.models import catalogue
+from utils.models.hub import ModelUnavailable
 
 
 def top(scores, n):
@@ -42,3 +46,19 @@ def test_the_same_circuit_and_one_head_that_matters(smollm2):
     others = [pair for pair in itertools.product(range(30), range(9)) if pair not in taken]
     assert loss(top(duplicate, 5)) < whole + 0.5
     assert loss(random.Random(0).sample(others, 5)) < whole + 0.5
+
+
+def test_where_the_networks_are_absent_the_section_says_so_and_nothing_else(monkeypatch, capsys):
+    def not_here(name):
+        raise ModelUnavailable(f"{name} is not here.")
+
+    monkeypatch.setattr(catalogue, "load_model", not_here)
+    cells = nbformat.read(solution_path("05_circuits", "05a_induction"), as_version=4).cells
+    headings = [i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and cell.source.startswith("## ")]
+    start = next(i for i in headings if cells[i].source.startswith("## The same on a real network"))
+    end = next(i for i in headings if i > start)
+    namespace = {"itertools": itertools, "random": random, "torch": torch, "predict": lambda *args: None}
+    for cell in cells[start:end]:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, "section", "exec"), namespace)
+    assert capsys.readouterr().out.splitlines() == ["smollm2-135m is not here.", "gpt2 is not here."]

@@ -78,7 +78,7 @@ def in_context_learning_score(
         ValueError: If a window is empty, or not all of it lies between position 1 and the last one: the loss at
             position 0 is not defined.
 
-    Source: Olsson et al. (2022), "In-context Learning and Induction Heads", section "Argument 1".
+    Source: Olsson et al. (2022), "In-context Learning and Induction Heads".
     """
     for start, stop in (early, late):
         if not 1 <= start < stop <= losses.shape[1]:

@@ -55,7 +55,7 @@ def composition_score(
     Raises:
         ValueError: If ``kind`` is another one.
 
-    Source: Elhage et al. (2021), section "Composition of attention heads".
+    Source: Elhage et al. (2021), "A Mathematical Framework for Transformer Circuits", on two-layer models.
     """
     products = {"Q": writer_OV @ reader, "K": reader @ writer_OV.T, "V": writer_OV @ reader}
     if kind not in products:
