@@ -15,12 +15,6 @@ def rows(n, period, seed):
     return repeated_random_tokens(n, period, torch.arange(2, 666), 0, torch.Generator().manual_seed(seed))
 
 
-def masked_sum(model, tokens, mask):
-    """The attention along a mask, as a share of all attention: the library's score, with the sums written out."""
-    patterns = attention_of_all_heads(model, tokens)
-    return torch.stack([(p[0] * mask).sum((-1, -2)) / p[0].sum((-1, -2)) for p in patterns])
-
-
 def test_the_library_sees_the_same_heads():
     """Its score is the share of all attention, also of queries with nothing to find: half of it is our mean."""
     model, tokens = load_course_model(), rows(1, 40, 0)
