@@ -92,7 +92,7 @@ def train_induction(
             steps.append(step)
             points.append(measure_induction(network, *new_sequences))
         if step < n_steps:
-            _train_step(network, optimizer, repeated_sequences(64, generator)[0], lr=MAX_LR * min(1.0, (step + 1) / 20))
+            train_step(network, optimizer, repeated_sequences(64, generator)[0], lr=MAX_LR * min(1.0, (step + 1) / 20))
     loss, previous_token, induction = (torch.stack(column) for column in zip(*points, strict=True))
     return InductionRun(network.cfg, network.standard_state(), torch.tensor(steps), loss, previous_token, induction)
 
@@ -134,9 +134,7 @@ def attention_patterns(
     return torch.stack(patterns)
 
 
-def _train_step(
-    network: Network, optimizer: torch.optim.Optimizer, tokens: Int[Tensor, "batch pos"], lr: float
-) -> None:
+def train_step(network: Network, optimizer: torch.optim.Optimizer, tokens: Int[Tensor, "batch pos"], lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
     loss = F.cross_entropy(network(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
