@@ -5,7 +5,20 @@ import torch
 from utils.course.catalogue import right, wrong
 
 
-def circuit(d_vocab, n_ctx, sharpness, *, root=True, loud=None, shift=-1, asks="previous", reads="token", first=-1.0):
+def circuit(
+    d_vocab,
+    n_ctx,
+    sharpness,
+    *,
+    root=True,
+    loud=None,
+    shift=-1,
+    asks="previous",
+    reads="token",
+    first=-1.0,
+    query="token",
+    direct=0.0,
+):
     """The circuit, with one thing or another done differently; all matrices are square."""
     d = 3 * d_vocab + n_ctx
     slots = {name: slice(i * d_vocab, (i + 1) * d_vocab) for i, name in enumerate(("token", "previous", "guess"))}
@@ -17,6 +30,7 @@ def circuit(d_vocab, n_ctx, sharpness, *, root=True, loud=None, shift=-1, asks="
     state["embed.W_E"][:, slots["token"]] = eye
     state["pos_embed.W_pos"][:, position] = torch.eye(n_ctx)
     state["unembed.W_U"][slots["guess"]] = eye
+    state["unembed.W_U"][slots["token"]] = direct * eye
     wanted = torch.zeros(n_ctx, n_ctx)
     for i in range(n_ctx):
         wanted[i, min(max(i + shift, 0), n_ctx - 1)] = 1.0
@@ -24,7 +38,7 @@ def circuit(d_vocab, n_ctx, sharpness, *, root=True, loud=None, shift=-1, asks="
     state["blocks.0.attn.W_K"][0, position, position] = torch.eye(n_ctx)
     state["blocks.0.attn.W_V"][0, slots["token"], slots["token"]] = eye
     state["blocks.0.attn.W_O"][0, slots["token"], slots["previous"]] = eye
-    state["blocks.1.attn.W_Q"][0, slots["token"], slots["token"]] = strong * eye
+    state["blocks.1.attn.W_Q"][0, slots[query], slots["token"]] = strong * eye
     state["blocks.1.attn.W_K"][0, slots[asks], slots["token"]] = eye
     state["blocks.1.attn.W_K"][0, position.start, slots["token"]] += first
     state["blocks.1.attn.W_V"][0, slots[reads], slots["token"]] = eye
@@ -41,13 +55,34 @@ def position_0_matches_itself(d_vocab, n_ctx, sharpness=20.0):
     return circuit(d_vocab, n_ctx, sharpness, first=0.0)
 
 
+def narrow(state, d_vocab, n_ctx):
+    """The same weights without the heads' dimensions that nobody uses."""
+    d_head, pad = max(d_vocab, n_ctx), torch.nn.functional.pad
+    for name in ("blocks.0.attn.W_Q", "blocks.0.attn.W_K"):
+        state[name] = pad(state[name][..., 3 * d_vocab :], (0, d_head - n_ctx))
+    for name in ("blocks.0.attn.W_V", "blocks.1.attn.W_Q", "blocks.1.attn.W_K", "blocks.1.attn.W_V"):
+        state[name] = state[name][..., :d_head]
+    for name in ("blocks.0.attn.W_O", "blocks.1.attn.W_O"):
+        state[name] = state[name][:, :d_head]
+    return state
+
+
 @wrong(
     "two_head_induction_by_hand",
     "Your scores are too weak by the division by sqrt(d_head), which the network makes and you did not make up for: "
     "some of the attention stays with the other keys.",
 )
 def root_forgotten(d_vocab, n_ctx, sharpness=20.0):
-    return circuit(d_vocab, n_ctx, sharpness / 10, root=False, loud=sharpness)
+    return narrow(circuit(d_vocab, n_ctx, sharpness, root=False), d_vocab, n_ctx)
+
+
+@wrong(
+    "two_head_induction_by_hand",
+    "Your scores are too weak by the division by sqrt(d_head), which the network makes and you did not make up for. "
+    "With heads as wide as yours it leaves so little that a good part of the attention stays with the other keys.",
+)
+def root_of_wide_heads_forgotten(d_vocab, n_ctx, sharpness=20.0):
+    return circuit(d_vocab, n_ctx, sharpness, root=False)
 
 
 @wrong(
@@ -66,6 +101,33 @@ def asks_for_the_copy(d_vocab, n_ctx, sharpness=20.0):
 )
 def copies_the_token_before(d_vocab, n_ctx, sharpness=20.0):
     return circuit(d_vocab, n_ctx, sharpness, reads="previous")
+
+
+@wrong(
+    "two_head_induction_by_hand",
+    "In head 1.0 query and key have changed places: it asks with what head 0.0 has written, the token before, and so "
+    "finds that token itself, and not what followed the query's own.",
+)
+def query_and_key_swapped(d_vocab, n_ctx, sharpness=20.0):
+    return circuit(d_vocab, n_ctx, sharpness, query="previous", asks="token", first=0.0)
+
+
+@wrong(
+    "two_head_induction_by_hand",
+    "Both heads look at the right places, and the token at the query itself has as large a logit as the one that is "
+    "copied: the unembedding reads the slot in which each position has its own token.",
+)
+def unembeds_its_own_token(d_vocab, n_ctx, sharpness=20.0):
+    return circuit(d_vocab, n_ctx, sharpness, direct=sharpness)
+
+
+@wrong(
+    "two_head_induction_by_hand",
+    "Both heads look at the right places, and the token at the query itself has a larger logit than the one that is "
+    "copied: the unembedding reads the slot in which each position has its own token.",
+)
+def unembeds_its_own_token_louder(d_vocab, n_ctx, sharpness=20.0):
+    return circuit(d_vocab, n_ctx, sharpness, direct=2 * sharpness)
 
 
 @wrong(

@@ -75,6 +75,20 @@ def more_of_the_kind(model):
 
 @wrong(
     "what_a_repeat_goes_by",
+    "Your texts are longer than 30 words. What is not found in them may be lost by their length, and not by "
+    "what you have changed.",
+)
+def long_texts(model):
+    def change(*texts):
+        last = [text[-1] for text in texts]
+        extra = [w for w in KIND_OF if KIND_OF[w] not in {KIND_OF[x] for x in last} and w not in texts[0]][:20]
+        return tuple([*extra, *text] for text in texts)
+
+    return with_trials(model, change)
+
+
+@wrong(
+    "what_a_repeat_goes_by",
     "Your 'moved' texts have the other words in another order as well: two things have changed at once.",
 )
 def shuffled(model):
@@ -125,14 +139,42 @@ def few_trials(model):
 
 @wrong(
     "what_a_repeat_goes_by",
-    "Your measure takes the most that the heads give to any one word. It is large whenever they look at something, "
-    "whatever it is, and does not depend on the answer.",
+    "Your measure does not depend on the answer: asked for another word it says the same. The most that the heads give "
+    "to any word, for instance, is large whenever they look at something, whatever it is.",
 )
 def most_to_any_word(model):
     def measure(model, text, answer):
         with torch.no_grad():
             _, cache = model.run_with_cache(model.to_tokens(text))
         return cache["blocks.2.attn.hook_pattern"][0, :, -1].mean(0).max().item()
+
+    return changed(model, measure=measure)
+
+
+@wrong(
+    "what_a_repeat_goes_by",
+    "Your measure reads one place too early: it is large for the word behind the answer. The tokens begin with <bos>, "
+    "so that word i of the text, counted from 0, stands at position i + 1.",
+)
+def forgets_bos(model):
+    def measure(model, text, answer):
+        with torch.no_grad():
+            _, cache = model.run_with_cache(model.to_tokens(text))
+        return cache["blocks.2.attn.hook_pattern"][0, :, -1, text.split().index(answer)].mean().item()
+
+    return changed(model, measure=measure)
+
+
+@wrong(
+    "what_a_repeat_goes_by",
+    "Your measure does not depend on the last word, so it does not read the last position. Every earlier one has not "
+    "seen whether the word comes again.",
+)
+def before_the_last_word(model):
+    def measure(model, text, answer):
+        with torch.no_grad():
+            _, cache = model.run_with_cache(model.to_tokens(text))
+        return cache["blocks.2.attn.hook_pattern"][0, :, -2, text.split().index(answer) + 1].mean().item()
 
     return changed(model, measure=measure)
 
@@ -181,8 +223,20 @@ def standard_deviations(model):
 
 @wrong(
     "what_a_repeat_goes_by",
-    "You decide for kinds, as the answer is found when the pair has moved. That speaks against distance; for kinds it "
-    "would have to be found behind a similar word.",
+    "Your half-widths are standard errors. A 95 % interval reaches about two of them to either side.",
+)
+def standard_errors(model):
+    def spread(values):
+        values = torch.tensor(values, dtype=torch.float64)
+        return values.mean().item(), (values.std() / len(values) ** 0.5).item()
+
+    return changed(model, interval=spread)
+
+
+@wrong(
+    "what_a_repeat_goes_by",
+    "You decide for kinds. For kinds the answer would have to be kept behind a similar word as well, and there it is "
+    "lost: the interval of 'effect_similar' lies below half the mean of 'effect_repeat'.",
 )
 def decides_for_kinds(model):
     return our_design(model) | {"verdict": "kind"}

@@ -53,6 +53,22 @@ def smallest_to_largest(steps, values):
 
 @wrong(
     "induction_phase_change",
+    "You measure the way between the smallest and the largest value, in the direction in which the quantity goes. One "
+    "that overshoots, or first goes the other way, has made its way from its first value to its last.",
+)
+def smallest_to_largest_either_way(steps, values):
+    refuse(steps, values)
+    way = ((values - values.min()) / (values.max() - values.min())).double()
+    way = 1 - way if values[-1] < values[0] else way
+    found = []
+    for share in SHARES:
+        i = first_at_least(way, share)
+        found.append(between(steps, way, i, share) if i else float(steps[0]))
+    return tuple(found)
+
+
+@wrong(
+    "induction_phase_change",
     "You take the last time that a share is passed. A quantity that goes to and fro passes it several times: the first "
     "counts.",
 )
@@ -74,6 +90,44 @@ def the_last_time(steps, values):
 def interpolated_inversely(steps, values):
     refuse(steps, values)
     return tuple(float(np.interp(share, way_of(values).numpy(), steps.double().numpy())) for share in SHARES)
+
+
+@wrong(
+    "induction_phase_change",
+    "You return the measured step at which the way is nearest to the share. The share has been made somewhere between "
+    "two measurements, on the straight line from one to the other.",
+)
+def the_nearest_step(steps, values):
+    refuse(steps, values)
+    return tuple(float(steps[(way_of(values) - share).abs().argmin()]) for share in SHARES)
+
+
+@wrong(
+    "induction_phase_change",
+    "You look for the first value that is large enough. A quantity that falls begins above all of them: look at how "
+    "much of its way it has made.",
+)
+def as_if_rising(steps, values):
+    refuse(steps, values)
+    values, found = values.double(), []
+    for share in SHARES:
+        goal = values[0] + share * (values[-1] - values[0])
+        i = first_at_least(values, goal)
+        found.append(between(steps, values, i, goal) if i else float(steps[0]))
+    return tuple(found)
+
+
+@wrong(
+    "induction_phase_change",
+    "You take shares of the last value. The way begins at the first value, which need not be 0.",
+)
+def shares_of_the_last_value(steps, values):
+    refuse(steps, values)
+    way, found = (values / values[-1]).double(), []
+    for share in SHARES:
+        i = first_at_least(way, share)
+        found.append(between(steps, way, i, share) if i else float(steps[0]))
+    return tuple(found)
 
 
 @wrong("induction_phase_change", "Your shares are those of the training time, not of the way that the quantity makes.")

@@ -48,7 +48,68 @@ def first_is_drawn(n, period, candidates, first, generator):
 
 @wrong(
     "repeated_random_tokens",
-    "All your rows have the same tokens. One row is one observation, however often you copy it.",
+    "You count `first` as a candidate, and draw it like any other. The token at the beginning would then stand inside "
+    "the row as well, followed by something else.",
+)
+def first_is_a_candidate(n, period, candidates, first, generator):
+    drawn = permuted(n, period, pool_of(candidates, -1, period), generator)
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "You permute the first `period` candidates. Those behind them are never drawn, and all rows have the same tokens.",
+)
+def first_of_the_list(n, period, candidates, first, generator):
+    drawn = permuted(n, period, pool_of(candidates, first, period)[:period], generator)
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "You permute the last `period` candidates. Those before them are never drawn, and all rows have the same tokens.",
+)
+def last_of_the_list(n, period, candidates, first, generator):
+    drawn = permuted(n, period, pool_of(candidates, first, period)[-period:], generator)
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "You draw once which tokens come, and for each row their order alone. What is special about these tokens is then "
+    "special about all rows: draw for each row anew.",
+)
+def one_selection_for_all(n, period, candidates, first, generator):
+    allowed = pool_of(candidates, first, period)
+    chosen = allowed[torch.randperm(len(allowed), generator=generator)[:period]]
+    drawn = permuted(n, period, chosen, generator)
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "You draw which tokens come, and not in which order: within a row they stand as in the list of candidates. That is "
+    "an order which a model could know.",
+)
+def in_the_order_of_the_list(n, period, candidates, first, generator):
+    allowed = pool_of(candidates, first, period)
+    drawn = allowed[torch.rand(n, len(allowed), generator=generator).argsort(dim=-1)[:, :period].sort(dim=-1).values]
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "You draw which tokens come, and not in which order: within a row the ids only rise. That is an order which a "
+    "model could know.",
+)
+def in_rising_order(n, period, candidates, first, generator):
+    drawn = permuted(n, period, pool_of(candidates, first, period), generator).sort(dim=-1).values
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "All your rows have the same tokens in the same order. One row is one observation, however often you copy it.",
 )
 def one_row_for_all(n, period, candidates, first, generator):
     drawn = permuted(1, period, pool_of(candidates, first, period), generator).repeat(n, 1)
@@ -84,6 +145,26 @@ def stretches(n, period, candidates, first, generator):
 )
 def own_generator(n, period, candidates, first, generator):
     drawn = permuted(n, period, pool_of(candidates, first, period), torch.Generator().manual_seed(0))
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "From a generator in the same state you draw other tokens: your draw, or a part of it, comes from elsewhere. Hand "
+    "`generator` to each random function that you call.",
+)
+def the_global_generator(n, period, candidates, first, generator):
+    drawn = permuted(n, period, pool_of(candidates, first, period), None)
+    return joined(first, drawn, drawn)
+
+
+@wrong(
+    "repeated_random_tokens",
+    "You count the candidates before you take out `first`, so that a period for which one is missing goes through.",
+)
+def counts_first(n, period, candidates, first, generator):
+    pool_of(candidates, -1, period)
+    drawn = permuted(n, period, candidates[candidates != first], generator)
     return joined(first, drawn, drawn)
 
 

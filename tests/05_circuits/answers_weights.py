@@ -103,11 +103,60 @@ def no_transpose(writer_OV, reader, kind):
 
 @wrong(
     "composition_score",
-    "Your products are those for column vectors. The course's vectors are rows: the earlier head's matrix comes first.",
+    "Your K-composition is the size of W_OV^T W_QK: what was written meets W_QK on the query's side. The key is the "
+    "second argument of x W_QK y^T, so it comes from the right.",
+)
+def key_from_the_left(writer_OV, reader, kind):
+    return score_of(writer_OV.T @ reader if kind == "K" else writer_OV @ reader, writer_OV, reader, kind)
+
+
+@wrong(
+    "composition_score",
+    "Your products are the paper's, whose vectors are columns. The course's are rows: they pass the earlier head's "
+    "matrix first, so it comes first for Q and V; for K it comes last, transposed.",
 )
 def column_vectors(writer_OV, reader, kind):
+    return score_of((reader.T if kind == "Q" else reader) @ writer_OV, writer_OV, reader, kind)
+
+
+@wrong(
+    "composition_score",
+    "For Q and V the later head's matrix comes first in your products, and the course's vectors are rows: they pass "
+    "the earlier head's first. Your K is another one than W_QK W_OV^T, too.",
+)
+def later_head_first(writer_OV, reader, kind):
     product = reader.T @ writer_OV if kind == "K" else reader @ writer_OV
     return score_of(product, writer_OV, reader, kind)
+
+
+@wrong(
+    "composition_score",
+    "For Q and V the later head's matrix comes first in your products. The course's vectors are rows: they pass the "
+    "earlier head's first.",
+)
+def later_head_first_but_for_keys(writer_OV, reader, kind):
+    product = reader @ writer_OV.T if kind == "K" else reader @ writer_OV
+    return score_of(product, writer_OV, reader, kind)
+
+
+@wrong(
+    "composition_score",
+    "For Q you multiply W_QK W_OV: the later head's matrix comes first. A query is a row, which passes the earlier "
+    "head's first.",
+)
+def query_reversed(writer_OV, reader, kind):
+    product = {"Q": reader @ writer_OV, "K": reader @ writer_OV.T, "V": writer_OV @ reader}
+    return score_of(product.get(kind, reader), writer_OV, reader, kind)
+
+
+@wrong(
+    "composition_score",
+    "For V the later head's matrix comes first in your product. A value is a row, which passes the earlier head's "
+    "first.",
+)
+def value_reversed(writer_OV, reader, kind):
+    product = {"Q": writer_OV @ reader, "K": reader @ writer_OV.T, "V": reader @ writer_OV}
+    return score_of(product.get(kind, reader), writer_OV, reader, kind)
 
 
 @wrong("composition_score", "You do not divide by the two matrices' norms: large weights would look like composition.")

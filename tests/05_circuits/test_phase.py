@@ -29,10 +29,12 @@ class TestInductionPhaseChange:
         "a quantity that goes to and fro, and further than where it ends: the first time counts"
         for _ in range(4):
             steps = self.steps(rng, 12)
-            values = torch.linspace(0, 1, 12, dtype=torch.float64) + 0.6 * (
-                torch.rand(12, generator=rng, dtype=torch.float64) - 0.5
+            noise = torch.rand(12, generator=rng, dtype=torch.float64)
+            # Through all shares behind the fourth point, back, up again, and back and up once more.
+            values = torch.tensor(
+                [0.0, -0.1, -0.1, -0.1, 0.2, 1.4, -0.1, 0.2, 0.7, 1.0, -0.1, 1.0], dtype=torch.float64
             )
-            values[0], values[6], values[7], values[-1] = 0.0, 1.5, 0.05, 1.0
+            values[1:-1] += 0.15 * noise[1:-1]
             expect_close(answer(steps, values), reference(steps, values), atol=1e-6)
 
     def test_a_jump(self, answer):

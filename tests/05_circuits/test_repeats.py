@@ -12,6 +12,11 @@ class TestRepeatedRandomTokens:
 
     def drawn(self, answer, n, period, candidates, first, rng):
         tokens = answer(n, period, candidates, first, rng)
+        if getattr(tokens, "shape", ()) == (n, 2 * period + 2):
+            again = bool((tokens[:, [0, period + 1]] == first).all())
+            expect(
+                not again, "`first` stands twice in each row.", actual="first twice", returned=str(tokens[0].tolist())
+            )
         expect_shape(tokens, (n, 2 * period + 1), note="The rows do not have 2 * period + 1 tokens each.")
         expect(not tokens.is_floating_point(), "Token ids are integers.", actual=str(tokens.dtype))
         return tokens
@@ -61,11 +66,44 @@ class TestRepeatedRandomTokens:
             expected=f"about {n / 12:.0f} each",
         )
 
+    def test_more_candidates_than_places(self, answer, rng):
+        "of more candidates than a period has places, each row draws its own, in an order of its own"
+        n, period, pool = 2000, 15, torch.randperm(60, generator=rng) + 100
+        half = self.drawn(answer, n, period, pool, 7, rng)[:, 1 : period + 1]
+        drawn, listed = {frozenset(row) for row in half.tolist()}, pool.tolist()
+        ends = {frozenset(listed[:period]): "the first candidates", frozenset(listed[-period:]): "the last candidates"}
+        expect(
+            len(drawn) == n,
+            f"In {n} rows {period} of {len(pool)} candidates are drawn, and rows have the same ones.",
+            actual=("rows", len(set(map(tuple, half.tolist()))) == 1, len(drawn) == 1 and ends.get(*drawn, "some")),
+            returned=f"{len(drawn)} different selections of candidates",
+            expected=f"{n}",
+        )
+        places = torch.tensor([[listed.index(word) for word in row] for row in half.tolist()])
+        for of, values in (("the list of candidates", places), ("their size", half)):
+            expect(
+                (values.diff() < 0).any(), f"Within a row all tokens stand in the order of {of}.",
+                actual=("order", of), returned=str(half[0].tolist()),
+            )  # fmt: skip
+        shares = [(half == word).double().sum(1).mean().item() for word in pool]
+        expect(
+            all(abs(share - 0.25) < 6 * (0.25 * 0.75 / n) ** 0.5 for share in shares),
+            "Some candidates are drawn more often than others.",
+            actual="candidates",
+            returned=f"in {min(shares):.2f} to {max(shares):.2f} of the rows",
+            expected="in about 0.25 of the rows, each",
+        )
+
     def test_generator(self, answer):
         "the same draw from a generator in the same state, another one from the next state"
         one, other = (torch.Generator().manual_seed(5) for _ in range(2))
         first = answer(30, 4, CANDIDATES, 0, one)
-        expect_close(answer(30, 4, CANDIDATES, 0, other), first, note="The same seed draws other tokens")
+        same = answer(30, 4, CANDIDATES, 0, other)
+        expect_shape(same, first.shape)
+        expect(
+            (same == first).all(), "From a generator in the same state other tokens are drawn.", actual="not the same",
+            returned=str(same[0].tolist()), expected=str(first[0].tolist()),
+        )  # fmt: skip
         expect((answer(30, 4, CANDIDATES, 0, one) != first).any(), "The generator is not used.", actual="generator")
 
     def test_bad_input(self, answer, rng):

@@ -60,14 +60,24 @@ class TestCompositionScore:
     def matrices(self, rng, d_model=8, d_head=3):
         return tuple(normal(rng, d_model, d_head) @ normal(rng, d_head, d_model) for _ in range(2))
 
-    def test_values(self, answer, reference, rng):
-        "random heads, in all three ways"
+    def expect_values(self, answer, reference, rng, kind):
         for sizes in ((8, 3), (5, 5), (4, 1)):
             writer, reader = self.matrices(rng, *sizes)
-            for kind in "QKV":
-                found = answer(writer, reader, kind)
-                expect_shape(found, ())
-                expect_close(found, reference(writer, reader, kind), **CLOSE)
+            found = answer(writer, reader, kind)
+            expect_shape(found, ())
+            expect_close(found, reference(writer, reader, kind), **CLOSE)
+
+    def test_queries(self, answer, reference, rng):
+        "Q: random heads, of which the later one asks with what the earlier one has written"
+        self.expect_values(answer, reference, rng, "Q")
+
+    def test_keys(self, answer, reference, rng):
+        "K: random heads, of which the later one compares with what the earlier one has written"
+        self.expect_values(answer, reference, rng, "K")
+
+    def test_handed_on(self, answer, reference, rng):
+        "V: random heads, of which the later one hands on what the earlier one has written"
+        self.expect_values(answer, reference, rng, "V")
 
     def test_where_the_writer_writes(self, answer):
         "a head that writes into one dimension, and readers that read there, or read elsewhere"
