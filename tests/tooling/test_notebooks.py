@@ -30,7 +30,7 @@ def test_solution_notebook_executes(part, real_networks):
         c.id for c in executed.cells for o in c.get("outputs", []) if o.output_type == "stream" and o.name == "stderr"
     ]
     assert not noisy, f"cells that write to stderr: {noisy}"
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2.5 * 1024**2, "more than 2.5 GB"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 1024**2, "more than 2 GB"
 
 
 @EACH_PART
