@@ -144,6 +144,15 @@ def test_another_measure_and_other_prompts_pass(run):
     assert run(answer).status == "passed"
 
 
+def test_the_same_fault_is_at_the_same_place_whatever_the_number_of_trials(run):
+    """Otherwise a wrong design of the catalogue would be told only to designs with as many trials as it has."""
+    places = [
+        run(designed(pairs=[(c, c * 2) for c in letters], effect=(9.0, 0.0))).failures[0].place
+        for letters in ("abcdef", "abcdefgh")
+    ]
+    assert places[0] == places[1]
+
+
 def test_an_exception_in_a_measure_is_the_learners_and_says_what_was_called(run):
     report = run(designed(measure=lambda model, word: model(word).mean()))
     failure = next(f for f in report.failures if f.kind == "raised")

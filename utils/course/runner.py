@@ -48,7 +48,10 @@ MAX_MESSAGE = 2000  # characters of an exception's message
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a check it went wrong: the lines of the tests, how many calls it had made, which part of the result."""
+    """Where in a check it went wrong: the lines of the tests, how many calls it had made, which part of the result.
+
+    Of a case the calls don't count: there are as many as the design has trials.
+    """
 
     lines: tuple[int, ...] = ()
     n_calls: int = 0
@@ -278,7 +281,7 @@ def _place(method: Callable, answer: Answer, error: BaseException) -> Place:
         if Path(step.tb_frame.f_code.co_filename).parent == folder:
             lines.append(step.tb_lineno)
         step = step.tb_next
-    return Place(tuple(lines), answer.n_calls, getattr(error, "part", ""))
+    return Place(tuple(lines), 0 if answer.design else answer.n_calls, getattr(error, "part", ""))
 
 
 def _without_names(message: str, obj: Any, name: str) -> str:
