@@ -184,7 +184,7 @@ class TestTrain:
 
     def test_a_learners_run_leaves_the_shipped_weights_alone(self, calls, tmp_path, capsys):
         assert main(["train", "digits-cnn", "--seed", "5"]) == 0
-        folder = tmp_path / "build" / "models" / "digits-cnn"
+        folder = tmp_path / "build" / "models" / "digits-cnn-seed-5"  # each seed's progress and result by itself
         assert calls[1:] == [(folder, 5)]
         assert capsys.readouterr().out == f"digits-cnn is in {folder}\n"
 
@@ -198,7 +198,7 @@ class TestTrain:
     def test_stopping_is_one_line(self, calls, capsys, name, then):
         calls[0].then = KeyboardInterrupt()
         assert main(["train", name]) == 130
-        assert capsys.readouterr().err == f"mi: Stopped. `mi train {name}` {then}.\n"
+        assert capsys.readouterr().err == f"mi: Stopped. The same command {then}.\n"
 
     def test_a_disk_that_cannot_be_written_is_said(self, calls, capsys):
         calls[0].then = OSError(28, "No space left on device", "model.part")

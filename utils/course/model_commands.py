@@ -29,7 +29,7 @@ def models(fetch: str | None) -> int:
 
 def train(name: str, seed: int, ship: bool) -> int:
     """Run a training recipe, into ``build/models`` unless the result is to ship; returns the exit status."""
-    folder = (BUNDLED if ship else paths.ROOT / "build" / "models") / name
+    folder = (BUNDLED if ship else paths.ROOT / "build" / "models") / (f"{name}-seed-{seed}" if seed else name)
     try:
         catalogue.train_model(name, folder, seed)
     except catalogue.UnknownModel as error:
@@ -38,7 +38,7 @@ def train(name: str, seed: int, ship: bool) -> int:
         return _say(f"{name} could not be written: {error}", 1)
     except KeyboardInterrupt:
         then = "goes on from where it was" if catalogue.recipe(name).resumes else "starts again"
-        return _say(f"Stopped. `mi train {name}` {then}.", INTERRUPTED)
+        return _say(f"Stopped. The same command {then}.", INTERRUPTED)
     print(f"{name} is in {_from_here(folder)}")
     return 0
 

@@ -105,6 +105,7 @@ class Standing:
 
 SHIPPED = {
     "course-model": Shipped("the course's own language model"),
+    "course-model-seed-1": Shipped("the same recipe with another seed"),
     "modular-addition": Shipped("one layer that adds modulo a prime"),
     "digits-cnn": Shipped("a CNN that reads handwritten digits", "utils.models.digits_cnn.load_digits_cnn()"),
 }
