@@ -320,10 +320,17 @@ ROWS = (
     ),
 )
 
-CARD = """\
-# course-model
+THE_MODEL = """\
+The language model that the chapters from 02 on take apart: GPT-2's architecture, small, and a world of its own."""
 
-The language model that the chapters from 02 on take apart: GPT-2's architecture, small, and a world of its own.
+ANOTHER_SEED = """\
+The course model's recipe with another seed: other weights to begin with, and other documents. It does the same, and \
+not everywhere in the same way; chapter 05 sets the two side by side."""
+
+CARD = """\
+# {name}
+
+{about}
 
 | | |
 | --- | --- |
@@ -332,10 +339,10 @@ context {n_ctx}, {d_vocab} words |
 | parameters | {n_parameters:,} ({megabytes:.1f} MB, float32) |
 | data | `utils.data.corpus`: scenes about people, gifts, landmarks, quotations and dates, generated from a seed; \
 held-out pairs of people, templates, phrasings and date sums are listed there |
-| recipe | `mi train course-model`: AdamW, weight decay {weight_decay}, {n_steps:,} steps of {batch} documents, \
+| recipe | `{command}`: AdamW, weight decay {weight_decay}, {n_steps:,} steps of {batch} documents, \
 {tokens:.1f} million tokens, seed {seed}, in the lessons below |
-| files | `checkpoints/`: the weights after {checkpoints} steps (float16); `losses.json`: training loss, every tenth \
-step; `measured.json`: every figure below and many more, with intervals and nulls |
+| files | {checkpoints}`losses.json`: training loss, every tenth step; `measured.json`: \
+every figure below and many more, with intervals and nulls |
 
 ## How it was taught
 
@@ -375,8 +382,7 @@ Beside them, in `measured.json`: what a model with random weights, random direct
 OTHER_SEEDS = """
 ## The same recipe with other seeds
 
-Other weights to begin with, and other documents; measured in the same way (`measured-seed-N.json`), but with \
-intervals over single prompts, and without the experiments that swap heads' outputs.
+Other weights to begin with, and other documents; measured in the same way (`measured.json` of `{names}`).
 
 | phenomenon | {seeds} |
 | --- | {rule} |
@@ -413,7 +419,7 @@ opening a sentence of its own, other verbs in it), it is right in {unfamiliar}; 
 before have left. In a run with a learning rate up to a tenth higher in the second lesson, in which the optimiser did \
 not start afresh for the fourth, none did within the 800 steps; nor from the states after 600 and 2,000 steps, in 450 \
 to 1,000. Nor does the task need one: with seed 1 the names were told apart before that lesson, by step 6,000 \
-(accuracy 1.00, after 2,000 steps 0.50), while MLPs learn too, and no such head formed any more.
+(accuracy 1.00, after 2,000 steps about one half), while MLPs learn too, and no such head formed any more.
 - **No sums.** Dates are learnt by heart, see above.
 - It knows nothing outside its world; a word that is not in its vocabulary is `<unk>`, which it has never seen."""
 
@@ -487,19 +493,21 @@ def outcome(row: Row, measured: Measured) -> str:
 
 
 def other_seeds(folder: Path) -> str:
-    """The section on what came of other seeds, from each ``measured-seed-N.json`` in the folder; empty without any."""
-    files = {int(path.stem.removeprefix("measured-seed-")): path for path in folder.glob("measured-seed-*.json")}
-    if not files:
+    """The section on what came of other seeds, whose folders lie beside this one; empty without any."""
+    folders = sorted(folder.parent.glob(f"{folder.name}-seed-*"))
+    if not folders:
         return ""
-    found = [json.loads(files[seed].read_text(encoding="utf-8")) for seed in sorted(files)]
+    seeds = [f"seed {each.name.rpartition('-')[2]}" for each in folders]
+    found = [json.loads((each / MEASURED_FILE).read_text(encoding="utf-8")) for each in folders]
     return OTHER_SEEDS.format(
-        seeds=" | ".join(f"seed {seed}" for seed in sorted(files)),
-        rule=" | ".join("---" for _ in files),
+        names="`, `".join(each.name for each in folders),
+        seeds=" | ".join(seeds),
+        rule=" | ".join("---" for _ in seeds),
         table="\n".join(f"| {row.name} | {' | '.join(outcome(row, each) for each in found)} |" for row in ROWS),
         readings="\n\n".join(
-            f"With seed {seed} the names are told apart in another way, without heads that look at the giver: "
+            f"With {seed} the names are told apart in another way, without heads that look at the giver: "
             + without_circuit(each)
-            for seed, each in zip(sorted(files), found, strict=True)
+            for seed, each in zip(seeds, found, strict=True)
             if not has_giver_heads(each)
         ),
     )
@@ -567,12 +575,16 @@ def card(folder: Path, measured: Measured, seed: int) -> str:
     """The card's text."""
     cfg, size = RECIPE.cfg, (folder / WEIGHTS_FILE).stat().st_size
     config, state = read_model(folder)
+    kept = [str(step) for step in RECIPE.checkpoints if (folder / "checkpoints" / f"step-{step}").is_dir()]
     table = "\n".join(
         f"| {row.name} | {row.target} | {row.number(measured)} | {verdict(row, measured)} |" for row in ROWS
     )
     dates = "; ".join(f"{name}: {estimate(found)}" for name, found in measured["tasks"]["dates"].items())
     return CARD.format(
         **config,
+        name=f"course-model-seed-{seed}" if seed else "course-model",
+        about=ANOTHER_SEED if seed else THE_MODEL,
+        command=f"mi train course-model --seed {seed}" if seed else "mi train course-model",
         n_parameters=sum(value.numel() for value in state.values()),
         megabytes=size / 1e6,
         lessons="\n".join(map(lesson_line, LESSONS)),
@@ -581,7 +593,7 @@ def card(folder: Path, measured: Measured, seed: int) -> str:
         batch=RECIPE.batch,
         tokens=RECIPE.n_steps * RECIPE.batch * cfg.n_ctx / 1e6,
         seed=seed,
-        checkpoints=", ".join(map(str, RECIPE.checkpoints)),
+        checkpoints=f"`checkpoints/`: the weights after {', '.join(kept)} steps (float16); " if kept else "",
         table=table,
         other_seeds=other_seeds(folder),
         n_samples=len(measured["samples"]),
