@@ -9,6 +9,7 @@ from utils.course.checking import expect, expect_close, expect_raises, expect_sh
 from utils.course.paths import load_file
 
 networks = load_file(Path(__file__).with_name("edge_networks.py"))
+SHARES = {"rtol": 1e-5, "atol": 1e-6}  # they may be had in float32
 # Two models of few edges, as each costs a run: 23 and 29.
 SMALL = (
     {"d_model": 6, "n_layers": 2, "n_heads": 1, "d_head": 4, "d_mlp": 7, "n_ctx": 5, "d_vocab": 9},
@@ -92,22 +93,22 @@ class TestEdgeRoc:
                 scores = torch.randint(levels, (n,), generator=rng).float()
             truth = torch.zeros(n, dtype=torch.bool)
             truth[torch.randperm(n, generator=rng)[: max(1, n // 3)]] = True
-            expect_close(list(answer(scores, truth)), list(reference(scores, truth)))
+            expect_close(list(answer(scores, truth)), list(reference(scores, truth)), **SHARES)
 
     def test_known(self, answer):
         "perfect, upside down, and all alike"
         truth = torch.tensor([True, True, False])
         expect_close(list(answer(torch.tensor([3.0, 2.0, 1.0]), truth)),
-                     [torch.tensor([0, 0, 0, 1]).double(), torch.tensor([0, 0.5, 1, 1]).double()])  # fmt: skip
+                     [torch.tensor([0, 0, 0, 1]).double(), torch.tensor([0, 0.5, 1, 1]).double()], **SHARES)  # fmt: skip
         expect_close(list(answer(torch.tensor([2.0, 1.0, 3.0]), truth)),
-                     [torch.tensor([0, 1, 1, 1]).double(), torch.tensor([0, 0, 0.5, 1]).double()])  # fmt: skip
-        expect_close(list(answer(torch.zeros(3), truth)), [torch.tensor([0.0, 1]).double()] * 2)
+                     [torch.tensor([0, 1, 1, 1]).double(), torch.tensor([0, 0, 0.5, 1]).double()], **SHARES)  # fmt: skip
+        expect_close(list(answer(torch.zeros(3), truth)), [torch.tensor([0.0, 1]).double()] * 2, **SHARES)
 
     def test_negative_scores(self, answer, reference, rng):
         "scores below 0, and integers"
         truth = torch.tensor([True, False, True, False, False])
         for scores in (-torch.rand(5, generator=rng) - 1, torch.tensor([-3, 4, 0, 0, -3])):
-            expect_close(list(answer(scores, truth)), list(reference(scores, truth)))
+            expect_close(list(answer(scores, truth)), list(reference(scores, truth)), **SHARES)
 
     def test_bad_input(self, answer, rng):
         "edges that are all in the circuit, or none, are refused"

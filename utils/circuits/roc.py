@@ -18,8 +18,8 @@ def edge_roc(
         truth: Which edges belong to the circuit.
 
     Returns:
-        false_positives: Share of the other edges that are taken, float64.
-        true_positives: Share of the circuit's edges that are taken, float64.
+        false_positives: Share of the other edges that are taken.
+        true_positives: Share of the circuit's edges that are taken.
 
     Raises:
         ValueError: If all edges belong to the circuit, or none does.
