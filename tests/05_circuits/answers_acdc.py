@@ -58,8 +58,8 @@ def only_what_helps(model, clean, corrupt, edges, metric, threshold):
 
 @wrong(
     "acdc",
-    "You take all edges whose exact effect, cut alone, is above the threshold. That is edge patching; here each edge is "
-    "cut with those that have been cut before.",
+    "You take all edges whose exact effect, cut alone, is above the threshold. That is edge patching; here each "
+    "edge is cut with those that have been cut before.",
 )
 def by_exact_effects(model, clean, corrupt, edges, metric, threshold):
     refuse(clean, corrupt, threshold)
@@ -150,7 +150,10 @@ def no_beginning(scores, truth):
     return tuple(x[1:] for x in curve(scores, truth, sunk(scores)))
 
 
-@wrong("edge_roc", "You divide by the number of edges that are taken. That is precision; a ROC curve divides by all of a kind.")
+@wrong(
+    "edge_roc",
+    "You divide by the number of edges that are taken. That is precision; a ROC curve divides by all of a kind.",
+)
 def precision(scores, truth):
     false_positives, true_positives = curve(scores, truth, sunk(scores))
     taken = false_positives * (~truth).sum() + true_positives * truth.sum()

@@ -70,8 +70,8 @@ def a_stranger_gives(model):
 
 @wrong(
     "what_an_edge_carries",
-    "Your 'receiver' pairs leave the other person where she is: they change something else. Nothing is asked then about "
-    "who she is.",
+    "Your 'receiver' pairs leave the other person where she is: they change something else. Nothing is asked then "
+    "about who she is.",
 )
 def another_thing_in_receiver(model):
     design = our_design(model)

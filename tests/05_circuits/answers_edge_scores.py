@@ -156,7 +156,7 @@ def clean_less_corrupt(model, clean, corrupt, edges, metric):
 
 @wrong(
     "edge_attribution_patching",
-    "You take the slopes in the corrupt run. The effect is a step away from the clean run, and so are its slopes there.",
+    "You take the slopes in the corrupt run. The effect is a step away from the clean run; take the slopes there.",
 )
 def slopes_of_the_corrupt_run(model, clean, corrupt, edges, metric):
     a, b = both_runs(model, clean, corrupt)
@@ -165,8 +165,8 @@ def slopes_of_the_corrupt_run(model, clean, corrupt, edges, metric):
 
 @wrong(
     "edge_attribution_patching",
-    "You multiply the corrupt output by the slope, not the difference of the two outputs: what is the same in both runs "
-    "changes nothing.",
+    "You multiply the corrupt output by the slope, not the difference of the two outputs: what is the same in both "
+    "runs changes nothing.",
 )
 def corrupt_output(model, clean, corrupt, edges, metric):
     _, b = both_runs(model, clean, corrupt)

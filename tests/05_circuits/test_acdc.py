@@ -97,12 +97,13 @@ class TestEdgeRoc:
 
     def test_known(self, answer):
         "perfect, upside down, and all alike"
-        truth = torch.tensor([True, True, False])
-        expect_close(list(answer(torch.tensor([3.0, 2.0, 1.0]), truth)),
-                     [torch.tensor([0, 0, 0, 1]).double(), torch.tensor([0, 0.5, 1, 1]).double()], **SHARES)  # fmt: skip
-        expect_close(list(answer(torch.tensor([2.0, 1.0, 3.0]), truth)),
-                     [torch.tensor([0, 1, 1, 1]).double(), torch.tensor([0, 0, 0.5, 1]).double()], **SHARES)  # fmt: skip
-        expect_close(list(answer(torch.zeros(3), truth)), [torch.tensor([0.0, 1]).double()] * 2, **SHARES)
+        truth, shares = torch.tensor([True, True, False]), lambda *rows: [torch.tensor(x).double() for x in rows]
+        for scores, wanted in (
+            ([3.0, 2.0, 1.0], shares([0, 0, 0, 1], [0, 0.5, 1, 1])),
+            ([2.0, 1.0, 3.0], shares([0, 1, 1, 1], [0, 0, 0.5, 1])),
+            ([0.0, 0.0, 0.0], shares([0, 1], [0, 1])),
+        ):
+            expect_close(list(answer(torch.tensor(scores), truth)), wanted, **SHARES)
 
     def test_negative_scores(self, answer, reference, rng):
         "scores below 0, and integers"

@@ -46,9 +46,7 @@ class TestWhatAnEdgeCarries:
         for name in LISTS:
             for edge in EDGES:
                 expect_interval(f"{name}_{edge}", design[f"{name}_{edge}"], effects[name][edge])
-                expect_reported(
-                    design[f"{name}_{edge}"], effects[name][edge], of=f"{name}_{edge}", atol=1e-4
-                )
+                expect_reported(design[f"{name}_{edge}"], effects[name][edge], of=f"{name}_{edge}", atol=1e-4)
         for edge in EDGES:
             mean, half_width = design[f"control_{edge}"]
             expect(

@@ -25,7 +25,7 @@ def effects_of_pairs(
     not give over the one who does.
 
     Raises:
-        ValueError: If two texts of a pair differ in length, or a clean text does not name two people, one of whom gives.
+        ValueError: If two texts of a pair differ in length, or a clean text does not name two people of whom one gives.
     """
     people = []
     for clean, corrupt in pairs:

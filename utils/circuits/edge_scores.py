@@ -87,9 +87,8 @@ def edge_attribution_patching(
         raise ValueError(f"clean has shape {tuple(clean.shape)}, corrupt {tuple(corrupt.shape)}")
     change = sender_outputs(model, corrupt) - sender_outputs(model, clean)
     slopes = receiver_gradients(model, clean, metric)
-    senders, receivers = sender_names(model), receiver_names(model)
-    s = [senders.index(sender) for sender, _ in edges]
-    r = [receivers.index(receiver) for _, receiver in edges]
+    senders, receivers = ({n: i for i, n in enumerate(names(model))} for names in (sender_names, receiver_names))
+    s, r = [senders[sender] for sender, _ in edges], [receivers[receiver] for _, receiver in edges]
     return torch.einsum("sbpd,rbpd->srb", change, slopes)[s, r]
 
 
@@ -127,7 +126,6 @@ def eap_ig(
     for k in range(1, steps + 1):
         embedding = start[0] + k / steps * (end[0] - start[0])
         slopes = slopes + receiver_gradients(model, clean, metric, embedding) / steps
-    senders, receivers = sender_names(model), receiver_names(model)
-    s = [senders.index(sender) for sender, _ in edges]
-    r = [receivers.index(receiver) for _, receiver in edges]
+    senders, receivers = ({n: i for i, n in enumerate(names(model))} for names in (sender_names, receiver_names))
+    s, r = [senders[sender] for sender, _ in edges], [receivers[receiver] for _, receiver in edges]
     return torch.einsum("sbpd,rbpd->srb", start - end, slopes)[s, r]

@@ -161,7 +161,8 @@ def run_with_edges(
     """
     senders, receivers = sender_names(model), receiver_names(model)
     matrix = torch.ones(len(kept), len(receivers), len(senders), dtype=torch.bool)
-    matrix[:, [receivers.index(r) for _, r in edges], [senders.index(s) for s, _ in edges]] = kept
+    row, column = ({name: i for i, name in enumerate(names)} for names in (receivers, senders))
+    matrix[:, [row[receiver] for _, receiver in edges], [column[sender] for sender, _ in edges]] = kept
     copies, sent = len(kept), []
 
     def write(sender: str, output: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ def run_with_edges(
         return output
 
     def read(names: list[str], inputs: Tensor) -> Tensor:
-        first = receivers.index(names[0])
+        first = row[names[0]]
         step = len(PARTS) if len(names) > 1 else 1
         wanted = matrix[:, first : first + step * len(names) : step, : len(sent)]
         cut = (~wanted).flatten(0, 1).any(0).nonzero()[:, 0]
