@@ -4,9 +4,9 @@
 
 Prints the area under the ROC curve on ten planted circuits of each kind with a 95 % interval over seeds (ACDC's score
 of an edge is the number of eight thresholds at which it is kept), and the share of a circuit's edges among as many
-highest scores; on the course model the rank correlation with exact edge patching with a bootstrap interval over prompts; the
-forward and backward passes, the rows that they have, and the seconds of each in one run; and how all this grows with
-the number of edges.
+highest scores; on the course model the rank correlation with exact edge patching with a bootstrap interval over
+prompts; the forward and backward passes, the rows that they have, and the seconds of each in one run; and how all
+this grows with the number of edges.
 """
 
 import time

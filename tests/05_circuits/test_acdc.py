@@ -42,31 +42,29 @@ class TestAcdc:
     exercise = "acdc"
 
     def test_planted(self, answer, rng):
-        "finds planted circuits, and nothing else, where every edge matters by itself"
+        "finds a planted circuit, and nothing else, where every edge matters by itself"
         seed = int(torch.randint(1000, (), generator=rng))
-        for kind in ("and", "copy"):
-            p = planted_circuit(kind, seed, n=4, noise=0.02)
-            found = answer(p.model, p.clean, p.corrupt, p.edges, p.metric, 1.0)
-            expect_same_circuit(found, p.truth, p.edges)
+        p = planted_circuit("and", seed, n=2, noise=0.02)
+        expect_same_circuit(answer(p.model, p.clean, p.corrupt, p.edges, p.metric, 1.0), p.truth, p.edges)
 
     def test_sizes(self, answer, reference, rng):
         "random models, with several thresholds"
         for inputs in small_cases(rng):
-            for threshold in (0.02, 0.1, 0.4):
+            for threshold in (0.03, 0.3):
                 found = answer(*inputs, threshold)
                 expect_same_circuit(found, reference(*inputs, threshold), inputs[3])
 
     def test_backup(self, answer, reference, rng):
         "of two branches of which either will do, the one that comes first in the list is kept"
         seed = int(torch.randint(1000, (), generator=rng))
-        p = planted_circuit("or", seed, n=4, noise=0.02)
+        p = planted_circuit("or", seed, n=2, noise=0.02)
         found = answer(p.model, p.clean, p.corrupt, p.edges, p.metric, 1.0)
         expect_same_circuit(found, reference(p.model, p.clean, p.corrupt, p.edges, p.metric, 1.0), p.edges)
 
     def test_up_or_down(self, answer, rng):
         "edges that work against the answer are kept, too"
         seed = int(torch.randint(1000, (), generator=rng))
-        p = planted_circuit("inhibition", seed, n=4, noise=0.02)
+        p = planted_circuit("inhibition", seed, n=2, noise=0.02)
         expect_same_circuit(answer(p.model, p.clean, p.corrupt, p.edges, p.metric, 1.0), p.truth, p.edges)
 
     def test_everything_goes(self, answer, rng):
