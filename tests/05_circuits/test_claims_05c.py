@@ -178,6 +178,10 @@ def test_single_edges_of_the_kinds(planted):
     p = planted["copy"][0]
     key = next(i for i in p.truth.nonzero()[:, 0].tolist() if p.edges[i][1].endswith(".k"))
     assert planted["copy", "exact"][0, key] < -6 and abs(planted["copy", "EAP"][0, key]) < 0.05
+    head = p.edges[key][1]
+    with torch.no_grad():
+        _, cache = run_with_cache(p.model, p.clean, ["blocks.1.attn.hook_pattern"])
+    assert cache["blocks.1.attn.hook_pattern"][:, int(head[3]), -1].max(-1).values.min() > 0.9999
     steps = {
         n: eap_ig(p.model, p.clean, p.corrupt, [p.edges[key]], p.metric, steps=n).mean().item() for n in (1, 2, 20, 50)
     }
