@@ -12,7 +12,7 @@ from utils.circuits.graph import build_graph
 from utils.circuits.messages import receiver_names, run_with_edges, sender_names, sender_outputs
 from utils.circuits.planted import KINDS, planted_circuit
 from utils.circuits.roc import edge_roc
-from utils.data.prompts import giving_roles, ioi_prompts, token_id
+from utils.data.prompts import UNFAMILIAR, giving_roles, ioi_prompts, token_id, unfamiliar_prompts
 from utils.data.world import NAMES
 from utils.models.course_model import load_course_model
 from utils.models.phenomena.measuring import to_batch, untrained
@@ -124,6 +124,23 @@ def test_the_edge_of_head_2_2_carries_a_receiver_who_is_named_first(model):
         assert effects[~second].mean() < -3 and effects[second].abs().max() < 0.3
     design = what_an_edge_carries(model)
     assert [design[f"verdict_{edge}"] for edge in EDGES] == ["giver", "receiver", "both"]
+
+
+def test_in_sentences_of_other_forms_head_1_3_does_the_same_and_head_2_2_does_not(model):
+    prompts, found = unfamiliar_prompts(6, seed=0), []
+    for form in range(len(UNFAMILIAR)):
+        batch = to_batch([prompt for prompt in prompts if prompt.kind[1] == str(form)])
+        corrupt, rows = batch.tokens.clone(), batch.rows()
+        corrupt[rows, batch.at["S2"]] = batch.tokens[rows, batch.at["IO"]]
+
+        def metric(logits, batch=batch):
+            return logit_difference(logits, batch.answers, batch.foils, batch.at["END"])
+
+        edges = [("a1.3", "m1"), ("a1.3", "logits"), ("a2.2", "logits")]
+        found.append(edge_patching(model, batch.tokens, corrupt, edges, metric).mean(1))
+    found = torch.stack(found)
+    assert (found[:, :2] < -1.5).all() and (found[:, :2] > -11).all()
+    assert found[:, 2].max() > 7 and (found[:, 2] > 6).sum() == 2
 
 
 @pytest.fixture(scope="module")
