@@ -26,3 +26,8 @@ class TransformerConfig:
     n_ctx: int
     d_vocab: int
     layer_norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class PlainConfig(TransformerConfig):
+    """Sizes of a transformer without layer norms and with ReLUs in its MLPs, whose weights can be set by hand."""

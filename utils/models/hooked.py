@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.models import hub
 from utils.models.bundled import CONFIG_FILE, WEIGHTS_FILE
-from utils.models.config import TransformerConfig
+from utils.models.config import PlainConfig, TransformerConfig
 from utils.models.hub import ModelUnavailable
 from utils.models.llama import LlamaConfig
 
@@ -33,7 +33,8 @@ def hooked_transformer(
 ) -> "HookedTransformer":
     """A ``HookedTransformer`` with these sizes and weights, computing exactly what the course's ``Transformer`` does.
 
-    With the sizes of a Llama-like model it is one of those, whose norms have no parameters.
+    With the sizes of a Llama-like model it is one of those, whose norms have no parameters; with a ``PlainConfig`` one
+    without norms.
 
     Args:
         cfg: Sizes.
@@ -73,6 +74,8 @@ def hooked_transformer(
 
 def _architecture(cfg: TransformerConfig) -> dict:
     """What else than sizes ``transformer_lens`` asks for."""
+    if isinstance(cfg, PlainConfig):
+        return {"act_fn": "relu", "normalization_type": None}
     if not isinstance(cfg, LlamaConfig):
         # "gelu_pytorch_tanh" is the same function as "gelu_new", fused.
         return {"act_fn": "gelu_pytorch_tanh", "normalization_type": "LN"}
