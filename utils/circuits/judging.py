@@ -1,8 +1,8 @@
 """Four tests of a candidate circuit. All of them ask one function: what does the model do with these parts alone?
 
 ``score(parts)`` runs a model in which ``parts``, a collection of edges (or heads, or what else circuits are made of),
-are as they are and everything else is replaced, and returns the metric for each prompt. What the rest is replaced by, on
-which prompts, and what is measured, is hidden in ``score``. F below is its mean over prompts; M has all parts.
+are as they are and everything else is replaced, and returns the metric for each prompt. What the rest is replaced by,
+on which prompts, and what is measured, is hidden in ``score``. F below is its mean over prompts; M has all parts.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
