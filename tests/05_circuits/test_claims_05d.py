@@ -125,11 +125,11 @@ def test_the_same_circuit_from_nothing_to_more_than_everything(seed):
 
 
 @pytest.mark.parametrize("seed", [1, 11, 12])
-def test_a_circuit_found_by_resampling_from_below_0_to_above_1(seed):
+def test_a_circuit_found_by_resampling_from_below_0_to_1(seed):
     _, _, share = judges(seed)
     thirty = [EDGES[i] for i in found(resampled=True).mean(0).abs().argsort(descending=True)[:30].tolist()]
     assert share(lead, thirty, "zero") < -0.08
-    assert share(lead, between_its_nodes(thirty, EDGES), "mean") > 1.02
+    assert share(lead, between_its_nodes(thirty, EDGES), "mean") == pytest.approx(1, abs=0.08)
 
 
 def test_no_random_circuit_comes_near():
