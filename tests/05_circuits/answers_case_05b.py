@@ -68,7 +68,8 @@ def places_of(said, *people):
 
 @wrong(
     "what_the_signal_says",
-    "The donors of your 'place' exchange the two names everywhere, so that the other one gives. Then the giver has another "
+    "The donors of your 'place' exchange the two names everywhere, so that the other one gives. Then the giver has "
+    "another "
     "name and the same place as before: 'name' has changed, and 'place' has not.",
 )
 def names_exchanged(model):
@@ -77,7 +78,8 @@ def names_exchanged(model):
 
 @wrong(
     "what_the_signal_says",
-    "The donors of your 'name' let the other one of the same two people give. With his name his place has changed as well: "
+    "The donors of your 'name' let the other one of the same two people give. With his name his place has changed as"
+    " well: "
     "that is 'both'. Take two new people.",
 )
 def the_other_gives(model):
@@ -93,12 +95,15 @@ def the_other_gives(model):
     "The donors of your 'name' have a new receiver, and the giver stays: neither his name nor his place has changed.",
 )
 def a_new_receiver(model):
-    return with_donors(model, "name", lambda said, io, s: [strangers(io, s)[0] if word == io else word for word in said])
+    return with_donors(
+        model, "name", lambda said, io, s: [strangers(io, s)[0] if word == io else word for word in said]
+    )
 
 
 @wrong(
     "what_the_signal_says",
-    "The donors of your 'name' have a new giver beside the prompt's own receiver. His name is an answer there and here: two "
+    "The donors of your 'name' have a new giver beside the prompt's own receiver. His name is an answer there and "
+    "here: two "
     "new people are asked for, so that the donor says nothing of either.",
 )
 def a_new_giver(model):
@@ -107,7 +112,8 @@ def a_new_giver(model):
 
 @wrong(
     "what_the_signal_says",
-    "The donors of your 'nothing' are the prompts themselves: what is swapped in is what was there, and no difference could "
+    "The donors of your 'nothing' are the prompts themselves: what is swapped in is what was there, and no "
+    "difference could "
     "have shown. Let other words differ.",
 )
 def the_same_text(model):
@@ -116,7 +122,8 @@ def the_same_text(model):
 
 @wrong(
     "what_the_signal_says",
-    "The donors of your 'both' take two new people in the other order. The giver's name and place have changed, but the "
+    "The donors of your 'both' take two new people in the other order. The giver's name and place have changed, but "
+    "the "
     "donor does not speak of the prompt's two any more: let the other of the two give.",
 )
 def two_strangers_turned(model):
@@ -134,7 +141,8 @@ def two_strangers_turned(model):
 
 @wrong(
     "what_the_signal_says",
-    "All your pairs are built alike: one sentence with other names. What a head does in one sentence it does there with all "
+    "All your pairs are built alike: one sentence with other names. What a head does in one sentence it does there "
+    "with all "
     "names; the interval looks narrower than it is.",
 )
 def one_sentence(model):
@@ -149,7 +157,8 @@ def one_sentence(model):
 
 @wrong(
     "what_the_signal_says",
-    "In all your prompts the receiver is named first: the giver has one place only, and what you say of places is said of "
+    "In all your prompts the receiver is named first: the giver has one place only, and what you say of places is "
+    "said of "
     "that one.",
 )
 def one_order(model):
@@ -169,7 +178,10 @@ def more(model, name):
     return pairs
 
 
-@wrong("what_the_signal_says", "Your control holds heads that the answer hangs on as well: the later heads bring the names.")
+@wrong(
+    "what_the_signal_says",
+    "Your control holds heads that the answer hangs on as well: the later heads bring the names.",
+)
 def later_heads_as_control(model):
     return our_design(model) | {"control_heads": [(layer, head) for layer in (2, 3) for head in range(4)]}
 
@@ -184,7 +196,8 @@ def another_head(model):
 
 @wrong(
     "what_the_signal_says",
-    "Your measure takes the giver's lead over the receiver. Behind a prompt as it is, the receiver is ahead, and the measure "
+    "Your measure takes the giver's lead over the receiver. Behind a prompt as it is, the receiver is ahead, and the"
+    " measure "
     "should be larger for that.",
 )
 def the_givers_lead(model):
@@ -193,7 +206,8 @@ def the_givers_lead(model):
 
 @wrong(
     "what_the_signal_says",
-    "You call it a place because swapping the giver does much. In 'both' his name changes, too; the lists that change one of "
+    "You call it a place because swapping the giver does much. In 'both' his name changes, too; the lists that "
+    "change one of "
     "the two decide.",
 )
 def place_by_habit(model):
@@ -202,7 +216,10 @@ def place_by_habit(model):
 
 @right("what_the_signal_says")
 def by_probability(model):
-    return changed(model, measure=lambda x, receiver, giver: (x.softmax(-1)[token_id(receiver)] - x.softmax(-1)[token_id(giver)]).item())
+    return changed(
+        model,
+        measure=lambda x, receiver, giver: (x.softmax(-1)[token_id(receiver)] - x.softmax(-1)[token_id(giver)]).item(),
+    )
 
 
 @right("what_the_signal_says")

@@ -118,7 +118,8 @@ def the_same_people(templates, names, n, generator):
 
 @wrong(
     "ioi_dataset",
-    "Your shorter rows are filled up in front. Everything stands at other positions than in the template, and the model "
+    "Your shorter rows are filled up in front. Everything stands at other positions than in the template, and the "
+    "model "
     "reads words before its sentence.",
 )
 def filled_in_front(templates, names, n, generator):
@@ -135,7 +136,8 @@ def end_of_the_longest(templates, names, n, generator):
 
 @wrong(
     "ioi_dataset",
-    "Your IO is whoever is named first. In every other row that is S: the order turns, and IO stands in the second place.",
+    "Your IO is whoever is named first. In every other row that is S: the order turns, and IO stands in the second "
+    "place.",
 )
 def io_is_first(templates, names, n, generator):
     prompts, at = made(templates, names, n, generator)

@@ -38,7 +38,8 @@ def compared(first, second, n_draws, generator, in_common=in_order, deal=None, j
 
 @wrong(
     "circuit_overlap",
-    "You compare heads of the same number. In another model the head that does this has another number, if the layer is the "
+    "You compare heads of the same number. In another model the head that does this has another number, if the layer"
+    " is the "
     "same: sort the effects of each layer.",
 )
 def by_number(first, second, n_draws, generator):
@@ -47,10 +48,13 @@ def by_number(first, second, n_draws, generator):
 
 @wrong(
     "circuit_overlap",
-    "You sort over all layers at once. What a model does in layer 0 would count as the same as what another does at the end.",
+    "You sort over all layers at once. What a model does in layer 0 would count as the same as what another does at "
+    "the end.",
 )
 def over_all_layers(first, second, n_draws, generator):
-    return compared(first, second, n_draws, generator, lambda x, y: common(x.flatten().sort().values, y.flatten().sort().values))
+    return compared(
+        first, second, n_draws, generator, lambda x, y: common(x.flatten().sort().values, y.flatten().sort().values)
+    )
 
 
 @wrong(
@@ -61,14 +65,18 @@ def without_signs(first, second, n_draws, generator):
     return compared(first, second, n_draws, generator, lambda x, y: in_order(x.abs(), y.abs()))
 
 
-@wrong("circuit_overlap", "You do not divide by the sums of sizes: a model with larger effects would do something else by that alone.")
+@wrong(
+    "circuit_overlap",
+    "You do not divide by the sums of sizes: a model with larger effects would do something else by that alone.",
+)
 def not_scaled(first, second, n_draws, generator):
     return compared(first, second, n_draws, generator, scaled=False)
 
 
 @wrong(
     "circuit_overlap",
-    "You return what the two have in common over what one of them has. What either has is 2 - c: both, with the common part "
+    "You return what the two have in common over what one of them has. What either has is 2 - c: both, with the "
+    "common part "
     "counted once.",
 )
 def common_part(first, second, n_draws, generator):
@@ -77,7 +85,8 @@ def common_part(first, second, n_draws, generator):
 
 @wrong(
     "circuit_overlap",
-    "You deal the effects within their layers. The overlap does not depend on the order within a layer: your draws are all "
+    "You deal the effects within their layers. The overlap does not depend on the order within a layer: your draws "
+    "are all "
     "the same, and no chance is in them.",
 )
 def dealt_within_layers(first, second, n_draws, generator):
@@ -103,7 +112,10 @@ def best_of_all_orders(first, second, n_draws, generator):
         c = 0.0
         for row, theirs in zip(a, other, strict=True):
             orders = itertools.permutations(theirs.tolist())
-            pairs = ([min(abs(x), abs(y)) if x * y > 0 else 0.0 for x, y in zip(row.tolist(), o, strict=True)] for o in orders)
+            pairs = (
+                [min(abs(x), abs(y)) if x * y > 0 else 0.0 for x, y in zip(row.tolist(), o, strict=True)]
+                for o in orders
+            )
             c = c + max(map(sum, pairs))
         return c / (2 - c)
 

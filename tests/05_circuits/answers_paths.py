@@ -58,7 +58,8 @@ def patched(
     held = other if freeze_at_corrupted else clean
     hooks = [hear(name) for name in sites]
     for name in outputs(model, frozen_mlps) if freeze else []:
-        hooks.append((name, lambda _, value=replaced.get(name, held[name]): value))
+        value = replaced.get(name, held[name])
+        hooks.append((name, lambda _, value=value: value))
     hooks += [pair for pair in sending if not freeze or pair[0] not in outputs(model, frozen_mlps)]
     second = run_with_hooks(model, tokens, hooks)
     if not third:
@@ -68,8 +69,7 @@ def patched(
         hooks = [(name, lambda _, value=clean[name]: value) for name in every if (name, None) not in receivers]
     for (name, head), site in zip(receivers, sites, strict=True):
         if name == "logits":
-            base = clean[last]
-            change = (lambda x: x + heard[last] - base) if added else (lambda x: heard[last])
+            change = (lambda x: x + heard[last] - clean[last]) if added else (lambda x: heard[last])
             hooks = [*hooks, (last, change)]
         else:
             number = None if whole_receiver else head
@@ -80,7 +80,8 @@ def patched(
 
 @wrong(
     "path_patch",
-    "You freeze nothing in the second run: what the receivers hear has also come through other parts, which the senders "
+    "You freeze nothing in the second run: what the receivers hear has also come through other parts, which the "
+    "senders "
     "changed before. That is patching, not path patching.",
 )
 def nothing_frozen(model, tokens, corrupted, senders, receivers, *, positions=None):
@@ -89,7 +90,8 @@ def nothing_frozen(model, tokens, corrupted, senders, receivers, *, positions=No
 
 @wrong(
     "path_patch",
-    "You freeze the heads and let the MLPs run: what an MLP makes of the senders reaches the receivers as well. Wang et "
+    "You freeze the heads and let the MLPs run: what an MLP makes of the senders reaches the receivers as well. Wang"
+    " et "
     "al. do it so; here an MLP is a part like a head.",
 )
 def mlps_run(model, tokens, corrupted, senders, receivers, *, positions=None):
@@ -98,7 +100,8 @@ def mlps_run(model, tokens, corrupted, senders, receivers, *, positions=None):
 
 @wrong(
     "path_patch",
-    "You freeze the other parts at what they put out on the corrupted prompts: then the receivers hear all of them, and "
+    "You freeze the other parts at what they put out on the corrupted prompts: then the receivers hear all of them, "
+    "and "
     "not the senders alone.",
 )
 def frozen_at_the_corrupted(model, tokens, corrupted, senders, receivers, *, positions=None):
@@ -137,7 +140,8 @@ def all_heads_of_the_layer(model, tokens, corrupted, senders, receivers, *, posi
 
 @wrong(
     "path_patch",
-    "For the unembedding you put the second run's stream in place of the last run's: what the other receivers make of what "
+    "For the unembedding you put the second run's stream in place of the last run's: what the other receivers make "
+    "of what "
     "they hear is lost. Add the change.",
 )
 def stream_replaced(model, tokens, corrupted, senders, receivers, *, positions=None):

@@ -24,19 +24,26 @@ def scores(model, tokens, at, s=("S1", "S2"), query="END", sign=1):
     }
 
 
-@wrong("name_mover_scores", "Your attention to S leaves out S2. The name stands in two places, and a head may read it in either.")
+@wrong(
+    "name_mover_scores",
+    "Your attention to S leaves out S2. The name stands in two places, and a head may read it in either.",
+)
 def first_mention_only(model, tokens, at):
     return scores(model, tokens, at, s=("S1",))
 
 
-@wrong("name_mover_scores", "Your attention to S leaves out S1. The name stands in two places, and a head may read it in either.")
+@wrong(
+    "name_mover_scores",
+    "Your attention to S leaves out S1. The name stands in two places, and a head may read it in either.",
+)
 def second_mention_only(model, tokens, at):
     return scores(model, tokens, at, s=("S2",))
 
 
 @wrong(
     "name_mover_scores",
-    "You look from S2. What is said next is read off END, and only what a head gathers there can move a name into the answer.",
+    "You look from S2. What is said next is read off END, and only what a head gathers there can move a name into "
+    "the answer.",
 )
 def from_s2(model, tokens, at):
     return scores(model, tokens, at, query="S2")
@@ -52,7 +59,8 @@ def turned_round(model, tokens, at):
 
 @wrong(
     "name_mover_scores",
-    "You look from the last column. In a row that is shorter than the others, what stands there only fills it up: its own "
+    "You look from the last column. In a row that is shorter than the others, what stands there only fills it up: "
+    "its own "
     "END comes before.",
 )
 def from_the_last_column(model, tokens, at):
@@ -63,7 +71,8 @@ def from_the_last_column(model, tokens, at):
 
 @wrong(
     "name_mover_scores",
-    "You average over the prompts. The prompt is the independent unit: without its own numbers nobody can give an interval.",
+    "You average over the prompts. The prompt is the independent unit: without its own numbers nobody can give an "
+    "interval.",
 )
 def averaged(model, tokens, at):
     return {name: values.mean(0) for name, values in scores(model, tokens, at).items()}
@@ -192,14 +201,17 @@ def duplicates(model, prompts, at, heads, source="said once", place="S2", sign=1
     return sign * (whole - without)
 
 
-@wrong("duplicate_token_effect", "You give the run with the heads replaced less the clean one: a fall comes out negative.")
+@wrong(
+    "duplicate_token_effect", "You give the run with the heads replaced less the clean one: a fall comes out negative."
+)
 def rise(model, prompts, at, heads):
     return duplicates(model, prompts, at, heads, sign=-1)
 
 
 @wrong(
     "duplicate_token_effect",
-    "You replace the heads' output at END. What a head makes of the repetition is written where the name comes again, at S2.",
+    "You replace the heads' output at END. What a head makes of the repetition is written where the name comes "
+    "again, at S2.",
 )
 def at_the_end(model, prompts, at, heads):
     return duplicates(model, prompts, at, heads, place="END")
@@ -212,7 +224,8 @@ def at_the_first_mention(model, prompts, at, heads):
 
 @wrong(
     "duplicate_token_effect",
-    "You take the heads' output from 'ABC', where the name at S2 is another one: then the effect is also that of another name.",
+    "You take the heads' output from 'ABC', where the name at S2 is another one: then the effect is also that of "
+    "another name.",
 )
 def another_name(model, prompts, at, heads):
     return duplicates(model, prompts, at, heads, source="ABC")
@@ -220,7 +233,8 @@ def another_name(model, prompts, at, heads):
 
 @wrong(
     "duplicate_token_effect",
-    "You replace the heads one by one and add up. Heads that do the same thing are each hardly missed: all of them have "
+    "You replace the heads one by one and add up. Heads that do the same thing are each hardly missed: all of them "
+    "have "
     "to be replaced in one run.",
 )
 def one_by_one(model, prompts, at, heads):
@@ -274,7 +288,9 @@ def with_the_models_own_hooks(model, prompts, at, heads):
 # s_inhibition_effect
 
 
-def inhibition(model, prompts, at, heads, movers, source="ABC", s=("S1", "S2"), place="END", query="END", sign=1, less=True):
+def inhibition(
+    model, prompts, at, heads, movers, source="ABC", s=("S1", "S2"), place="END", query="END", sign=1, less=True
+):
     clean, rows, found = prompts["clean"], torch.arange(len(at["END"])), []
     elsewhere = outputs_at(model, prompts[source], at[place])
     for hooks in ([], heads_replaced(heads, elsewhere, at[place])):
@@ -303,7 +319,8 @@ def attention_turned_round(model, prompts, at, heads, movers, *, source="ABC"):
 
 @wrong(
     "s_inhibition_effect",
-    "You return the attention with the heads replaced. Without the attention of the clean run nobody sees what has changed.",
+    "You return the attention with the heads replaced. Without the attention of the clean run nobody sees what has "
+    "changed.",
 )
 def not_a_change(model, prompts, at, heads, movers, *, source="ABC"):
     return inhibition(model, prompts, at, heads, movers, source, less=False)
@@ -332,7 +349,9 @@ def always_abc(model, prompts, at, heads, movers, *, source="ABC"):
     return inhibition(model, prompts, at, heads, movers)
 
 
-@wrong("s_inhibition_effect", "You replace the heads one by one and add up: all of them have to be replaced in one run.")
+@wrong(
+    "s_inhibition_effect", "You replace the heads one by one and add up: all of them have to be replaced in one run."
+)
 def heads_one_by_one(model, prompts, at, heads, movers, *, source="ABC"):
     parts = [inhibition(model, prompts, at, [head], movers, source) for head in heads]
     zero = torch.zeros(len(at["END"]), len(movers))
@@ -365,7 +384,9 @@ def with_run_with_hooks(model, prompts, at, heads, movers, *, source="ABC"):
 # self_repair
 
 
-def repaired(model, tokens, at, heads, outputs, own=False, with_out=False, stand_in=True, norm=1, fall=1, mlp_frozen=True):
+def repaired(
+    model, tokens, at, heads, outputs, own=False, with_out=False, stand_in=True, norm=1, fall=1, mlp_frozen=True
+):
     hooks = heads_replaced(heads, outputs, at["END"])
     before = direct_effects(model, tokens, tokens, at)
     frozen = direct_effects(model, tokens, tokens, at, hooks, before.scale)
@@ -387,7 +408,8 @@ def repaired(model, tokens, at, heads, outputs, own=False, with_out=False, stand
 
 @wrong(
     "self_repair",
-    "You compare the direct effects of two runs, each with its own divisor. Then everything seems to rise when the divisor "
+    "You compare the direct effects of two runs, each with its own divisor. Then everything seems to rise when the "
+    "divisor "
     "falls: what heads and MLPs do has to be read with the clean run's.",
 )
 def each_its_own_divisor(model, tokens, at, heads, outputs):
@@ -401,7 +423,8 @@ def those_taken_out_too(model, tokens, at, heads, outputs):
 
 @wrong(
     "self_repair",
-    "Your 'lost' is all that the heads write in the clean run. Something stands in for them, and writes as well: only the "
+    "Your 'lost' is all that the heads write in the clean run. Something stands in for them, and writes as well: "
+    "only the "
     "difference is lost.",
 )
 def as_if_by_zero(model, tokens, at, heads, outputs):
@@ -435,4 +458,10 @@ def divided_again(model, tokens, at, heads, outputs):
         lost = lost - risen[:, layer, head]
         risen[:, layer, head] = 0.0
     fall = before.total() - after.total()
-    return {"fall": fall, "lost": lost, "heads": risen, "mlps": mlps, "norm": lost - risen.sum((1, 2)) - mlps.sum(1) - fall}
+    return {
+        "fall": fall,
+        "lost": lost,
+        "heads": risen,
+        "mlps": mlps,
+        "norm": lost - risen.sum((1, 2)) - mlps.sum(1) - fall,
+    }

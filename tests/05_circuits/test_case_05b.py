@@ -51,7 +51,8 @@ class TestWhatTheSignalSays:
         whole = estimate(effects["both"])
         expect(
             whole[0] - whole[1] > 0,
-            "Where the other one gives, your measure does not fall: then it can't tell either what a name or a place does.",
+            "Where the other one gives, your measure does not fall: then it can't tell either what a name or a place"
+            " does.",
             actual="nothing falls",
             returned=f"'both': {whole[0]:.3g} ± {whole[1]:.2g}",
         )
@@ -84,7 +85,8 @@ def expect_pairs(pairs, name):
     receiver_first = sum(prompt.receiver_first for prompt in read)
     expect(
         3 <= receiver_first <= len(read) - 3,
-        f"In {name!r} all prompts, or nearly all, have one order of names: then the giver has one place only, and what is "
+        f"In {name!r} all prompts, or nearly all, have one order of names: then the giver has one place only, and "
+        f"what is "
         "said of places is said of that one.",
         actual=("one order", receiver_first in (0, len(read))),
         returned=f"{receiver_first} of {len(read)} with the receiver first",
@@ -175,9 +177,7 @@ def measured(model, design, name, heads, exchanged=False):
     logits = swapped(model, prompts, donors, [tuple(pair) for pair in heads])
     people = [(gift_of(text).receiver, gift_of(text).giver) for text in prompts]
     people = [pair[::-1] for pair in people] if exchanged else people
-    return expect_function_of_input(
-        design["measure"], [(row, *pair) for row, pair in zip(logits, people, strict=True)]
-    )
+    return expect_function_of_input(design["measure"], [(row, *pair) for row, pair in zip(logits, people, strict=True)])
 
 
 def falls(model, design, name, heads, own):
@@ -188,7 +188,8 @@ def expect_a_lead(model, design, name, own):
     turned = measured(model, design, name, [], exchanged=True)
     expect(
         all(a - b > 1e-6 for a, b in zip(own, turned, strict=True)),
-        "Behind a prompt as it is, your measure is not larger for its receiver and giver than with the two names exchanged: "
+        "Behind a prompt as it is, your measure is not larger for its receiver and giver than with the two names "
+        "exchanged: "
         "it does not say who is ahead.",
         actual="no lead",
         returned=f"in {name!r}: {own[0]:.3g} and, exchanged, {turned[0]:.3g}",
@@ -221,7 +222,9 @@ def expect_verdict(design):
 
 def test_the_numbers_could_have_given_each_verdict():
     for counts, verdict in READINGS.items():
-        values = {f"effect_{name}": (4.0 * x, 0.1) for name, x in zip(("nothing", "name", "place"), counts, strict=True)}
+        values = {
+            f"effect_{name}": (4.0 * x, 0.1) for name, x in zip(("nothing", "name", "place"), counts, strict=True)
+        }
         assert verdict_of(values | {"effect_both": (8.0, 0.1)})[0] == verdict
     same = dict.fromkeys(("effect_nothing", "effect_name", "effect_place"), (2.0, 0.1))
     assert verdict_of(same | {"effect_both": (8.0, 0.1)})[0] == "undecided"

@@ -48,7 +48,9 @@ class TestIoiDataset:
                 first, second = row.index(-1), row.index(-2)
                 io, s1 = (first, second) if i % 2 == 0 else (second, first)
                 wanted = {"IO": io, "S1": s1, "S2": row.index(-3), "END": len(row) - 1}
-                expect_close({name: int(at[name][i]) for name in wanted}, wanted, note=f"Row {i} has its places elsewhere")
+                expect_close(
+                    {name: int(at[name][i]) for name in wanted}, wanted, note=f"Row {i} has its places elsewhere"
+                )
 
     def test_words(self, answer, rng):
         "the other words are the template's, in all six; behind END stands its first token"
@@ -74,9 +76,9 @@ class TestIoiDataset:
         for name, cast in CASTS.items():
             for i, letter in enumerate(cast):
                 if letter in known:
-                    same = said[name][i] == known[letter]
+                    same, who = said[name][i] == known[letter], "IO" if letter == "A" else "S"
                     expect(
-                        same.all(), f"In {name!r} {'IO' if letter == 'A' else 'S'} does not stand in the place of {PLACES[i]}.",
+                        same.all(), f"In {name!r} {who} does not stand in the place of {PLACES[i]}.",
                         actual=("place", name, i), returned=f"{said[name][i][:4].tolist()}",
                         expected=f"{known[letter][:4].tolist()}",
                     )  # fmt: skip
@@ -89,10 +91,10 @@ class TestIoiDataset:
         x, y, z = said["random names"]
         alike = bool(((x == y) | (y == z) | (x == z)).any())
         expect(not alike, "In 'random names' one of the three people is said twice.", actual="said twice")
-        third = bool(
-            (said["said once"][1] == x).all() and (said["ABC"][2] == x).all()
+        third = bool((said["said once"][1] == x).all() and (said["ABC"][2] == x).all())
+        expect(
+            third, "X is not the same person in 'said once', in 'ABC' and in IO's place of 'random names'.", actual="X"
         )
-        expect(third, "X is not the same person in 'said once', in 'ABC' and in IO's place of 'random names'.", actual="X")
         expect(bool((known["A"] != known["B"]).all()), "IO and S are the same person in some row.", actual="IO is S")
 
     def test_draws(self, answer, rng):

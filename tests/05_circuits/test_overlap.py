@@ -18,7 +18,11 @@ class TestCircuitOverlap:
 
     def overlap(self, answer, first, second):
         found = answer(first, second, 0, generator())
-        expect(isinstance(found, tuple) and len(found) == 2, "Two things are asked for: the overlap, and the draws.", actual=type(found).__name__)
+        expect(
+            isinstance(found, tuple) and len(found) == 2,
+            "Two things are asked for: the overlap, and the draws.",
+            actual=type(found).__name__,
+        )
         return found[0]
 
     def test_values(self, answer, reference, rng):
@@ -55,10 +59,20 @@ class TestCircuitOverlap:
         _, draws = answer(first, second, 600, rng)
         expect_shape(draws, (600,), note="Not as many draws as were asked for.")
         far = (draws[:, None].double() - possible.double()).abs().min(1).values.max()
-        expect(far < 1e-4, "A draw is not the overlap of any dealing of the second model's effects.", actual="no dealing", returned=f"{far:.3g} away")
+        expect(
+            far < 1e-4,
+            "A draw is not the overlap of any dealing of the second model's effects.",
+            actual="no dealing",
+            returned=f"{far:.3g} away",
+        )
         kinds = possible.double().mul(1e4).round().unique()
         seen = draws.double().mul(1e4).round().unique()
-        expect(len(seen) >= len(kinds) - 1, "Some dealings never come: over all layers, each place is as likely as any.", actual="too few", returned=f"{len(seen)} of {len(kinds)} values")
+        expect(
+            len(seen) >= len(kinds) - 1,
+            "Some dealings never come: over all layers, each place is as likely as any.",
+            actual="too few",
+            returned=f"{len(seen)} of {len(kinds)} values",
+        )
         mean, spread = possible.double().mean(), possible.double().std() / 600**0.5
         expect(
             (draws.double().mean() - mean).abs() < 5 * spread, "Your dealings are not equally likely.", actual="uneven",
@@ -70,7 +84,11 @@ class TestCircuitOverlap:
         first, second = effects(rng), effects(rng)
         one, same, other = (answer(first, second, 20, generator(seed))[1] for seed in (1, 1, 2))
         expect_close(same, one, note="The same seed gives other draws")
-        expect(not torch.equal(torch.as_tensor(one), torch.as_tensor(other)), "Another seed gives the same draws.", actual="same")
+        expect(
+            not torch.equal(torch.as_tensor(one), torch.as_tensor(other)),
+            "Another seed gives the same draws.",
+            actual="same",
+        )
 
     def test_bad_input(self, answer, rng):
         "two shapes, or a model without any effect"

@@ -49,7 +49,8 @@ class TestPathPatch:
     def test_to_heads(self, answer, reference, rng):
         "from heads to the queries, keys and values of later heads, one kind alone and all together"
         self.expect_all(answer, reference, rng, lambda last: [
-            ([head(0, 1)], reads(last, 0, "q")), ([head(0, 1)], reads(last, 1, "k")), ([head(0, 0)], reads(last, 1, "v")),
+            ([head(0, 1)], reads(last, 0, "q")), ([head(0, 1)], reads(last, 1, "k")),
+            ([head(0, 0)], reads(last, 1, "v")),
             ([head(0, 0), head(0, 1)], reads(1, 0) + reads(1, 1)),
         ])  # fmt: skip
 
@@ -62,7 +63,12 @@ class TestPathPatch:
 
     def test_to_the_logits(self, answer, reference, rng):
         "to the unembedding alone"
-        self.expect_all(answer, reference, rng, lambda last: [([head(0, 1)], [LOGITS]), ([mlp(0)], [LOGITS]), ([head(last, 0)], [LOGITS])])
+        self.expect_all(
+            answer,
+            reference,
+            rng,
+            lambda last: [([head(0, 1)], [LOGITS]), ([mlp(0)], [LOGITS]), ([head(last, 0)], [LOGITS])],
+        )
 
     def test_together(self, answer, reference, rng):
         "to heads, an MLP and the unembedding at once"
@@ -105,4 +111,6 @@ class TestPathPatch:
         ):  # fmt: skip
             expect_raises(ValueError, answer, model, tokens, other, senders, receivers)
         same = torch.equal(model(tokens), before)
-        expect(same, "After a call that was refused the model gives other logits: a hook is still on it.", actual="left")
+        expect(
+            same, "After a call that was refused the model gives other logits: a hook is still on it.", actual="left"
+        )

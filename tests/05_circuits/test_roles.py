@@ -52,7 +52,10 @@ class TestCopyScore:
         model, *_ = next(common.scenes(rng))
         tokens = self.texts(rng, 90)
         for layer, head in common.all_heads(model):
-            expect_close(torch.as_tensor(answer(model, layer, head, tokens)).double(), reference(model, layer, head, tokens).double())
+            expect_close(
+                torch.as_tensor(answer(model, layer, head, tokens)).double(),
+                reference(model, layer, head, tokens).double(),
+            )
         one = self.texts(rng, 1, 1)
         for k in (1, 23):
             found, wanted = answer(model, 1, 0, one, k=k), reference(model, 1, 0, one, k=k)
@@ -98,11 +101,17 @@ class TestSInhibitionEffect:
             heads = common.all_heads(model)
             last = model.cfg.n_layers - 1
             movers = [(last, 1), (1, 0), (last, 0)]
-            for group, source in (([heads[1]], "ABC"), ([heads[0], heads[1]], "giver swapped"), (heads[:3], "random names")):
+            for group, source in (
+                ([heads[1]], "ABC"),
+                ([heads[0], heads[1]], "giver swapped"),
+                (heads[:3], "random names"),
+            ):
                 found = answer(model, prompts, at, group, movers, source=source)
                 wanted = reference(model, prompts, at, group, movers, source=source)
                 for name, values in wanted.items():
-                    expect(name in found, f"There is no {name!r}.", actual=("missing", name), returned=f"{sorted(found)}")
+                    expect(
+                        name in found, f"There is no {name!r}.", actual=("missing", name), returned=f"{sorted(found)}"
+                    )
                     expect_shape(found[name], tuple(values.shape), note="Not [n, mover].")
                     expect_close(found[name], values, note=f"{name!r} differs", **CLOSE)
 
@@ -157,6 +166,9 @@ class TestSelfRepair:
 
 def test_the_difference_is_read_at_each_rows_own_end():
     logits = torch.arange(24.0).view(2, 3, 4) ** 1.5
-    clean, at = torch.tensor([[0, 1, 2], [3, 2, 0]]), {"IO": torch.tensor([1, 0]), "S2": torch.tensor([2, 1]), "END": torch.tensor([2, 1])}
+    clean, at = (
+        torch.tensor([[0, 1, 2], [3, 2, 0]]),
+        {"IO": torch.tensor([1, 0]), "S2": torch.tensor([2, 1]), "END": torch.tensor([2, 1])},
+    )
     wanted = torch.stack([logits[0, 2, 1] - logits[0, 2, 2], logits[1, 1, 3] - logits[1, 1, 2]])
     assert torch.equal(answer_difference(logits, clean, at), wanted)

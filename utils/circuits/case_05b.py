@@ -3,7 +3,6 @@
 import random
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from utils.course.cases import estimate

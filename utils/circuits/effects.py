@@ -82,7 +82,10 @@ def direct_effects(
         scale: The final norm's divisor for each row; None takes the one of this run.
     """
     layers, rows, end = range(len(model.blocks)), torch.arange(len(tokens)), at["END"]
-    attn, mlp = [f"blocks.{layer}.attn.hook_z" for layer in layers], [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+    attn, mlp = (
+        [f"blocks.{layer}.attn.hook_z" for layer in layers],
+        [f"blocks.{layer}.hook_mlp_out" for layer in layers],
+    )
     last = f"blocks.{len(model.blocks) - 1}.hook_resid_post"
     kept: dict[str, Tensor] = {}
 

@@ -9,6 +9,19 @@ from torch import Tensor, nn
 from utils.data.prompts import encode, ioi_prompts
 
 FIRST, SECOND, GIVER = -1, -2, -3
+# For networks that were trained on the web: scenes for `text_templates`, and names.
+WEB_TEXTS = (
+    "When <1> and <2> went to the store, <3> gave a drink to",
+    "Because <1> and <2> were friends, <3> told the secret to",
+    "After <1> and <2> had lunch at the office, <3> handed the keys to",
+    "While <1> and <2> were waiting for the train, <3> offered a sandwich to",
+    "Then <1> and <2> met in the garden, and <3> showed the map to",
+    "Yesterday <1> and <2> worked at the hospital, and <3> sent a letter to",
+)
+WEB_NAMES = (
+    "Mary", "John", "Anna", "Paul", "James", "Peter", "Sarah", "David", "Laura", "Mark", "Emma", "Jack",
+    "Alice", "Tom", "Lucy", "Adam", "Jane", "Henry", "Kate", "Simon", "Helen", "Frank", "Rose", "Martin",
+)  # fmt: skip
 
 
 def ioi_dataset(

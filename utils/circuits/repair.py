@@ -34,7 +34,8 @@ def self_repair(
 
     Returns:
         "fall" [n]: logit(IO) - logit(S) of the clean run less that of the run without the heads.
-        "lost" [n]: the heads' direct effect in the clean run less that of what stands in for them, at the clean divisor.
+        "lost" [n]: the heads' direct effect in the clean run less that of what stands in for them, at the clean
+            divisor.
         "heads" [n, layer, head]: by how much the direct effects of all *other* heads rise, at the clean divisor; 0 for
             ``heads``.
         "mlps" [n, layer]: the same of the MLPs.

@@ -1,4 +1,4 @@
-"""Heads by role: movers, copying, duplicate-token heads and S-inhibition heads, each measured by what would refute it."""
+"""Heads by role: movers and copying heads, duplicate-token heads, S-inhibition heads."""
 
 from collections.abc import Callable, Sequence
 
@@ -79,8 +79,8 @@ def duplicate_token_effect(
 ) -> Float[Tensor, " n"]:
     """By how much the logit difference falls if heads, at S2, can't tell that S has been said before.
 
-    The model reads the clean prompts. At position S2 alone, all the named heads together put out what they put out there
-    on the prompts "said once", in which S1 is somebody else and S2 is the same name.
+    The model reads the clean prompts. At position S2 alone, all the named heads together put out what they do on the
+    prompts "said once", in which S1 is somebody else and S2 is the same name.
 
     Args:
         model: A ``HookedTransformer``.
