@@ -1,7 +1,5 @@
 """Wrong and right designs for the case of part 05b."""
 
-import torch
-
 from utils.circuits.case_05b import what_the_signal_says
 from utils.course.cases import estimate
 from utils.course.catalogue import made_once, right, wrong
@@ -240,5 +238,5 @@ def other_prompts_and_things(model):
         }
         for name, change in new.items():
             lists[name].append((prompt.text, " ".join(change.get(i, word) for i, word in enumerate(said))))
-    design = changed(model, **lists, control_heads=torch.tensor([[0, 0], [0, 3], [1, 0], [1, 1]]))
+    design = changed(model, **lists, control_heads=[[0, 0], [0, 3], [1, 0], [1, 1]])
     return design

@@ -73,7 +73,7 @@ def web_gifts(request, smollm2):
     texts, names = (WEB_TEXTS, WEB_NAMES) if request.param == "the notebook's" else (OTHER_TEXTS, OTHER_NAMES)
     ids = [smollm2.to_tokens(f" {name}", prepend_bos=False)[0] for name in names]
     people = torch.stack([name[0] for name in ids if len(name) == 1])
-    return ioi_dataset(text_templates(smollm2, texts), people, 24, torch.Generator().manual_seed(7))
+    return ioi_dataset(text_templates(smollm2, texts), people, 12, torch.Generator().manual_seed(7))
 
 
 def lead(network, gifts, hooks=()):
@@ -96,7 +96,7 @@ def test_thirteen_heads_at_s2_carry_the_lead(smollm2, web_gifts):
 
 def test_the_signal_to_the_movers_is_a_place(smollm2, web_gifts):
     prompts, at = web_gifts
-    clean, rows, whole = prompts["clean"], torch.arange(24), lead(smollm2, web_gifts).mean()
+    clean, rows, whole = prompts["clean"], torch.arange(12), lead(smollm2, web_gifts).mean()
     change = s_inhibition_effect(smollm2, prompts, at, INHIBIT, MOVERS)
     assert change["to IO"].mean() < -0.1 and change["to S"].mean() > 0.05
     turned, strangers = clean.clone(), prompts["random names"].clone()
