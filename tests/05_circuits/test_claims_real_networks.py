@@ -119,7 +119,7 @@ def test_movers_copy_and_the_repair_is_copy_suppression_undone(smollm2, web_gift
     short = torch.cat([prompts["clean"][:1, :2].expand(len(ids), -1), ids[:, None]], dim=1)
     for pair in MOVERS:
         assert scores["direct"][pair] > 0.1 and scores["to IO"][pair] > scores["to S"][pair]
-        assert copy_score(smollm2, *pair, short) > 0.6
+        assert copy_score(smollm2, *pair, short) > 0.4
     assert scores["direct"].flatten().argmax() == 23 * 9 + 3 and scores["to S"][23, 3] > 0.3
     for pair in ((23, 3), (24, 4)):
         assert copy_score(smollm2, *pair, short, sign=-1) > 0.9
