@@ -43,14 +43,19 @@ class TestIoiDataset:
         "rows 0, 2, … name IO first, rows 1, 3, … S; each template serves two rows in turn; END is a row's last word"
         for n, lengths in ((12, (8, 10, 9)), (5, (7,)), (1, (9, 8))):
             templates, _, at = self.made(answer, rng, n, lengths)
+            wanted = {name: [] for name in (*PLACES, "END")}
             for i in range(n):
                 row = templates[(i // 2) % len(templates)].tolist()
                 first, second = row.index(-1), row.index(-2)
-                io, s1 = (first, second) if i % 2 == 0 else (second, first)
-                wanted = {"IO": io, "S1": s1, "S2": row.index(-3), "END": len(row) - 1}
-                expect_close(
-                    {name: int(at[name][i]) for name in wanted}, wanted, note=f"Row {i} has its places elsewhere"
-                )
+                places = *((first, second) if i % 2 == 0 else (second, first)), row.index(-3), len(row) - 1
+                for name, place in zip(wanted, places, strict=True):
+                    wanted[name].append(place)
+            found = {name: at[name].tolist() for name in wanted}
+            wrong = next((name for name in wanted if found[name] != wanted[name]), None)
+            expect(
+                wrong is None, f"The positions of {wrong} are other ones.", actual=tuple(map(tuple, found.values())),
+                returned=f"{wrong}: {found.get(wrong)}", expected=f"{wrong}: {wanted.get(wrong)}",
+            )  # fmt: skip
 
     def test_words(self, answer, rng):
         "the other words are the template's, in all six; behind END stands its first token"
