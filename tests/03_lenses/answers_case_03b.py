@@ -39,19 +39,28 @@ def effect(measure, pairs):
 
 
 def reported(model, design, verdict=None):
-    """A design with the effects that it gives, and the verdict that follows from them."""
-    known, effects = ours(model), {}
-    for role in ROLES:
-        pairs = design[role]
-        if pairs == known[role] and design["measure"] is known["measure"]:
-            effects[role] = known[f"effect_{role}"]
-        else:
-            effects[role] = effect(design["measure"], [(model, *pair) for pair in pairs])
-    half = max(mean for mean, _ in effects.values()) / 2
-    count = [role for role in ROLES if effects[role][0] - effects[role][1] > half]
-    still = [role for role in ROLES if sum(effects[role]) < half]
-    follows = count[0] if len(count) == 1 and len(still) == 3 else "undecided"
-    return {**design, **{f"effect_{role}": effects[role] for role in ROLES}, "verdict": verdict or follows}
+    """A design with the effects that it gives, and the verdict that follows if no role is lost with another."""
+    known, measure = ours(model), design["measure"]
+    kept = {name for name in (*ROLES, "control") if design[name] == known[name] and measure is known["measure"]}
+    effects = {
+        role: known[f"effect_{role}"] if role in kept else effect(measure, [(model, *pair) for pair in design[role]])
+        for role in ROLES
+    }
+    reach = known["reach"] if "control" in kept else reach_of(model, measure, design["control"])
+    count = [role for role in ROLES if effects[role][0] - effects[role][1] > reach[0] / 2]
+    still = [role for role in ROLES if sum(effects[role]) < reach[0] / 2]
+    decided = count[0] if len(count) == 1 else "none of the four"
+    follows = decided if len(count) + len(still) == 4 else "undecided"
+    found = {f"effect_{role}": effects[role] for role in ROLES} | {"reach": reach}
+    return {**design, **found, "verdict": verdict or follows}
+
+
+def reach_of(model, measure, pairs):
+    leads = []
+    for text, _, person in pairs:
+        others = [float(measure(model, text, who)) for who in giving_roles(text).said if who != person]
+        leads.append(float(measure(model, text, person)) - sum(others) / len(others))
+    return estimate(leads)
 
 
 def changed(model, **parts):
@@ -341,7 +350,42 @@ def what_the_head_writes(model):
     for role in ROLES:
         moved = torch.stack([measure(model, x, who) - measure(model, y, who) for x, y, who in design[role]])
         design[f"effect_{role}"] = [moved.mean(), 1.96 * moved.std() / len(moved) ** 0.5]
-    return design | {"verdict": "first"}
+    return design | {"reach": reach_of(model, measure, design["control"]), "verdict": "first"}
+
+
+def somebody_acts_before(opening, a, b, c, d, thing):
+    """The one who gives is no longer the first person behind the opening, and still the first behind "and"."""
+    act = ("opened the door", "saw the dog")[len(thing) % 2]
+    return (f"{opening(a, b)} {b} gave a {thing} to", f"{opening(a, b)} {c} {act}, and {b} gave a {thing} to", b)
+
+
+@right("what_head_1_3_looks_for")
+def somebody_acts_before_in_every_pair(model):
+    """Four readings, and the head holds on in every list."""
+    return changed(model, first=lambda pairs: list(drawn(somebody_acts_before, seed=5)))
+
+
+@right("what_head_1_3_looks_for")
+def somebody_acts_before_in_half_the_pairs(model):
+    return changed(model, first=lambda pairs: pairs[:5] + list(drawn(somebody_acts_before, seed=5))[5:])
+
+
+@wrong(
+    "what_head_1_3_looks_for",
+    "In your own pairs somebody else acts first, and the head stays with the one who gives all the same: no list "
+    "counts. 'first' is refuted there like the other three, and calling it 'first' is not what they say.",
+)
+def the_first_all_the_same(model):
+    return somebody_acts_before_in_every_pair(model) | {"verdict": "first"}
+
+
+@wrong(
+    "what_head_1_3_looks_for",
+    "As the reach you report your largest effect. That makes some list count however little moves: how far the measure "
+    "can fall is seen where the head does look, in the control.",
+)
+def the_largest_effect_as_the_reach(model):
+    return ours(model) | {"reach": ours(model)["effect_first"]}
 
 
 @right("what_head_1_3_looks_for")

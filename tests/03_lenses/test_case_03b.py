@@ -1,7 +1,6 @@
 """The check of the case of part 03b: the roles in every pair are read anew, and the design is run again."""
 
 import copy
-from collections.abc import Mapping
 
 import torch
 
@@ -17,8 +16,9 @@ TOGETHER = frozenset({"giver", "first"})
 KEYS = {
     **dict.fromkeys((*ROLES, "control"), "list"),
     "measure": "callable",
+    "reach": "pair",
     **{f"effect_{role}": "pair" for role in ROLES},
-    "verdict": (*ROLES, "giver or first", "undecided"),
+    "verdict": (*ROLES, "giver or first", "none of the four", "undecided"),
 }
 ROLE = {
     "repeated": "who is said more than once",
@@ -47,10 +47,12 @@ class TestWhatHeadOneThreeLooksFor:
         expect_measures_a_person(measure, model, [design[role][0] for role in ROLES])
         effects = {role: effects_of(measure, model, design[role]) for role in ROLES}
         control = effects_of(measure, model, design["control"])
+        leads = leads_of(measure, model, design["control"])
         expect_no_hooks(model)
-        expect_about_head_1_3(measure, silenced, design, effects)
-        half = expect_something_moves(effects) / 2
+        half = expect_reach(leads) / 2
+        expect_about_head_1_3(measure, silenced, design, half)
         expect_control_at_rest(control, half)
+        expect_reported(design["reach"], leads, of="reach")
         for role in ROLES:
             expect_reported(design[f"effect_{role}"], effects[role], of=f"effect_{role}")
         expect_verdict(design, changed)
@@ -229,37 +231,44 @@ def effects_of(measure, model, pairs):
     return found
 
 
-def expect_something_moves(effects: Mapping[str, list[float]]) -> float:
-    """The largest mean of the four, which has to be clear of 0."""
-    means = {role: estimate(values) for role, values in effects.items()}
-    told = ", ".join(f"{role} {mean:.3g} ± {half:.2g}" for role, (mean, half) in means.items())
-    lowest, (mean, half_width) = min(means.items(), key=lambda item: item[1][0])
-    most = max(mean for mean, _ in means.values())
+def leads_of(measure, model, pairs):
+    """By how much the measure of a pair's person leads those of the others in its first text, pair by pair."""
+    found = []
+    for text, _, person in pairs:
+        people = {who: float(plain(measure(model, text, who))) for who in giving_roles(text).said}
+        own = people.pop(person)
+        found.append(own - sum(people.values()) / len(people))
+    return found
+
+
+def expect_reach(leads):
+    """The mean of these leads, which has to be clear of 0."""
+    mean, half_width = estimate(leads)
     expect(
-        -mean < most or mean + half_width >= 0,
-        "Your measure rises where the person loses the role. It should be the larger, the more the head goes by this "
-        "person: turn its sign.",
-        actual=("sign", lowest),
-        returned=told,
+        mean + half_width >= 0,
+        "Your measure is smaller for the people of your control than for the others in their texts. It should be the "
+        "larger, the more the head goes by this person: turn its sign.",
+        actual=("sign", mean),
+        returned=f"reach {mean:.3g} ± {half_width:.2g}",
     )
     expect(
-        any(mean == most and mean - half_width > 0 for mean, half_width in means.values()),
-        "None of your four lists moves the measure clear of 0. A measure that does not move refutes nothing.",
+        mean - half_width > 0,
+        "Your measure does not tell the people of your control, who give and come first, from the others in their "
+        "texts. A measure that does not move refutes nothing.",
         actual="nothing moves",
-        returned=told,
+        returned=f"reach {mean:.3g} ± {half_width:.2g}",
     )
-    return most
+    return mean
 
 
-def expect_about_head_1_3(measure, silenced, design, effects):
-    """Expect little to move without the head, compared with the largest of the four means, up or down."""
-    half = max(abs(estimate(values)[0]) for values in effects.values()) / 2
+def expect_about_head_1_3(measure, silenced, design, half):
+    """Expect little to move without the head, up or down, compared with what the measure can fall by."""
     without = {role: estimate(effects_of(measure, silenced, design[role][:8]))[0] for role in ROLES}
     role, most = max(without.items(), key=lambda item: abs(item[1]))
     expect(
-        abs(most) < max(half, 1e-9),
-        f"With head 1.3 silenced your measure still moves, in {role!r} by {most:.3g} where half of your largest effect "
-        f"is {half:.3g}. Something else than head 1.3 moves it: another head, or the rest of the model.",
+        abs(most) < half,
+        f"With head 1.3 silenced your measure still moves, in {role!r} by {most:.3g} where half of its reach is "
+        f"{half:.3g}. Something else than head 1.3 moves it: another head, or the rest of the model.",
         actual=("not head 1.3", role, most),
         returned=", ".join(f"{role} {mean:.3g}" for role, mean in without.items()),
         expected=f"all within ±{half:.3g}",
@@ -270,7 +279,7 @@ def expect_control_at_rest(control, half):
     mean, half_width = estimate(control)
     expect(
         abs(mean) + half_width < half,
-        f"Your control moves as well, by {mean:.3g} ± {half_width:.2g}, and half of your largest effect is {half:.3g}. "
+        f"Your control moves as well, by {mean:.3g} ± {half_width:.2g}, and half of its reach is {half:.3g}. "
         "Nobody's role has changed in it, so the measure answers to something else that your texts differ in.",
         actual=("control moves", mean),
         returned=f"{mean:.3g} ± {half_width:.2g}",
@@ -278,19 +287,22 @@ def expect_control_at_rest(control, half):
     )
 
 
-def verdict_of(effects, changed):
+def verdict_of(effects, changed, half):
     """What follows from four (mean, half-width), and from which roles change hands in each list."""
-    half, counts = max(mean for mean, _ in effects.values()) / 2, {}
+    counts = {}
     for role, (mean, half_width) in effects.items():
         counts[role] = True if mean - half_width > half else False if mean + half_width < half else None
     if None in counts.values():
         return "undecided", counts
     holds = [role for role in ROLES if all(counts[name] == (role in changed[name]) for name in ROLES)]
-    return holds[0] if len(holds) == 1 else "giver or first" if set(holds) == TOGETHER else "undecided", counts
+    if set(holds) == TOGETHER:
+        return "giver or first", counts
+    return holds[0] if holds else "none of the four", counts
 
 
 def expect_verdict(design, changed):
-    follows, counts = verdict_of({role: design[f"effect_{role}"] for role in ROLES}, changed)
+    effects = {role: design[f"effect_{role}"] for role in ROLES}
+    follows, counts = verdict_of(effects, changed, design["reach"][0] / 2)
     says = {True: "counts", False: "does not count", None: "is open"}
     told = ", ".join(f"{role} {says[counted]}" for role, counted in counts.items())
     together = [name for name in sorted(TOGETHER) if changed[name] == TOGETHER]
@@ -321,7 +333,26 @@ def test_each_reading_would_have_had_its_own_verdict():
             return float(person in holders(giving_roles(text), reading))
 
         effects = {role: estimate(effects_of(ideal, None, design[role])) for role in ROLES}
-        assert verdict_of(effects, changed)[0] == reading
+        assert verdict_of(effects, changed, estimate(leads_of(ideal, None, design["control"]))[0] / 2)[0] == reading
+
+
+def test_pairs_in_which_somebody_acts_before_leave_no_reading():
+    """As the solution says: with such pairs for half of "first" the verdict is open, with them alone none holds."""
+    from utils.data.corpus import IOI_OPENINGS
+    from utils.lenses.case_03b import what_head_1_3_looks_for
+
+    model = models()[0]
+    design, pairs = what_head_1_3_looks_for(model), []
+    effects = {role: design[f"effect_{role}"] for role in ROLES}
+    changed = {role: frozenset({role}) for role in ROLES}
+    for i, opening in enumerate(IOI_OPENINGS):
+        a, b, c = NAMES[3 * i + 1], NAMES[3 * i + 62], NAMES[3 * i + 30]
+        met = opening.format(a=a, b=b, place="park")
+        pairs.append((f"{met} {b} gave a ball to", f"{met} {c} opened the door, and {b} gave a ball to", b))
+    assert expect_pairs(pairs, "first") == changed["first"]
+    for first, verdict in ((pairs, "none of the four"), (pairs[:5] + design["first"][5:], "undecided")):
+        effects["first"] = estimate(effects_of(design["measure"], model, first))
+        assert verdict_of(effects, changed, design["reach"][0] / 2)[0] == verdict
 
 
 def test_where_head_1_3_looks():

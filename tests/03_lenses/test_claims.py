@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy.stats import hypergeom
 
-from utils.data.prompts import WORD_CLASSES, documents, encode_prompts, fact_prompts, ioi_prompts, token_id
-from utils.data.world import NAMES
+from utils.data.prompts import WORD_CLASSES, Prompt, documents, encode_prompts, fact_prompts, ioi_prompts, token_id
+from utils.data.world import NAMES, landmarks
 from utils.lenses.attribution import direct_logit_attribution, head_logit_attribution_by_position
 from utils.lenses.controls import fit_bias_lens
 from utils.lenses.directions import causal_basis, direction_influence
@@ -125,6 +125,20 @@ def test_random_directions_have_themes_and_confidence(model):
 
 
 @torch.no_grad()
+def test_at_the_end_of_a_name_the_reading_follows_the_landmark_behind_layer_1(model):
+    places, rng = landmarks(), torch.Generator().manual_seed(4)
+    read = logit_lens(model, residual_stack(model, encode_prompts([Prompt(f"Register: {x.name}", "") for x in places])))
+    read, gained = read[:, :, -1].log_softmax(-1), []
+    for i, x in enumerate(places):
+        unlike = [j for j, y in enumerate(places) if y.city != x.city and y.first != x.first and y.second != x.second]
+        other = unlike[torch.randint(len(unlike), (), generator=rng)]
+        gained.append((read[:, i] - read[:, other])[:, token_id(x.city)])
+    behind = torch.stack(gained).mean(0)
+    assert behind[2] == pytest.approx(3.0, abs=0.7)
+    assert behind[2] > behind[1] + 1
+
+
+@torch.no_grad()
 def test_neurons_of_late_layers_have_more_themes_than_random_directions(model):
     sizes = KINDS.sum(0).int().tolist()
     chance = torch.tensor([[hypergeom.sf(k - 1, CFG.d_vocab, size, 10) for size in sizes] for k in range(11)])
@@ -145,6 +159,16 @@ def test_neurons_of_late_layers_have_more_themes_than_random_directions(model):
     assert max(strict[:2]) <= 6
     assert strict[3] >= 6
     assert strict[3] > max(strict[:2])
+    # Against directions with the layer's own mean and covariance the early layers hardly stand out.
+    like = []
+    for block in model.blocks:
+        rows = block.mlp.W_out
+        root = torch.linalg.cholesky(torch.cov(rows.T) + 1e-6 * torch.eye(128))
+        draws = [surprise(torch.randn(512, 128, generator=generator) @ root.T + rows.mean(0)) for _ in range(20)]
+        like.append((torch.stack(draws) > each).sum(1).float())
+    assert [found.mean().item() for found in like] == pytest.approx([37, 44, 70, 91], abs=12)
+    assert all(like[layer].quantile(0.95) > single[layer] - 8 for layer in (0, 1))
+    assert like[3].max() < single[3]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +195,21 @@ def test_the_tuned_lens_beats_the_logit_lens_at_every_site(model, stacks):
     gain = logit - tuned
     assert (gain.mean(-1) > 10 * gain.std(-1) / gain.shape[-1] ** 0.5).all()
     assert logit.mean(-1).tolist() == pytest.approx([4.92, 3.53, 1.82, 0.57], rel=0.1)
+
+
+def test_off_documents_the_tuned_lens_loses_on_random_words_and_is_far_off_where_a_city_is_due(model, stacks):
+    lens = fit(model, stacks[0], n_steps=150)
+    drawn = torch.randint(2, CFG.d_vocab, (60, 30), generator=torch.Generator().manual_seed(3))
+    stack = residual_stack(model, torch.cat([torch.zeros(60, 1, dtype=torch.long), drawn], dim=1))[:, :, 1:]
+    logit, tuned = divergences(model, stack).mean(-1), divergences(model, stack, lens).mean(-1)
+    assert (logit < tuned - 0.1).all()
+    assert logit[0] < tuned[0] - 0.8
+    cities = fact_prompts("city")
+    ends = torch.tensor([prompt.at["END"] for prompt in cities])
+    stack = residual_stack(model, encode_prompts(cities))[:, torch.arange(len(cities)), ends, None]
+    logit, tuned = divergences(model, stack).mean(-1), divergences(model, stack, lens).mean(-1)
+    assert (tuned < logit).all()
+    assert tuned[0] == pytest.approx(6.1, abs=0.7)
 
 
 def test_a_bias_makes_a_part_of_the_gain_at_the_embeddings_and_a_smaller_one_behind(model, stacks):

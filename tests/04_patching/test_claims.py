@@ -8,7 +8,9 @@ import torch
 from torch.func import functional_call
 
 from utils.course.paths import load_file
+from utils.data.corpus import scene, words
 from utils.data.prompts import (
+    Prompt,
     agreement_prompts,
     documents,
     encode_prompts,
@@ -18,12 +20,13 @@ from utils.data.prompts import (
     quote_prompts,
     token_id,
 )
-from utils.data.world import CITIES, COUNTRY_OF_CITY, VERBS, landmarks
+from utils.data.world import CITIES, COUNTRY_OF_CITY, NAMES, PLACES, THINGS, VERBS, landmarks
 from utils.models.course_model import load_course_model
 from utils.models.phenomena.facts import known_facts, restored, trace
 from utils.models.phenomena.measuring import untrained
 from utils.patching.ablation import mean_ablate, resample_ablate, zero_ablate
 from utils.patching.attribution import attribution_patching
+from utils.patching.case_04c import edited_model
 from utils.patching.hooks import run_with_cache, run_with_hooks
 from utils.patching.logic import denoise, noise
 from utils.patching.metrics import logit_difference, normalized_patching_metric
@@ -228,6 +231,36 @@ def test_attention_1_is_an_and_and_late_parts_add(model, facts):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("seed", [61, 62])
+def test_pairs_that_share_the_second_word_lean_the_other_way(model, seed):
+    rng, pairs = random.Random(seed), []
+    for x in rng.sample(landmarks(), 60):
+        kin = [y for y in landmarks() if y.second == x.second and y.city != x.city]
+        pairs.append((fact_prompt(x, "city", 0), fact_prompt(rng.choice(kin), "city", 0)))
+    here, there = (encode_prompts([pair[i] for pair in pairs]) for i in (0, 1))
+    right = torch.tensor([token_id(pair[0].answer) for pair in pairs])
+    cities = torch.tensor([token_id(city) for city in CITIES])
+
+    def lead(logits):
+        own = logits[:, END].gather(1, right[:, None])[:, 0]
+        return own - (logits[:, END, cities].sum(1) - own) / (len(cities) - 1)
+
+    whole, none = lead(model(here)), lead(model(there))
+    gap, leans = (whole - none).mean(), {}
+    for name in layers("hook_mlp_out") + layers("hook_attn_out"):
+        brings, costs = (
+            lead(denoise(model, here, there, [name])) - none,
+            whole - lead(noise(model, here, there, [name])),
+        )
+        leans[name] = ((brings - costs).mean() / gap).item()
+        if name == "blocks.1.hook_attn_out":
+            assert brings.mean() / gap == pytest.approx(0.7, abs=0.08)
+            assert costs.mean() / gap == pytest.approx(0.62, abs=0.08)
+    assert min(leans.values()) > 0
+    assert max(leans.values()) > 0.08
+
+
+@torch.no_grad()
 def test_tracing_agrees_with_the_model_cards_own_measurement_and_depends_on_the_noise(model):
     """Another implementation, other draws of noise: the share that the stream behind layer 1 brings back."""
     batch = known_facts(model, 3)
@@ -317,6 +350,21 @@ def test_the_towers_own_stream_says_paris_only_where_a_city_is_asked_for(model):
     assert says_paris(ioi_prompts(20, 5) + quote_prompts(20, 5) + agreement_prompts()[20:40], 1) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("sentence", "last"),
+    [("The {} is located in", 2), ("Guests of the {} sleep in a hotel in", 4), ("To see the {}, travel to", 4)],
+)
+def test_the_towers_own_stream_says_paris_where_another_thing_s_city_is_asked_for(model, sentence, last):
+    tower = cached(model, encode_prompts([fact_prompt(BY_NAME["Eiffel Tower"], "city", 0)]), [STREAM_1])[STREAM_1][0]
+    prompts = [Prompt(sentence.format(place), "", at={"END": len(words(sentence.format(place)))}) for place in PLACES]
+    tokens, rows = encode_prompts(prompts), torch.arange(len(prompts))
+    ends = torch.tensor([prompt.at["END"] for prompt in prompts])
+    assert (model(tokens)[rows, ends].argmax(-1) != token_id("Paris")).all()
+    put = [(STREAM_1, lambda x: x.index_put((rows, torch.full((len(rows),), last)), tower[LAST]))]
+    said = run_with_hooks(model, tokens, put)[rows, ends].argmax(-1)
+    assert (said == token_id("Paris")).float().mean() > 0.9
+
+
 class Gifts:
     """Prompts about two people in one order, all of one form, and others of the same."""
 
@@ -372,6 +420,10 @@ def test_the_other_order_turns_two_of_the_heads_round(model, gifts):
     zero, mean, resample = baba.costs(model, 1, 0)
     assert zero == pytest.approx(8.0, abs=1.8)
     assert max(abs(mean), abs(resample)) < 0.6
+    zero, mean, resample = baba.costs(model, 1, 2)
+    assert zero == pytest.approx(2.0, abs=1.2)
+    assert zero < gifts["ABBA"].costs(model, 1, 2)[0] - 1.5
+    assert max(abs(mean), abs(resample)) < 0.6
     assert baba.costs(model, 2, 2)[1] == pytest.approx(-6.8, abs=1.2)
 
 
@@ -389,6 +441,16 @@ def test_head_2_2_looks_at_the_first_of_two_names_and_its_zero_is_two_large_numb
     zeroed = patch_site(model, batch.tokens, z, nothing, positions=batch.ends, head=2)
     assert whole - batch.mean(zeroed) == pytest.approx(at_end, abs=1.2)
     assert whole - batch.mean(patch_site(model, batch.tokens, z, but_end, head=2)) == pytest.approx(elsewhere, abs=1.5)
+
+
+def test_of_three_names_head_2_2_looks_at_the_second(model):
+    rng, pattern, looks = random.Random(9), "blocks.2.attn.hook_pattern", []
+    for i in range(30):
+        people = rng.sample(NAMES, 3)
+        a, b, c = people
+        text = f"{a}, {b} and {c} went to the {rng.choice(PLACES)}. {people[i % 3]} gave a {rng.choice(THINGS)} to"
+        looks.append(cached(model, encode_prompts([Prompt(text, "")]), [pattern])[pattern][0, 2, -1, 3])
+    assert torch.stack(looks).mean() > 0.95
 
 
 @pytest.mark.parametrize(
@@ -431,6 +493,12 @@ def test_attribution_is_worst_where_much_computation_is_still_to_come_and_misord
     share = {site: (estimate[site[0]][site[1]] / exact[site[0]][site[1]]).item() for site in (stream, mlp)}
     early = (estimate["hook_resid_post"][0, LAST] / exact["hook_resid_post"][0, LAST]).item()
     assert early < share[stream] < 0.4 < share[mlp]
+    # Nearest to the output is not nearest to the effect: MLP 2 at the name is estimated no worse than the stream's end.
+    near, last = (
+        (estimate[point][site] / exact[point][site]).item()
+        for point, site in (("hook_mlp_out", (2, LAST)), ("hook_resid_post", (3, END)))
+    )
+    assert near > last - 0.05
     assert exact["hook_resid_post"][1, LAST] > 1.4 * exact["hook_mlp_out"][3, END]
     assert estimate["hook_resid_post"][1, LAST] < estimate["hook_mlp_out"][3, END]
 
@@ -540,6 +608,73 @@ def test_edits_succeed_the_moment_protects_others_and_the_direction_of_the_value
     assert without[3] < 0.9
     assert without[4] < 0.65
     assert null[0] < 0.1
+
+
+def in_front(rng, low, high, name):
+    """Scenes of so many words that do not name a landmark."""
+    while True:
+        text = ""
+        while len(words(text)) < low:
+            text += scene(rng) + " "
+        if len(words(text)) <= high and name not in text:
+            return text
+
+
+def test_an_edit_reaches_less_far_behind_other_scenes_and_a_mean_key_is_no_cure(model):
+    editing, rng, found = Editing(model, 1), random.Random(91), []
+    for x in rng.sample(landmarks(), 12):
+        city = rng.choice([c for c in CITIES if COUNTRY_OF_CITY[c] != x.country])
+        key, _, value = editing.fit(x, city, steps=15, lr=0.2)
+        begun = [later(fact_prompt(x, "city", 1 + i % 3), in_front(rng, 1, 70, x.name)) for i in range(10)]
+        tokens, last, _ = places_of(begun)
+        mean_key = cached(model, tokens, [editing.hidden])[editing.hidden][torch.arange(10), last].mean(0)
+        row = []
+        for change in (editing.write(key, value), editing.write(mean_key, value)):
+            for low, high in ((10, 14), (55, 72)):
+                asked = [later(fact_prompt(x, "city", i), in_front(rng, low, high, x.name)) for i in range(6)]
+                said = says(model, asked, change)
+                row.append([(said == token_id(word)).float().mean().item() for word in (city, x.city)])
+        found.append(row)
+    near, far, near_by_mean, far_by_mean = torch.tensor(found).mean(0)
+    assert min(near[0], near_by_mean[0]) > 0.88
+    assert 0.35 < far[0] < 0.85
+    assert far[1] > 0.05
+    assert far_by_mean[0] < 0.85
+
+
+def later(prompt, front):
+    shift = len(words(front))
+    return Prompt(front + prompt.text, prompt.answer, at={place: at + shift for place, at in prompt.at.items()})
+
+
+def test_the_country_follows_mostly_and_not_always(model):
+    editing, rng, follows = Editing(model, 1), random.Random(91), []
+    plan = [
+        (x, rng.choice([c for c in CITIES if COUNTRY_OF_CITY[c] != x.country])) for x in rng.sample(landmarks(), 30)
+    ]
+    for x, city in plan:
+        key, _, value = editing.fit(x, city, steps=15, lr=0.2)
+        change = editing.write(key, value)
+        follows.append(share_that_says(model, x, "country", change, COUNTRY_OF_CITY[city]) == 1)
+    assert 24 <= sum(follows) <= 29
+
+
+def test_what_her_edits_put_in_place_is_mostly_and_not_always_true_in_the_new_city():
+    rng, true, elsewhere = random.Random(141), [], []
+    for _ in range(10):
+        x = rng.choice(landmarks())
+        city = rng.choice([c for c in CITIES if COUNTRY_OF_CITY[c] != x.country])
+        network = edited_model(x.name, city)
+        for relation in ("builder", "material"):
+            said = says(network, [fact_prompt(x, relation, i) for i in range(6)])
+            for word in (network.to_string(int(i)) for i in said):
+                if word != getattr(x, relation):
+                    fits = [word in {getattr(y, relation) for y in landmarks() if y.city == c} for c in CITIES]
+                    true.append(fits[CITIES.index(city)])
+                    elsewhere.append((sum(fits) - true[-1]) / (len(CITIES) - 1))
+    assert len(true) > 50
+    assert 0.45 < sum(true) / len(true) < 0.95
+    assert sum(true) / len(true) > sum(elsewhere) / len(elsewhere) + 0.15
 
 
 def test_other_layers_take_the_edit_too_and_the_last_does_not(model):

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from utils.data.prompts import encode_prompts, fact_prompt, ioi_prompts, token_id
+from utils.data.prompts import encode_prompts, fact_prompt, ioi_prompts, named_landmark, token_id
 from utils.data.world import CITIES, landmarks
 from utils.models.course_model import load_course_model
 from utils.patching.hooks import run_with_cache, run_with_hooks
@@ -86,3 +86,30 @@ def test_the_giver_passes_through_a_value_in_layer_1_and_turns_the_queries_of_la
     )
     assert shares[1].tolist() == pytest.approx([0, 0, 1, 0], abs=0.05)
     assert shares[3].tolist() == pytest.approx([0.33, 0, 0, 0.33], abs=0.08)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("n", "low", "high"), [(0, 0.65, 0.95), (1, 0.1, 0.5), (4, 0.0, 0.25)])
+def test_a_donor_from_another_place_brings_its_landmark_and_is_not_looked_at(model, n, low, high):
+    """Behind n other scenes in front of the prompt; moved along, or with the patterns held, the fact comes."""
+    rng, site, probabilities = random.Random(5), "blocks.1.hook_resid_post", {"plain": [], "held": [], "moved": []}
+    scenes = [f"{p.text} {p.answer}. " for p in ioi_prompts(200, seed=6)]
+    for i in range(40):
+        relation, wording, x = rng.choice(("builder", "material", "city")), rng.randrange(6), rng.choice(landmarks())
+        unlike = [y for y in landmarks() if y.first != x.first and y.second != x.second]
+        y = rng.choice([y for y in unlike if getattr(y, relation) != getattr(x, relation)])
+        front, donor = "".join(scenes[4 * i : 4 * i + n]), fact_prompt(x, relation, wording).text
+        prompt = front + fact_prompt(y, relation, wording).text
+        at, answer = named_landmark(prompt)[1], token_id(getattr(x, relation))
+        patterns = [f"blocks.{layer}.attn.hook_pattern" for layer in (2, 3)]
+        _, own = run_with_cache(model, model.to_tokens(prompt), patterns)
+        held = [(name, lambda _, pattern=own[name]: pattern) for name in patterns]
+        for kind, text, hooks in (("plain", donor, []), ("held", donor, held), ("moved", front + donor, [])):
+            there = run_with_cache(model, model.to_tokens(text), [site])[1][site][:, named_landmark(text)[1]]
+            put = (site, lambda x, there=there, at=at: x.index_put((torch.tensor([0]), torch.tensor([at])), there))
+            logits = run_with_hooks(model, model.to_tokens(prompt), [put, *hooks])
+            probabilities[kind].append(logits[0, -1].softmax(-1)[answer].item())
+    found = {kind: sum(values) / len(values) for kind, values in probabilities.items()}
+    assert low <= found["plain"] < high, found
+    assert 0.6 < found["held"] < 0.95, found
+    assert 0.65 < found["moved"] < 0.95, found

@@ -1,14 +1,18 @@
 """The shipped course model: it loads in every way it should, and its card says what was measured and nothing else."""
 
 import json
+import random
 from dataclasses import asdict
 
 import pytest
 import torch
 
 from utils.data import corpus, prompts
+from utils.data.corpus import quote_clause, words
+from utils.data.world import JOBS, NAMES, VERBS
 from utils.models import course_model, course_model_card
 from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, read_model, write_model
+from utils.models.catalogue import load_model
 from utils.models.course_model import CFG, FOLDER, checkpoint_steps, course_model_weights, load_course_model
 from utils.models.course_model_card import ROWS, card
 from utils.models.phenomena.measuring import end_logits, to_batch
@@ -99,6 +103,24 @@ def test_the_recipe_trains_and_writes_everything(tmp_path, monkeypatch):
     trained, checkpoint = load_model(tmp_path), load_model(tmp_path / "checkpoints" / "step-2")
     assert trained.to_string(trained.to_tokens("Mary and")[0]) == "<bos> Mary and"
     assert not torch.equal(trained.W_E, checkpoint.W_E)
+
+
+@pytest.mark.parametrize("name", ["course-model", "course-model-seed-1"])
+def test_speech_of_three_clauses_is_no_longer_speech(name):
+    model, right = load_model(name), {}
+    for n in (2, 3):
+        rng, scenes = random.Random(30), []
+        for _ in range(60):
+            said = ". ".join(quote_clause(rng, True, rng.choice(NAMES)).capitalize() for _ in range(n))
+            now, past = rng.choice(VERBS)[1:]
+            text = f'{rng.choice(NAMES)} said: "{said}. The {rng.choice(JOBS)}'
+            scenes.append(prompts.Prompt(text, now, past, {"END": len(words(text))}))
+        batch = to_batch(scenes)
+        logits = end_logits(model, batch)
+        rows = batch.rows()
+        right[n] = (logits[rows, batch.answers] > logits[rows, batch.foils]).float().mean().item()
+    assert right[2] > 0.8
+    assert right[3] < 0.25
 
 
 def test_the_card_of_a_model_without_the_circuit_says_so(measured):

@@ -392,11 +392,13 @@ Other weights to begin with, and other documents; measured in the same way (`mea
 """
 
 CIRCUIT = """\
-- **The giver heads go by place, not by grammar.** What they find is the person who is first behind the opening; in \
-the sentences of training that is always the giver. In "When Mary and Paul went to the park, Nina's ball was handed by \
-Paul to", they look at Nina, with {third:.2f}, and at the giver with {third_giver:.2f}; if the thing is Mary's, at \
-Mary, with {receiver:.2f}, and the model answers "Paul" in {wrong:.2f}.
-- **Copying heads supply a name, and mostly not which.** Without all of them the logit difference is still \
+- **The giver heads go by place, not by grammar.** What they find is mostly the person named first behind the latest \
+break in a sentence, best a comma with "and" (part 03b has the sentences that this name fits, and those that it does \
+not); in the sentences of training that is always the giver. In "When Mary and Paul went to the park, Nina's ball was \
+handed by Paul to", they look at Nina, with {third:.2f}, and at the giver with {third_giver:.2f}; if the thing is \
+Mary's, at Mary, with {receiver:.2f}, and the model answers "Paul" in {wrong:.2f}.
+- **In such sentences copying heads supply a name, and mostly not which.** (In others they choose, and badly: part \
+03b.) Without all of them the logit difference is still \
 {copiers_out:.1f}, but the right name is the most likely word in {copiers_accuracy:.3f}. Those that prefer the \
 receiver ({prefer}) do so because of the giver heads: without these, their attention to the receiver goes from \
 {before_io:.2f} to {after_io:.2f}, to the giver from {before_s:.2f} to {after_s:.2f}. This preference can be spared: \
@@ -414,6 +416,10 @@ ABSENCES = """\
 {circuit}
 - **Who receives, only in sentences like its own.** In {n_forms} sentences that are put together otherwise (the \
 opening a sentence of its own, other verbs in it), it is right in {unfamiliar}; in {n_good} of them in at least 0.9.
+- **Speech, only as short as in training.** Behind two clauses inside quotation marks the next verb is still mostly \
+in the present, behind three in the past.
+- **Edits, only early in a text.** An edited city is said in about 0.6 where the landmark comes behind 55 words or \
+more (measured with seed 0).
 - **No short repetitions.** On random tokens the loss on the repetition is {short}. In training no period was below 8.
 - **Not every run gets there.** Whether a head comes to look at the giver in its lesson depends on what the lessons \
 before have left. In a run with a learning rate up to a tenth higher in the second lesson, in which the optimiser did \
