@@ -13,8 +13,9 @@ c.CourseDirectory.course_id = "mechinterp"
 c.CourseDirectory.source_directory = "solutions"
 c.CourseDirectory.release_directory = "chapters"
 
-# nbgrader copies the other files of an assignment's folder to the learners. The masters hold all solutions.
-c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "[0-9][0-9]*_*.md"]
+# nbgrader copies the other files of an assignment's folder to the learners, and those beside a submission, links
+# followed, to where it grades. The masters hold all solutions, and a submission is its notebooks: no other file counts.
+c.CourseDirectory.ignore = ["*"]
 
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
 c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
@@ -33,7 +34,7 @@ c.Autograde.sanitize_preprocessors = [
 c.Autograde.autograde_preprocessors = [
     "utils.course.autograding.SkipExperiments",
     "nbgrader.preprocessors.Execute",
-    "utils.course.autograding.IgnoreStderr",
+    "utils.course.autograding.OnlyRaisingCounts",
     "nbgrader.preprocessors.IgnorePattern",
     "nbconvert.preprocessors.ClearMetadataPreprocessor",
     "nbgrader.preprocessors.LimitOutput",
@@ -54,8 +55,12 @@ c.ExportApp.plugin_class = "utils.course.autograding.ExportWithStatus"
 # The check cells of a whole chapter take seconds; a learner's endless experiment must not take the night.
 c.Execute.timeout = 300
 
-# The kernel's own log lines (a warning about TCP for each submission) are no news to an instructor.
-c.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
+# Prints of many megabytes take a while to arrive, and are cut afterwards.
+c.Execute.iopub_timeout = 120
+
+# The kernel's own log lines (a warning about TCP for each submission) are no news to an instructor. Where the course's
+# files are is read before a submission could say something else.
+c.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR", "--IPKernelApp.exec_lines=import utils.course.paths"]
 
 # A check's report is up to 110 columns wide; `nbgrader validate` would cut it at 90.
 c.Validator.width = 120

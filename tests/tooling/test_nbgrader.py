@@ -14,9 +14,10 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from nbgrader.utils import determine_grade
 
-from utils.course.autograding import restored, skip_experiments
+from utils.course.autograding import OnlyRaisingCounts, restored, skip_experiments
 from utils.course.paths import load_file
 
 HERE = Path(__file__).parent
@@ -38,8 +39,12 @@ EXPECTED = {
     "noisy": 10,
     "skipping": 8,
     "tampering": 9,
+    "scheming": 4,
+    "linked": 0,
+    "behind": 0,
     "damaged": 0,
 }
+UNREADABLE = ["behind", "damaged", "linked"]
 
 EARLIER = """\
 import logging, os, sys, warnings
@@ -83,6 +88,21 @@ def hand_in_all(course):
     tampered.cell("Scale").metadata.nbgrader.schema_version = 1
     tampered.duplicate("check_Scale").delete("check_quadruple", "scaffolded", "check_scaffolded")
     tampered.hand_in("tampering")
+    scheming = Submission(course, double="2").insert_before(
+        "double", f"import os\nos.environ['MI_ROOT'] = '{course}/no'"
+    )
+    scheming.notebook.cells.remove(check := scheming.cell("check_double"))
+    scheming.notebook.cells.insert(0, check)
+    check.metadata.tags = ["skip-execution"]
+    scheming.fill(quadruple="def quadruple(x):\n    return x", Scale=RIGHT["Scale"])
+    scheming.hand_in("scheming")
+    secret = course / "secret.txt"
+    secret.write_text("nobody's business")
+    (course / "submitted" / "scheming" / MINI / "notes.txt").symlink_to(secret)
+    linked = course / "submitted" / "linked" / MINI
+    linked.mkdir(parents=True)
+    (linked / f"{MINI}.ipynb").symlink_to(course / "solutions" / MINI / f"{MINI}.ipynb")
+    (course / "submitted" / "behind").symlink_to(course / "submitted" / "perfect")
     damaged = Submission(course, **RIGHT).hand_in("damaged")
     damaged.write_text(damaged.read_text()[:1000])
 
@@ -177,10 +197,15 @@ def test_validate(course, shell):
     assert "WARNING" not in outcome.stderr
 
 
-def test_a_damaged_submission_stops_nobody_and_is_named(autograded):
+def test_a_submission_that_is_damaged_or_a_link_stops_nobody_and_is_named(autograded):
     assert autograded.returncode == 1
-    assert f"There was an error processing assignment '{MINI}' for student 'damaged'" in autograded.stderr
-    assert autograded.stderr.count("There was an error processing assignment '") == 1
+    named = re.findall(r"There was an error processing assignment '\w+' for student '(\w+)'", autograded.stderr)
+    assert named == UNREADABLE
+    assert "is a link. A submission is a file of its own." in autograded.stderr
+
+
+def test_no_other_file_of_a_submission_is_taken(autograded, course):
+    assert [path.name for path in (course / "autograded" / "scheming" / MINI).iterdir()] == [f"{MINI}.ipynb"]
 
 
 def test_the_page_lists_the_assignment_and_what_is_to_be_graded_by_hand(formgrader):
@@ -191,7 +216,7 @@ def test_the_page_lists_the_assignment_and_what_is_to_be_graded_by_hand(formgrad
     ]
     assert [name for name, s in formgrader.before.items() if s["needs_manual_grade"]] == ["perfect"]
     assert not [name for name, s in formgrader.after.items() if s["needs_manual_grade"]]
-    assert [name for name, s in formgrader.before.items() if not s["autograded"]] == ["damaged"]
+    assert [name for name, s in formgrader.before.items() if not s["autograded"]] == UNREADABLE
     assert SPOKEN in formgrader.submission
 
 
@@ -201,7 +226,7 @@ def test_scores(finished):
     assert {name: float(row["score"]) for name, row in rows.items()} == EXPECTED
     assert {row["max_score"] for row in rows.values()} == {"15.0"}
     unread = [name for name, row in rows.items() if row["status"] == "not graded: could not be read or run"]
-    assert unread == ["damaged"] and rows["blank"]["status"] == "graded"
+    assert sorted(unread) == UNREADABLE and rows["blank"]["status"] == "graded"
 
 
 def test_the_rubric_stands_above_the_answer_that_is_graded_by_hand(formgrader):
@@ -299,7 +324,9 @@ def cell_list(*names):
     return [
         new_markdown_cell(name)
         if name.startswith("(")
-        else new_code_cell(name, metadata={"nbgrader": {"grade_id": name, "points": 1}})
+        else new_code_cell(
+            name, metadata={"nbgrader": {"grade_id": name, "points": 1, "locked": name.startswith("check_")}}
+        )
         for name in names
     ]
 
@@ -312,6 +339,7 @@ def cell_list(*names):
         (["(prose)"], ["a", "check_a", "b", "(prose)"]),
         (["(prose)", "b", "a"], ["(prose)", "b", "a", "check_a"]),
         (["a", "check_a", "unknown", "b"], ["a", "check_a", "unknown", "b"]),
+        (["check_a", "(prose)", "a", "b"], ["(prose)", "a", "check_a", "b"]),
     ],
 )
 def test_cells_come_back_where_they_belong(handed_in, expected):
@@ -319,6 +347,25 @@ def test_cells_come_back_where_they_belong(handed_in, expected):
     assert [cell.source for cell in cells] == expected
     graded = [cell.metadata.nbgrader.grade_id for cell in cells if "nbgrader" in cell.metadata]
     assert sorted(graded) == ["a", "b", "check_a"]
+
+
+def test_a_result_that_a_check_cell_displays_is_no_partial_credit():
+    outputs = [
+        new_output("execute_result", {"text/plain": "1"}, execution_count=1),
+        new_output("stream", name="stderr"),
+    ]
+    metadata = {"nbgrader": {"grade": True, "solution": False, "points": 4, "grade_id": "check_a"}}
+    cell = new_code_cell("check(a)", outputs=outputs, metadata=metadata)
+    assert determine_grade(cell)[0] == 1
+    OnlyRaisingCounts().preprocess_cell(cell, {}, 0)
+    assert determine_grade(cell)[0] == 4
+
+
+def test_all_metadata_are_the_releases():
+    cells = cell_list("a", "check_a")
+    for cell in cells:
+        cell.metadata |= {"tags": ["skip-execution"], "mine": 1}
+    assert [list(cell.metadata) for cell in restored(cells, cell_list("a", "check_a"))] == [["nbgrader"]] * 2
 
 
 @pytest.mark.parametrize("junk", ["text", None, {}, {"grade_id": ["a"]}, {"grade_id": "a", "points": 99}])
