@@ -32,13 +32,12 @@ c.Autograde.sanitize_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 c.Autograde.autograde_preprocessors = [
-    "utils.course.autograding.SkipExperiments",
-    "nbgrader.preprocessors.Execute",
-    "utils.course.autograding.OnlyRaisingCounts",
+    "utils.grading.gradebook.GradeInWorker",
     "nbgrader.preprocessors.IgnorePattern",
     "nbconvert.preprocessors.ClearMetadataPreprocessor",
     "nbgrader.preprocessors.LimitOutput",
     "nbgrader.preprocessors.SaveAutoGrades",
+    "utils.grading.gradebook.KeepBroken",
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
     "utils.course.autograding.ShowRubrics",
