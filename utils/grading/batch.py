@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat
+import torch
 
 from utils.course import paths
 from utils.course.autograding import expect_regular_file, restored
@@ -289,6 +290,7 @@ def _warm_up(chapter: Chapter) -> None:
         _ = exercise.reference
         check_class(exercise)
     chapter_catalogue(chapter.name)
+    torch.ones(2, 2, device="meta").tril()  # the first use of this device loads hundreds of modules
 
 
 @contextlib.contextmanager

@@ -540,6 +540,8 @@ class Table:
 
     def _decode(self, header: dict, blobs: list[memoryview], link: Callable) -> list[Any]:
         start, nodes = self.next, header["nodes"]
+        if not all(type(header[key]) is list for key in ("nodes", "roots", "updates")):
+            raise BadMessage("a message without lists")
         if header["start"] != start:
             raise BadMessage("a message belongs to another call")
         if len(self.entries) + len(nodes) > MAX_ENTRIES:

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -188,7 +189,9 @@ def _write(chapter: Chapter, students: Sequence[str], config: Config, place: Pat
         step = Autograde(coursedir=course, config=settings)
         step.force = True
         step.log.setLevel(logging.CRITICAL)
-        step.start()
+        with warnings.catch_warnings():  # nbgrader's habits with its database
+            warnings.simplefilter("ignore")
+            step.start()
     _found.clear()
 
 

@@ -45,17 +45,18 @@ class Zygote:
     Args:
         modules: What to import once, ahead of all submissions.
         unsafe: Whether to go on without the protections of ``world``.
+        view: The course that the workers see; one without the answers if not given.
     """
 
-    def __init__(self, modules: tuple[str, ...] = (), unsafe: bool = False):
+    def __init__(self, modules: tuple[str, ...] = (), unsafe: bool = False, view: Path | None = None):
         self.folder = tempfile.TemporaryDirectory(prefix="mi-grading-")
         place = Path(self.folder.name)
         (place / "staging").mkdir()
-        make_view(place / "course")
+        view = view or make_view(place / "course")
         os.chmod(place, 0o755)  # noqa: S103 (root's workers are somebody else)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
-            "view": str(place / "course"),
+            "view": str(view),
             "staging": str(place / "staging"),
             "modules": list(modules),
             "closed_in": not unsafe,
