@@ -23,8 +23,8 @@ def zygote_of():
     """Starts workers that are shut in, or leaves the test out where the kernel does not allow that."""
     started = []
 
-    def start(modules=(), **more):
-        zygote = Zygote(tuple(modules), **more)
+    def start(chapter="01_mini", modules=(), **more):
+        zygote = Zygote(chapter, tuple(modules), **more)
         started.append(zygote)
         try:
             zygote.wait()

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -169,6 +170,15 @@ def test_nothing_of_a_submission_runs_on_a_page(course, graded, run):
         text = next(path.glob(f"{MINI}.*")).read_text()
         assert "alert(1)" in text  # shown,
         assert "<script>alert" not in text and "javascript:alert" not in text  # and not run
+
+
+def test_the_report_names_mistakes_and_who_needs_a_look(course, graded, run):
+    text = run(course, *mi("report", "01")).stdout
+    assert re.search(r"double +\d+ of \d+ squared \(1\)", text)
+    assert re.search(r"cut: 01_mini: it can't be read as a notebook", text)
+    assert "loops: double: its code ended its process, or did not end" in text
+    page = (course / "build" / "report_01.html").read_text()
+    assert "You square the number." in page and "<script" not in page and "http" not in page
 
 
 def test_nothing_is_left_behind(course, graded):

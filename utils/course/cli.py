@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--again", action="store_true", help="grade also what is graded already")
     grade.add_argument("--seed", type=int, help="repeat a batch with the seed that it named")
     grade.add_argument("--unsafe", action="store_true", help="go on without protections that this machine lacks")
+    report = add("report", _report, "say how a class did in a chapter that is graded (for instructors)")
+    report.add_argument("chapter", help="the chapter, e.g. 02")
     build = add("build", _build, "build solution and learner notebooks from the masters (for authors)")
     build.add_argument("parts", nargs="*", help="parts or chapters to build, e.g. 02b; all if none is given")
     build.add_argument("--check", action="store_true", help="build nothing; fail if something is out of date")
@@ -223,6 +225,16 @@ def _grade(arguments: argparse.Namespace) -> int:
         arguments.unsafe,
     )
     return 1 if failed else 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from utils.grading import report
+
+    chapter = find_chapter(arguments.chapter)
+    found = report.make_report(chapter)
+    print(report.as_text(found))
+    print(f"\nas a page: {report.write_page(found, chapter)}")
+    return 0
 
 
 def _build(arguments: argparse.Namespace) -> int:

@@ -242,7 +242,7 @@ def grade(
 def _grade_new(
     chapter: Chapter, new: list[Task], jobs: int, unsafe: bool, progress: "Progress", write: Callable
 ) -> None:
-    zygote = Zygote(modules(chapter), unsafe)
+    zygote = Zygote(chapter.name, modules(chapter), unsafe)
     try:
         _warm_up(chapter)
         zygote.wait()
@@ -276,8 +276,8 @@ def modules(chapter: Chapter) -> tuple[str, ...]:
                 for node in ast.walk(ast.parse(cell.source)):
                     if isinstance(node, ast.Import):
                         found |= {alias.name for alias in node.names}
-                    elif isinstance(node, ast.ImportFrom) and node.module:
-                        found.add(node.module)
+                    elif isinstance(node, ast.ImportFrom) and node.module:  # what is imported may be a module itself
+                        found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return tuple(sorted(found))
 
 

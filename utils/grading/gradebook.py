@@ -60,7 +60,7 @@ def _grade_now(name: str, cells: Sequence[NotebookNode], released: Sequence[Note
     (part,) = find_parts(name)
     if part.chapter not in _zygotes:
         unsafe = os.environ.get("MI_UNSAFE") == "1"
-        zygote = _zygotes[part.chapter] = Zygote(modules(find_chapter(part.chapter)), unsafe)
+        zygote = _zygotes[part.chapter] = Zygote(part.chapter, modules(find_chapter(part.chapter)), unsafe)
         atexit.register(zygote.close)
     zygote = _zygotes[part.chapter]
     try:

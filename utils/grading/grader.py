@@ -23,7 +23,7 @@ import torch
 
 from utils.course.checking import Mismatch, _settings
 from utils.course.containment import Ended, Interrupted, Overtime, limited_time
-from utils.course.manifest import CourseError, Exercise, exercises
+from utils.course.manifest import CourseError, Exercise
 from utils.course.runner import check_class
 from utils.grading.encoding import BadMessage
 from utils.grading.peer import Gone, Peer, RemoteError, RemoteFunction
@@ -43,16 +43,17 @@ class Zygote:
     """The process that starts workers, and the view of the course that they see.
 
     Args:
+        chapter: The chapter whose submissions are graded; its references are not in the view.
         modules: What to import once, ahead of all submissions.
         unsafe: Whether to go on without the protections of ``world``.
         view: The course that the workers see; one without the answers if not given.
     """
 
-    def __init__(self, modules: tuple[str, ...] = (), unsafe: bool = False, view: Path | None = None):
+    def __init__(self, chapter: str, modules: tuple[str, ...] = (), unsafe: bool = False, view: Path | None = None):
         self.folder = tempfile.TemporaryDirectory(prefix="mi-grading-")
         place = Path(self.folder.name)
         (place / "staging").mkdir()
-        view = view or make_view(place / "course")
+        view = view or make_view(place / "course", chapter)
         os.chmod(place, 0o755)  # noqa: S103 (root's workers are somebody else)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
@@ -244,7 +245,7 @@ class Session:
     Args:
         cells: What to run, in order.
         spawn: Starts a worker.
-        hidden: Exercises whose references are not in the worker before they are graded or lent.
+        known: Exercises of the chapter whose references may be there from the start.
         cell_limit: Seconds of computing for each cell.
         total_limit: Seconds of computing for the whole notebook.
     """
@@ -253,14 +254,13 @@ class Session:
         self,
         cells: list[Cell],
         spawn: Callable[[], tuple[socket.socket, int]],
-        hidden: tuple[Exercise, ...],
+        known: list[Exercise],
         cell_limit: float,
         total_limit: float,
     ):
-        self.cells, self.spawn, self.hidden = list(cells), spawn, hidden
+        self.cells, self.spawn, self.known = list(cells), spawn, list(known)
         self.cell_limit, self.total_limit = cell_limit, total_limit
         self.revealed: list[Exercise] = []
-        self.lent: set[str] = set()
         self.errors: dict[str, str] = {}  # by label
         self.dead: set[str] = set()  # cells that ended the process
         self.spent = 0.0
@@ -286,8 +286,7 @@ class Session:
         return self.seconds() > self.total_limit
 
     def _prepare(self, worker: WorkerProcess) -> None:
-        left_out = {e.name for e in self.hidden} - self.lent
-        self._restore(worker, [e for e in exercises().values() if e.name not in left_out])
+        self._restore(worker, self.known)
         for cell in self.cells:
             if cell.label in self.dead:
                 continue
@@ -313,8 +312,8 @@ class Session:
 
     def lend(self, wanted: list[Exercise]) -> None:
         """Put references into the course that the worker sees; in the notebook their names mean what they meant."""
-        new = [e for e in wanted if e.name not in self.lent]
-        self.lent |= {e.name for e in new}
+        new = [e for e in wanted if e not in self.known]
+        self.known += new
         if new and self.worker is not None and self.worker.alive:
             with contextlib.suppress(Ended, Mismatch):
                 self._restore(self.worker, new)

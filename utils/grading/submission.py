@@ -79,8 +79,8 @@ def grade_part(
     """
     course = find_chapter(part.chapter).parts
     here = next(i for i, p in enumerate(course) if p.name == part.name)
-    later = [e for p in course[here + 1 :] for e in p.exercises]
-    session = Session(cells, spawn, (*part.exercises, *later), time_limit, total_limit)
+    earlier, later = ([e for p in parts for e in p.exercises] for parts in (course[:here], course[here + 1 :]))
+    session = Session(cells, spawn, earlier, time_limit, total_limit)
     verdicts = []
     try:
         for exercise in part.exercises:

@@ -16,8 +16,8 @@ LEFT_OUT = ("__pycache__", "*.pyc", "grading", "build.py", "masters.py", "autogr
 WHY = "is an exercise, and not available before yours is graded"
 
 
-def make_view(folder: Path) -> Path:
-    """Write the course's code into a folder: no bodies of exercises, no hints, no tests, no solutions."""
+def make_view(folder: Path, chapter: str) -> Path:
+    """Write the course's code into a folder: no bodies of a chapter's exercises, no hints, no tests, no solutions."""
     source = Path(utils.__file__).parent
     shutil.copytree(source, folder / "utils", ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     grading = folder / "utils" / "grading"
@@ -26,7 +26,7 @@ def make_view(folder: Path) -> Path:
         shutil.copy(source / "grading" / f"{name}.py", grading)
     names = defaultdict(set)
     for exercise in manifest.exercises().values():
-        names[exercise.module].add(exercise.name)
+        names[exercise.module] |= {exercise.name} if exercise.chapter == chapter else set()
     for module, hidden in names.items():
         origin = Path(importlib.util.find_spec(module).origin)
         target = folder.joinpath(*module.split(".")).with_suffix(".py")
