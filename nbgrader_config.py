@@ -20,8 +20,8 @@ c.CourseDirectory.ignore = ["*"]
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
 c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
 
-# nbgrader's own steps with ours among them: copied, deleted or damaged cells, and output on stderr, cost no honest
-# points; a part's experiments, which take minutes and carry no points, are not run; who grades by hand sees the rubric
+# nbgrader's own steps with ours among them: copied, deleted or damaged cells cost no honest points; what a student
+# wrote runs in a process that is shut in, and not in a kernel of the instructor's; who grades by hand sees the rubric
 # beside the answer. Whole lists, as nbgrader reads this file more than once and would insert a step each time.
 c.Autograde.sanitize_preprocessors = [
     "utils.course.autograding.RestoreCells",
@@ -51,15 +51,9 @@ c.GenerateFeedback.preprocessors = [
 ]
 c.ExportApp.plugin_class = "utils.course.autograding.ExportWithStatus"
 
-# The check cells of a whole chapter take seconds; a learner's endless experiment must not take the night.
+# For `nbgrader validate`, which runs a whole notebook. The kernel's own log lines are no news to an instructor.
 c.Execute.timeout = 300
-
-# Prints of many megabytes take a while to arrive, and are cut afterwards.
-c.Execute.iopub_timeout = 120
-
-# The kernel's own log lines (a warning about TCP for each submission) are no news to an instructor. Where the course's
-# files are is read before a submission could say something else.
-c.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR", "--IPKernelApp.exec_lines=import utils.course.paths"]
+c.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
 
 # A check's report is up to 110 columns wide; `nbgrader validate` would cut it at 90.
 c.Validator.width = 120

@@ -99,46 +99,6 @@ def expect_regular_file(path: Path, levels: int) -> None:
         raise ValueError(f"{path} is no ordinary file.")
 
 
-class SkipExperiments(NbGraderPreprocessor):
-    """Before the run: experiments as they were handed out are left out. They take minutes, and carry no points."""
-
-    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        skip_experiments(nb.cells, released_cells(self, resources))
-        return nb, resources
-
-
-def skip_experiments(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) -> None:
-    """Tag the code cells that are neither graded nor set-up and have not been changed, so that they are not run.
-
-    What a student has changed or added is run: an answer may need it.
-    """
-    experiments = {
-        cell.source
-        for cell in released
-        if cell.cell_type == "code" and "nbgrader" not in cell.metadata and "setup" not in cell.metadata.get("tags", [])
-    }
-    for cell in cells:
-        if cell.cell_type == "code" and "nbgrader" not in cell.metadata and cell.source in experiments:
-            cell.metadata["tags"] = ["skip-execution"]
-
-
-class OnlyRaisingCounts(NbGraderPreprocessor):
-    """After the run: a check's verdict is whether it raised.
-
-    Output on stderr is output; and a number that a cell displays as its result is no partial credit.
-    """
-
-    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
-        if cell.cell_type == "code" and utils.is_grade(cell):
-            for output in cell.outputs:
-                if output.output_type == "stream":
-                    output.name = "stdout"
-                elif output.output_type == "execute_result":
-                    output.output_type = "display_data"
-                    del output["execution_count"]
-        return cell, resources
-
-
 def is_question(cell: NotebookNode) -> bool:
     """Whether this is the answer to a question in words, graded by hand."""
     return cell.cell_type == "markdown" and utils.is_grade(cell) and utils.is_solution(cell)

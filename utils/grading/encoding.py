@@ -474,6 +474,15 @@ class Table:
         self.changed.clear()
         return places
 
+    def drop_passing(self, start: int) -> None:
+        """Forget what has crossed in a call back, from this number on: there may be thousands of them in one call.
+
+        Not if gradients may be asked for, on their way through what has crossed.
+        """
+        passing = [place for place in range(start, self.next) if not self.entries[place].internal]
+        if not any(self.entries[p].kind == "tensor" and self.entries[p].obj.requires_grad for p in passing):
+            self.drop(passing)
+
     def drop(self, places: list[int]) -> None:
         for place in places:
             entry = self.entries.pop(place, None)

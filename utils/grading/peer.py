@@ -98,7 +98,8 @@ class Peer:
         Raises:
             RemoteError: If the other side raised; of the same kind, as far as Python has it.
         """
-        if self.depth == 0:
+        nested, start = self.depth > 0, self.table.next
+        if not nested:
             self.calls_back = 0
             fields["drop"], self.afresh = None if self.afresh else self.table.drop_values(), False
         header, blobs = self.table.encode(*values, graph=self._keep_graph)
@@ -118,6 +119,8 @@ class Peer:
                 self.serve(header, blobs)
         finally:
             self.depth -= 1
+            if nested:
+                self.table.drop_passing(start)
 
     def call(self, number: int, args: tuple, kwargs: dict) -> Any:
         """Call the other side's function."""
@@ -138,6 +141,7 @@ class Peer:
             else:
                 self.table.drop(header["drop"])
         self.calls_back += 1
+        nested, start = "drop" not in header, self.table.next
         if self.depth > MAX_NESTED or self.calls_back > MAX_CALLS_BACK and not self.side.is_worker:
             raise BadMessage("too many calls within one call")
         values = self.table.decode(header, blobs, self._link)
@@ -161,6 +165,8 @@ class Peer:
             self.send({**header, **self.told(), "kind": "raised", "error": data}, blobs)
         finally:
             self.depth -= 1
+        if nested:
+            self.table.drop_passing(start)
 
     def more(self, header: dict) -> Callable:
         raise BadMessage("a request of no known kind")
