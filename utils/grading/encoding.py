@@ -327,6 +327,8 @@ class Table:
         return place
 
     def _add_tensor(self, value: Tensor, internal: bool, depth: int) -> int:
+        if torch._C._functorch.is_functorch_wrapped_tensor(value):
+            raise BadMessage("a tensor inside torch.func, which can't leave its process")
         name = str(value.dtype).removeprefix("torch.")
         flags = [value.requires_grad, value.is_leaf, isinstance(value, nn.Parameter)]
         if value.is_meta:

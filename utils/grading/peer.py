@@ -54,7 +54,7 @@ class Peer:
 
     def forget(self) -> None:
         """Drop what earlier calls have brought, here and, with the next request, over there."""
-        self.table, self.afresh = Table(self.side), True
+        self.table, self.afresh, self.torn = Table(self.side), True, False
         self.thrown: list[BaseException] = []  # by functions of this side that the other side called
         self.offers: list[Any] = []
         self.graphs: list[tuple[Tensor, list[Tensor]]] = []
@@ -101,7 +101,7 @@ class Peer:
         nested, start = self.depth > 0, self.table.next
         if not nested:
             self.calls_back = 0
-            fields["drop"], self.afresh = None if self.afresh else self.table.drop_values(), False
+            fields["drop"] = self._drop()
         header, blobs = self.table.encode(*values, graph=self._keep_graph)
         self.send({**header, **fields, "kind": kind}, blobs)
         self.depth += 1
@@ -115,12 +115,22 @@ class Peer:
                 if reply == "raised":
                     if "nodes" in header:
                         self.table.decode(header, blobs, self._link)
+                    else:  # it could not say what has changed: the next call begins with nothing
+                        self.torn = True
                     raise as_exception(header.get("error"), self.thrown)
                 self.serve(header, blobs)
         finally:
             self.depth -= 1
             if nested:
                 self.table.drop_passing(start)
+
+    def _drop(self) -> list[int] | str | None:
+        """What the other side is to forget before an outermost call: some values, all of them, or functions, too."""
+        afresh, torn, self.afresh, self.torn = self.afresh, self.torn, False, False
+        if not afresh and not torn:
+            return self.table.drop_values()
+        self.table = Table(self.side)
+        return None if afresh else "values"
 
     def call(self, number: int, args: tuple, kwargs: dict) -> Any:
         """Call the other side's function."""
@@ -138,6 +148,8 @@ class Peer:
         if self.side.is_worker and "drop" in header:
             if header["drop"] is None:
                 self.forget()
+            elif header["drop"] == "values":
+                self.table = Table(self.side)
             else:
                 self.table.drop(header["drop"])
         self.calls_back += 1
@@ -310,6 +322,9 @@ class RemoteFunction:
         peer, number = self._remote
         return peer.call(number, args, kwargs)
 
+    def __deepcopy__(self, memo: dict) -> "RemoteFunction":
+        return self  # as Python does with functions
+
     def settings(self) -> dict[str, Any]:
         """What held for the process on the other side when it last said so."""
         return self._remote[0].settings
@@ -334,6 +349,9 @@ class RemoteModule(nn.Module):
             else:
                 module.register_buffer(last, tensor)
         self.train(training)
+
+    def __deepcopy__(self, memo: dict) -> "RemoteModule":
+        return self._remote[0].ask("copy", self)[0]
 
     def settings(self) -> dict[str, Any]:
         return self._remote[0].settings

@@ -1,6 +1,7 @@
 """Defines a submission's functions and answers calls of them. Runs in a process that is shut in, see ``world``."""
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import inspect
@@ -106,8 +107,6 @@ class Worker(Peer):
         return None, {}
 
     def _copy(self, header: dict, module: nn.Module) -> tuple[Any, dict]:
-        import copy
-
         return copy.deepcopy(module), self.told()
 
 
