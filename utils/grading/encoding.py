@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MAX_BYTES = 256 * 2**20  # of one message
+MAX_BYTES = 256 * 2**20  # of one message,
+MAX_HEADER = 32 * 2**20  # and of what it says about itself, which takes many times as much when it is read
 MAX_NUMBERS = 64 * 2**20  # entries of one tensor, also of one that repeats a few in memory
 MAX_ENTRIES = 300_000  # of the table
 MAX_TEXT = 2**20
@@ -107,6 +108,8 @@ def parse(data: bytes | memoryview) -> tuple[dict, list[memoryview]]:
     size = int.from_bytes(view[:8], "little")
     if size > len(view) - 8:
         raise BadMessage("a message is cut off")
+    if size > MAX_HEADER:
+        raise BadMessage("a message of too many parts")
     try:
         header = json.loads(bytes(view[8 : 8 + size]))
     except (ValueError, RecursionError) as error:

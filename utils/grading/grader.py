@@ -120,9 +120,7 @@ class Zygote:
 
     def close(self) -> None:
         self.control.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
-        self.process.kill()
+        self.process.kill()  # and with it, by the kernel, all that it has started
         self.process.wait()
         self.folder.cleanup()
 
