@@ -91,6 +91,7 @@ def course(new_course, run, zygote_of):
     Submission(root, **RIGHT, why_four=SPOKEN).hand_in("ada")
     Submission(root).hand_in("blank")
     Submission(root, **RIGHT | {"double": SQUARE}).hand_in("partly")
+    Submission(root, **RIGHT | {"double": SQUARE}).hand_in("squarer")
     for name, answers in HOSTILE.items():
         Submission(root, **answers).hand_in(name)
     for name, text in {"cut": "{", "deep": "[" * 100_000, "latin": '{"cells": "\\xe9"}'}.items():
@@ -174,7 +175,7 @@ def test_nothing_of_a_submission_runs_on_a_page(course, graded, run):
 
 def test_the_report_names_mistakes_and_who_needs_a_look(course, graded, run):
     text = run(course, *mi("report", "01")).stdout
-    assert re.search(r"double +\d+ of \d+ squared \(1\)", text)
+    assert re.search(r"double +\d+ of \d+ +squared \([12]\)", text)
     assert re.search(r"cut: 01_mini: it can't be read as a notebook", text)
     assert "loops: double: its code ended its process, or did not end" in text
     page = (course / "build" / "report_01.html").read_text()

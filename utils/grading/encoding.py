@@ -378,7 +378,7 @@ class Table:
         if alike is not None:
             node = ["alike", alike, None, value.training]
             self._put(place, node)
-            node[2] = [[name, self._ref(t.detach().clone())] for name, t in _parts(value)]
+            node[2] = [[name, self._ref(t.detach().clone()), t.requires_grad] for name, t in _parts(value)]
         elif self.side.is_worker:
             self.entries[place].kind = "own"
             name = type(value).__name__[:100]
@@ -787,8 +787,9 @@ class Table:
         value = copy.deepcopy(self.entries[like].obj)
         mine = dict(_parts(value))
         with torch.no_grad():
-            for name, ref in parts:
+            for name, ref, asks in parts:
                 mine[name].copy_(self._value(ref))
+                mine[name].requires_grad_(bool(asks) and mine[name].is_floating_point())
         value.train(bool(training))
         return self._set(place, value, "module")
 
