@@ -13,14 +13,15 @@ c.CourseDirectory.course_id = "mechinterp"
 c.CourseDirectory.source_directory = "solutions"
 c.CourseDirectory.release_directory = "chapters"
 
-# nbgrader copies the other files of an assignment's folder to the learners. The masters hold all solutions.
-c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "[0-9][0-9]*_*.md"]
+# nbgrader copies the other files of an assignment's folder to the learners, and those beside a submission, links
+# followed, to where it grades. The masters hold all solutions, and a submission is its notebooks: no other file counts.
+c.CourseDirectory.ignore = ["*"]
 
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
 c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
 
-# nbgrader's own steps with ours among them: copied, deleted or damaged cells, and output on stderr, cost no honest
-# points; a part's experiments, which take minutes and carry no points, are not run; who grades by hand sees the rubric
+# nbgrader's own steps with ours among them: copied, deleted or damaged cells cost no honest points; what a student
+# wrote runs in a process that is shut in, and not in a kernel of the instructor's; who grades by hand sees the rubric
 # beside the answer. Whole lists, as nbgrader reads this file more than once and would insert a step each time.
 c.Autograde.sanitize_preprocessors = [
     "utils.course.autograding.RestoreCells",
@@ -31,13 +32,12 @@ c.Autograde.sanitize_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 c.Autograde.autograde_preprocessors = [
-    "utils.course.autograding.SkipExperiments",
-    "nbgrader.preprocessors.Execute",
-    "utils.course.autograding.IgnoreStderr",
+    "utils.grading.gradebook.GradeInWorker",
     "nbgrader.preprocessors.IgnorePattern",
     "nbconvert.preprocessors.ClearMetadataPreprocessor",
     "nbgrader.preprocessors.LimitOutput",
     "nbgrader.preprocessors.SaveAutoGrades",
+    "utils.grading.gradebook.KeepBroken",
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
     "utils.course.autograding.ShowRubrics",
@@ -51,10 +51,8 @@ c.GenerateFeedback.preprocessors = [
 ]
 c.ExportApp.plugin_class = "utils.course.autograding.ExportWithStatus"
 
-# The check cells of a whole chapter take seconds; a learner's endless experiment must not take the night.
+# For `nbgrader validate`, which runs a whole notebook. The kernel's own log lines are no news to an instructor.
 c.Execute.timeout = 300
-
-# The kernel's own log lines (a warning about TCP for each submission) are no news to an instructor.
 c.Execute.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
 
 # A check's report is up to 110 columns wide; `nbgrader validate` would cut it at 90.

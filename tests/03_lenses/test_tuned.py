@@ -122,6 +122,7 @@ class TestTunedLens:
 
 class TestTrainTunedLens:
     exercise = "train_tuned_lens"
+    changes_models = True  # that is what it is for
 
     def test_losses(self, answer, reference, rng):
         "the loss of each site before each step"

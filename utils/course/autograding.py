@@ -43,6 +43,9 @@ class RestoreCells(NbGraderPreprocessor):
     """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        asked, folders = resources["nbgrader"], self.parent.parent.coursedir
+        place = folders.format_path(folders.submitted_directory, asked["student"], asked["assignment"])
+        expect_regular_file(Path(place) / f"{asked['notebook']}.ipynb", levels=3)
         nb.cells = restored(nb.cells, [c for c in released_cells(self, resources) if "nbgrader" in c.metadata])
         return nb, resources
 
@@ -52,7 +55,8 @@ def restored(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) ->
 
     Of a cell's copies the last one counts, as it does for the names that the copies define. A cell that has lost its
     name (some editors drop metadata) is known by the function or class that it defines. What was deleted comes back as
-    it was handed out.
+    it was handed out. All metadata are the release's (a tag can keep a cell from being run), and a locked cell, if it
+    was moved before the answer that it checks, comes after it.
     """
     cells, found = list(cells), {}
     for cell in cells:
@@ -68,44 +72,31 @@ def restored(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) ->
         if mine is None:
             cells.insert(position, wanted)
         else:
-            mine.metadata["nbgrader"] = wanted.metadata.nbgrader
-            position = next(i for i, cell in enumerate(cells) if cell is mine)
+            mine.metadata = wanted.metadata
+            place = next(i for i, cell in enumerate(cells) if cell is mine)
+            if wanted.metadata.nbgrader.get("locked") and place < position:
+                cells.insert(position - 1, cells.pop(place))
+                continue
+            position = place
         position += 1
     return cells
 
 
-class SkipExperiments(NbGraderPreprocessor):
-    """Before the run: experiments as they were handed out are left out. They take minutes, and carry no points."""
+def expect_regular_file(path: Path, levels: int) -> None:
+    """Refuse a submission that is a link, or lies behind one: it would be read, and shown, as the instructor.
 
-    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        skip_experiments(nb.cells, released_cells(self, resources))
-        return nb, resources
+    Args:
+        path: The notebook.
+        levels: How many of its parts, from the end, students have a say in.
 
-
-def skip_experiments(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) -> None:
-    """Tag the code cells that are neither graded nor set-up and have not been changed, so that they are not run.
-
-    What a student has changed or added is run: an answer may need it.
+    Raises:
+        ValueError: If one of them is a link, or the notebook no ordinary file.
     """
-    experiments = {
-        cell.source
-        for cell in released
-        if cell.cell_type == "code" and "nbgrader" not in cell.metadata and "setup" not in cell.metadata.get("tags", [])
-    }
-    for cell in cells:
-        if cell.cell_type == "code" and "nbgrader" not in cell.metadata and cell.source in experiments:
-            cell.metadata["tags"] = ["skip-execution"]
-
-
-class IgnoreStderr(NbGraderPreprocessor):
-    """After the run: output on stderr is output, and no verdict. The check's verdict is whether it raised."""
-
-    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
-        if cell.cell_type == "code" and utils.is_grade(cell):
-            for output in cell.outputs:
-                if output.output_type == "stream":
-                    output.name = "stdout"
-        return cell, resources
+    for part in (path, *path.parents[: levels - 1]):
+        if part.is_symlink():
+            raise ValueError(f"{part} is a link. A submission is a file of its own.")
+    if not path.is_file():
+        raise ValueError(f"{path} is no ordinary file.")
 
 
 def is_question(cell: NotebookNode) -> bool:

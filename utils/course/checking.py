@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.course.containment import Clock, Interrupted, Overtime
+from utils.course.containment import Clock, Ended, Interrupted, Overtime
 from utils.course.values import (
     MAX_TEXT,
     article,
@@ -128,11 +128,12 @@ class Answer:
         call = Call(f"{label}({_arguments_text(named)})")
         self.calls.append(call)
         self.n_calls += 1
-        before = snapshot([value for _, value in named]), _asks_for_gradients(named), _settings()
+        settings = getattr(function, "settings", _settings)  # an answer in another process tells of that one's
+        before = snapshot([value for _, value in named]), _asks_for_gradients(named), settings()
         try:
             with self.clock.theirs() if self.clock else contextlib.nullcontext():
                 call.result = function(*args, **kwargs)
-        except (Mismatch, Overtime, Interrupted):  # a check's own function that the answer called; the time; a person
+        except (Mismatch, Overtime, Ended, Interrupted):  # a check's own function that the answer called; the time; …
             raise
         except BaseException as error:  # also sys.exit() and the like
             # A stub's NotImplementedError says nothing; PyTorch's, for an operation it lacks, says what is missing.
@@ -142,7 +143,7 @@ class Answer:
         try:
             if not self.may_change_inputs:
                 _expect_unchanged(named, *before[:2])
-            _expect_settings(before[2])
+            _expect_settings(before[2], settings())
         except Mismatch as mismatch:
             mismatch.call = call
             raise
@@ -228,9 +229,9 @@ def _settings() -> dict[str, Any]:
     }
 
 
-def _expect_settings(before: dict[str, Any]) -> None:
+def _expect_settings(before: dict[str, Any], after: dict[str, Any]) -> None:
     """Expect that a call left the settings alone; the runner puts them back."""
-    for name, value in _settings().items():
+    for name, value in after.items():
         if value != before[name]:
             raise Mismatch(
                 f"Your code changed {name} and left it so: all that runs afterwards computes something else. Use a "

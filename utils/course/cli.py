@@ -13,6 +13,7 @@ from utils.course.manifest import (
     Exercise,
     Part,
     UnknownExercise,
+    find_chapter,
     find_exercise,
     find_parts,
     parts,
@@ -75,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("name", help="name of a training recipe, e.g. digits-cnn")
     train.add_argument("--seed", type=int, default=0, help="another seed than the shipped models' 0")
     train.add_argument("--ship", action="store_true", help="replace the shipped weights (for authors)")
+    grade = add("grade", _grade, "grade a chapter's submissions, each in a process that is shut in (for instructors)")
+    grade.add_argument("chapter", help="the chapter, e.g. 02")
+    grade.add_argument("--student", metavar="NAME", help="one student alone")
+    grade.add_argument("--jobs", type=int, metavar="N", help="how many at a time; as many as there are processors")
+    grade.add_argument("--again", action="store_true", help="grade also what is graded already")
+    grade.add_argument("--seed", type=int, help="repeat a batch with the seed that it named")
+    grade.add_argument("--unsafe", action="store_true", help="go on without protections that this machine lacks")
+    report = add("report", _report, "say how a class did in a chapter that is graded (for instructors)")
+    report.add_argument("chapter", help="the chapter, e.g. 02")
     build = add("build", _build, "build solution and learner notebooks from the masters (for authors)")
     build.add_argument("parts", nargs="*", help="parts or chapters to build, e.g. 02b; all if none is given")
     build.add_argument("--check", action="store_true", help="build nothing; fail if something is out of date")
@@ -201,6 +211,30 @@ def _train(arguments: argparse.Namespace) -> int:
     from utils.course import model_commands
 
     return model_commands.train(arguments.name, arguments.seed, arguments.ship)
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    from utils.grading.batch import grade
+
+    failed = grade(
+        find_chapter(arguments.chapter),
+        arguments.student,
+        arguments.jobs,
+        arguments.again,
+        arguments.seed,
+        arguments.unsafe,
+    )
+    return 1 if failed else 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from utils.grading import report
+
+    chapter = find_chapter(arguments.chapter)
+    found = report.make_report(chapter)
+    print(report.as_text(found))
+    print(f"\nas a page: {report.write_page(found, chapter)}")
+    return 0
 
 
 def _build(arguments: argparse.Namespace) -> int:

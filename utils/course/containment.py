@@ -26,6 +26,10 @@ class Overtime(BaseException):
     """A check ran out of time. Not an ``Exception``, so that a learner's ``except Exception`` lets it through."""
 
 
+class Ended(BaseException):
+    """An answer that is graded in another process has ended that process; the message says how."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A person pressed Ctrl-C; any other ``KeyboardInterrupt`` comes from the code that runs."""
 
@@ -86,7 +90,7 @@ class Clock:
 
 
 @contextlib.contextmanager
-def limited_time(seconds: float, counting: bool = True) -> Iterator[Clock]:
+def limited_time(seconds: float, counting: bool = True, cpu: Callable[[], float] = time.thread_time) -> Iterator[Clock]:
     """Interrupt the block when its clock is over, and raise ``Overtime``.
 
     Works in the main thread (where notebooks, pytest and the shell run their code); elsewhere there is no way to
@@ -95,11 +99,12 @@ def limited_time(seconds: float, counting: bool = True) -> Iterator[Clock]:
     Args:
         seconds: The limit of the clock.
         counting: Whether everything counts, or only what runs inside the clock's ``theirs``.
+        cpu: Where its computing time is read.
     """
     if threading.current_thread() is not threading.main_thread():
         yield Clock(seconds, counting)
     elif hasattr(signal, "setitimer"):
-        with _alarm(Clock(seconds, counting)) as clock:
+        with _alarm(Clock(seconds, counting, cpu)) as clock:
             yield clock
     else:
         with _interrupt_from_a_thread(Clock(seconds, counting, cpu=time.process_time)) as clock:

@@ -95,6 +95,8 @@ def _what_happened(failure: Failure) -> list[tuple[str, str]]:
                 "for something?",
             )
         ]
+    if failure.kind == "ended":
+        return [("stopped", f"Your code {failure.note}.")]
     happened = [
         ("returned" if failure.is_result else "found", failure.returned),
         ("expected", failure.expected),

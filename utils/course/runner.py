@@ -11,6 +11,7 @@ import re
 import secrets
 import sys
 import sysconfig
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from utils.course.checking import Answer, AnswerRaised, Call, Mismatch, NotAttem
 from utils.course.containment import (
     OUTPUT_LIMIT,
     BoundedText,
+    Ended,
     Interrupted,
     Overtime,
     capture_output,
@@ -60,7 +62,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Failure:
-    """One check that did not pass. ``kind`` is mismatch, raised, overtime, not attempted, or broken (our own fault).
+    """One check that did not pass.
+
+    ``kind`` is mismatch, raised, overtime, ended (its process did), not attempted, or broken (our own fault).
 
     ``call`` is the call that went wrong, or the last one where ``sure`` is false; ``is_result`` says whether
     ``returned`` tells of what the learner's code returned, or of something that the check found.
@@ -181,13 +185,18 @@ def run_checks(
     with noted_interrupts(), own_settings(), capture_output(captured):
         methods = check_methods(check_class(exercise))
         failures = list(_failures(exercise, obj, methods, seed, time_limit, {}))
-        report = Report(exercise, seed, len(methods), failures, output=captured.getvalue())
+        report = Report(exercise, seed, len(methods), failures, output=_printed(obj, captured))
         if diagnose and report.status == "failed":
             if known is None:
                 known = _known(exercise.name) if exercise.case else {}
             entry, explained = _diagnose(exercise, failures, methods, seed, time_limit, known)
             report = replace(report, diagnosis=entry, explained=explained)
     return report
+
+
+def _printed(obj: Any, here: BoundedText) -> str:
+    there = getattr(obj, "printed", None)
+    return there if isinstance(there, str) else here.getvalue()
 
 
 def _failures(
@@ -206,7 +215,7 @@ def _failures(
         failure = known[title]
         if failure:
             yield failure
-        if failure and failure.kind in ("not attempted", "overtime"):
+        if failure and failure.kind in ("not attempted", "overtime", "ended"):
             return
 
 
@@ -214,8 +223,11 @@ def _run_one(
     exercise: Exercise, obj: Any, title: str, method: Callable, seed: int, time_limit: float
 ) -> Failure | None:
     answer = Answer(obj, exercise.reference, exercise.may_change_inputs)
+    # An answer in another process says what that one has computed, and begins and ends each check there.
+    cpu, one_check = getattr(obj, "cpu_time", time.thread_time), getattr(obj, "one_check", None)
+    around = one_check(title, seed) if one_check else contextlib.nullcontext()
     try:
-        with limited_time(time_limit, counting=False) as answer.clock:
+        with around, limited_time(time_limit, counting=False, cpu=cpu) as answer.clock:
             _call_check(method, answer, exercise, seed)
     except Interrupted:
         raise
@@ -238,6 +250,8 @@ def _run_one(
         )
     except Overtime:
         return Failure(title, "overtime", answer.last_call, f"still running after {time_limit:g} seconds")
+    except Ended as ended:
+        return Failure(title, "ended", answer.last_call, str(ended))
     except BaseException as error:  # also a result that calls sys.exit() when it is looked at
         return _blame(exercise, title, method, seed, answer, error)
     return None
@@ -419,6 +433,8 @@ def _learner_trace(error: BaseException) -> str:
     Without the frames of the machinery, of libraries and of the course's own functions, where some of the learner's
     are left.
     """
+    if isinstance(told := getattr(error, "trace", None), str):  # of an answer in another process, which has told it
+        return told
     readable = traceback.extract_tb(error.__traceback__)
     for left_out in (MACHINERY, LIBRARIES, (COURSE, str(paths.TESTS))):
         readable = [frame for frame in readable if not frame.filename.startswith(left_out)] or readable

@@ -1,0 +1,101 @@
+"""Starts workers quickly: enters the world once, imports the libraries once, and forks a clean process for each.
+
+Run as a file, so that nothing of the course is imported before the world is entered. Its standard input is the control
+socket: each message brings the socket of one worker to start.
+"""
+
+import json
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def serve(control: socket.socket, closed_in: bool) -> None:
+    """Fork a worker for each request, until the grader hangs up."""
+    world = sys.modules["world"]
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        _reap()
+        if not data:
+            return
+        connection = socket.socket(fileno=descriptors[0])
+        if os.fork() == 0:
+            _become_worker(world, connection, closed_in, json.loads(data)["slot"])
+        connection.close()
+
+
+def _become_worker(world, connection: socket.socket, closed_in: bool, slot: int) -> None:
+    try:
+        world.die_with_parent()
+        if closed_in:
+            world.shut_in(connection, slot)
+        else:
+            world._keep_only({connection.fileno()})
+            connection.sendall(b"!")
+        from utils.grading.worker import main
+
+        main(connection)
+    finally:
+        os._exit(0)
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def preload(modules: list[str]) -> list[str]:
+    """Import modules; what can't be imported is the submission's affair, later."""
+    failed = []
+    for name in modules:
+        try:
+            __import__(name)
+        except Exception as error:
+            failed.append(f"{name}: {error}")
+    return failed
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    control = socket.socket(fileno=os.dup(0))
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != HERE]
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("world", HERE / "world.py")
+    world = importlib.util.module_from_spec(spec)
+    sys.modules["world"] = world
+    spec.loader.exec_module(world)
+    course = settings["view"]
+    try:
+        world.die_with_parent()
+        if settings["closed_in"]:
+            world.enter(Path(settings["view"]), Path(settings["staging"]))
+            course = "/course"
+            os.environ.update(HOME="/scratch", TMPDIR="/scratch", MPLCONFIGDIR="/scratch/matplotlib")
+        sys.path.insert(0, course)
+        os.environ["MI_ROOT"], os.environ["MI_STATE"] = course, "/scratch/.mi"
+        os.chdir(course)
+        failed = preload(["utils.grading.worker", *settings["modules"]])
+        import torch
+
+        torch.set_num_threads(1)
+        torch.ones(2, 2, device="meta").tril()  # the first use of this device loads hundreds of modules
+        answer = {"ready": True, "failed": failed}
+    except world.Missing as missing:
+        answer = {"missing": str(missing)}
+    except BaseException:
+        answer = {"broken": traceback.format_exc()[-3000:]}
+    control.send(json.dumps(answer).encode())
+    if "ready" in answer:
+        serve(control, settings["closed_in"])
+
+
+if __name__ == "__main__":
+    main()
