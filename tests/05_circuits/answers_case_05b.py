@@ -204,6 +204,24 @@ def the_givers_lead(model):
 
 @wrong(
     "what_the_signal_says",
+    "Your measure reads the giver's logit alone. The question is who is ahead: what the receiver's logit does has to "
+    "count as well.",
+)
+def the_giver_alone(model):
+    return changed(model, measure=lambda x, receiver, giver: -x[token_id(giver)].item())
+
+
+@wrong(
+    "what_the_signal_says",
+    "Your measure reads the receiver's logit alone. The question is who is ahead: what the giver's logit does has to "
+    "count as well.",
+)
+def the_receiver_alone(model):
+    return changed(model, measure=lambda x, receiver, giver: x[token_id(receiver)].item())
+
+
+@wrong(
+    "what_the_signal_says",
     "You call it a place because swapping the giver does much. In 'both' his name changes, too; the lists that "
     "change one of "
     "the two decide.",

@@ -65,6 +65,36 @@ def without_signs(first, second, n_draws, generator):
     return compared(first, second, n_draws, generator, lambda x, y: in_order(x.abs(), y.abs()))
 
 
+def by_size(x):
+    return x.gather(1, x.abs().argsort(dim=1))
+
+
+@wrong(
+    "circuit_overlap",
+    "You sort by size. A large effect against the answer would then stand beside a large one for it, and the two have "
+    "nothing in common: sort with the signs.",
+)
+def sorted_by_size(first, second, n_draws, generator):
+    return compared(first, second, n_draws, generator, lambda x, y: common(by_size(x), by_size(y)))
+
+
+@wrong(
+    "circuit_overlap",
+    "You divide by the sum of the effects. Those against the answer take away from it, so that it may come out near 0 "
+    "or below: divide by the sum of their sizes.",
+)
+def divided_by_the_signed_sum(first, second, n_draws, generator):
+    shares(first, second)
+    a, b = first / first.sum(), second / second.sum()
+
+    def overlap(other):
+        c = in_order(a, other)
+        return c / (2 - c)
+
+    deals = [b.flatten()[torch.randperm(b.numel(), generator=generator)].view_as(b) for _ in range(n_draws)]
+    return overlap(b).item(), torch.stack([overlap(x) for x in deals]) if deals else torch.zeros(0)
+
+
 @wrong(
     "circuit_overlap",
     "You do not divide by the sums of sizes: a model with larger effects would do something else by that alone.",

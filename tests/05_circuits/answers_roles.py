@@ -69,6 +69,46 @@ def from_the_last_column(model, tokens, at):
     }
 
 
+def written(model, tokens, at, write):
+    """The scores with another 'direct': ``write(what the heads write, the run's divisor)`` are logits."""
+    rows, sites = torch.arange(len(tokens)), [f"blocks.{layer}.attn.hook_z" for layer in range(len(model.blocks))]
+    _, cache = run_with_cache(model, tokens, [*sites, "ln_final.hook_scale"])
+    each = [
+        torch.einsum("nhd,hdm->nhm", cache[site][rows, at["END"]], model.W_O[layer]) for layer, site in enumerate(sites)
+    ]
+    out = torch.stack(each, dim=1)
+    logits = write(out, cache["ln_final.hook_scale"][rows, at["END"]][:, None, None])
+    io, s = tokens[rows, at["IO"]], tokens[rows, at["S2"]]
+    return scores(model, tokens, at) | {"direct": logits[rows, :, :, io] - logits[rows, :, :, s]}
+
+
+@wrong(
+    "name_mover_scores",
+    "You send each head's output through the final norm by itself, so that it is divided by its own size. In the run "
+    "it is divided by that of the whole stream: take the run's divisor.",
+)
+def its_own_divisor(model, tokens, at):
+    return written(
+        model, tokens, at, lambda out, _: model.unembed(model.ln_final(out.flatten(1, 2))).unflatten(1, out.shape[1:3])
+    )
+
+
+@wrong(
+    "name_mover_scores",
+    "You leave out the final norm. What a head writes is centred, divided and weighed before the unembedding reads it.",
+)
+def without_the_norm(model, tokens, at):
+    return written(model, tokens, at, lambda out, _: out @ model.W_U)
+
+
+@wrong(
+    "name_mover_scores",
+    "You leave out the weights of the final norm, `ln_final.w`: each dimension is weighed before the unembedding.",
+)
+def without_the_norms_weights(model, tokens, at):
+    return written(model, tokens, at, lambda out, scale: (out - out.mean(-1, keepdim=True)) / scale @ model.W_U)
+
+
 @wrong(
     "name_mover_scores",
     "You average over the prompts. The prompt is the independent unit: without its own numbers nobody can give an "
@@ -157,6 +197,15 @@ def from_the_embeddings(model, layer, head, tokens, *, k=5, sign=1):
 @wrong("copy_score", "A head of layer 0 can't read what stands behind block 0: it is part of it.")
 def behind_block_0(model, layer, head, tokens, *, k=5, sign=1):
     return copied(model, layer, head, tokens, k, sign, always="blocks.0.hook_resid_post")
+
+
+@wrong(
+    "copy_score",
+    "You read the stream right before the layer. What earlier layers have brought to the name is in it: behind block 0 "
+    "there is little but the name itself.",
+)
+def before_the_layer(model, layer, head, tokens, *, k=5, sign=1):
+    return copied(model, layer, head, tokens, k, sign, always=f"blocks.{layer}.hook_resid_pre")
 
 
 @wrong("copy_score", "You ask for the likeliest word alone, whatever k is.")
@@ -344,6 +393,31 @@ def replaced_at_s2(model, prompts, at, heads, movers, *, source="ABC"):
     return inhibition(model, prompts, at, heads, movers, source, place="S2")
 
 
+@wrong(
+    "s_inhibition_effect",
+    "You replace the heads at all positions. At the names they change what the movers look up, and not what they ask: "
+    "at END alone.",
+)
+def heads_everywhere(model, prompts, at, heads, movers, *, source="ABC"):
+    rows, found = torch.arange(len(at["END"])), []
+    _, other = model.run_with_cache(prompts[source])
+
+    def edit(layer, head):
+        def hook(z, hook):
+            z[:, :, head] = other["z", layer][:, :, head]
+            return z
+
+        return f"blocks.{layer}.attn.hook_z", hook
+
+    for hooks in ([], [edit(*pair) for pair in heads]):
+        with model.hooks(fwd_hooks=hooks):
+            _, cache = model.run_with_cache(prompts["clean"])
+        found.append(torch.stack([cache["pattern", layer][rows, head, at["END"]] for layer, head in movers], 1))
+    change = found[1] - found[0]
+    looks = {name: change[rows, :, at[name]] for name in ("IO", "S1", "S2")}
+    return {"to IO": looks["IO"], "to S": looks["S1"] + looks["S2"]}
+
+
 @wrong("s_inhibition_effect", "Your heads' output comes from 'ABC' whatever `source` says.")
 def always_abc(model, prompts, at, heads, movers, *, source="ABC"):
     return inhibition(model, prompts, at, heads, movers)
@@ -414,6 +488,16 @@ def repaired(
 )
 def each_its_own_divisor(model, tokens, at, heads, outputs):
     return repaired(model, tokens, at, heads, outputs, own=True)
+
+
+@wrong(
+    "self_repair",
+    "Your 'heads' are read with the new divisor, in which everything seems to rise when it falls: part of what the "
+    "norm does is counted as theirs.",
+)
+def heads_at_the_new_divisor(model, tokens, at, heads, outputs):
+    theirs = repaired(model, tokens, at, heads, outputs, own=True)["heads"]
+    return repaired(model, tokens, at, heads, outputs) | {"heads": theirs}
 
 
 @wrong("self_repair", "The heads that were taken out are among your 'heads': what they lose is counted twice.")

@@ -37,10 +37,10 @@ def templates(rng, lengths=(8, 10, 9)):
     return found
 
 
-def scenes(rng):
+def scenes(rng, scale=0.6):
     """Two models of other sizes, each with prompts of several lengths."""
     for i, sizes in enumerate(SIZES):
-        model = small_model(rng, **sizes)
+        model = small_model(rng, scale, **sizes)
         yield model, *ioi_dataset(templates(rng), NAMES, 6 + i, rng)
 
 

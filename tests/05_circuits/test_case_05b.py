@@ -7,6 +7,7 @@ from utils.circuits.case_05b import what_the_signal_says
 from utils.course.cases import design_of, estimate, expect_enough, expect_function_of_input, expect_reported
 from utils.course.checking import Mismatch, expect, plain
 from utils.data.corpus import words
+from utils.data.prompts import token_id
 from utils.data.world import ADJECTIVES, NAMES, PLACES, THINGS
 from utils.models.course_model import load_course_model
 from utils.patching.case_04b import gift_of, swap_heads
@@ -194,6 +195,23 @@ def expect_a_lead(model, design, name, own):
         actual="no lead",
         returned=f"in {name!r}: {own[0]:.3g} and, exchanged, {turned[0]:.3g}",
     )
+    prompts, donors = zip(*design[name][:4], strict=True)
+    people = [(gift_of(text).receiver, gift_of(text).giver) for text in prompts]
+    for who, rises in (("receiver", True), ("giver", False)):
+        # from just behind the other to just ahead of him: no measure is at its ceiling there
+        for row, pair in zip(swapped(model, prompts, donors, []), people, strict=True):
+            behind, (mover, other) = row.clone(), map(token_id, pair if rises else pair[::-1])
+            behind[mover], behind[other] = row.max(), row.max() + 0.5
+            ahead = behind.clone()
+            ahead[mover] += 1
+            before, after = expect_function_of_input(design["measure"], [(behind, *pair), (ahead, *pair)])
+            expect(
+                after - before > 1e-6 if rises else before - after > 1e-6,
+                f"Your measure does not {'rise' if rises else 'fall'} if the {who}'s logit alone rises: it leaves out "
+                "one of the two people whom it should compare.",
+                actual=("one person left out", who),
+                returned=f"{before:.3g} before, {after:.3g} after",
+            )
 
 
 def verdict_of(design):

@@ -10,8 +10,9 @@ from utils.circuits.overlap import circuit_overlap
 from utils.circuits.paths import path_patch
 from utils.circuits.repair import self_repair
 from utils.circuits.roles import copy_score, duplicate_token_effect, name_mover_scores, s_inhibition_effect
-from utils.data.prompts import documents, passive_prompts, token_id
-from utils.data.world import NAMES
+from utils.data.corpus import words
+from utils.data.prompts import UNFAMILIAR, documents, passive_prompts, token_id, unfamiliar_prompts
+from utils.data.world import NAMES, PLACES, THINGS
 from utils.models.catalogue import load_model
 from utils.models.course_model import load_course_model
 from utils.models.phenomena.measuring import end_logits, to_batch, untrained
@@ -156,7 +157,29 @@ def test_the_split_by_route(model, scenes):
     from_mlp = [route(model, scenes, MLP_1, receivers) for receivers in (UNEMBEDDING, QUERIES_3)]
     assert from_mlp[0] == pytest.approx(4.7, abs=0.5) and from_mlp[1] == pytest.approx(2.9, abs=0.6)
     assert route(model, scenes, [FINDER, *MLP_1], QUERIES_3) == pytest.approx(5.5, abs=0.8)
+    assert route(model, scenes, [FINDER, *MLP_1], UNEMBEDDING) == pytest.approx(10.2, abs=0.9)
     assert max(abs(route(model, scenes, [("blocks.1.attn.hook_z", head)], MLP_1)) for head in range(3)) < 0.05
+
+
+def test_the_storys_route_is_a_third_whatever_is_frozen(model, scenes):
+    """With the MLPs computed anew, as Wang et al. do, the largest route is the unembedding, the queries a third."""
+    prompts, at = scenes
+    clean, late, asked = prompts["clean"], [f"blocks.{layer}.attn.hook_z" for layer in (2, 3)], "blocks.3.attn.hook_q"
+    _, own = run_with_cache(model, clean, [*late, asked])
+    swapped, heard = heads_replaced([(1, 3)], outputs_at(model, prompts["giver swapped"], at["END"]), at["END"]), []
+
+    def held(*sites):
+        return [(site, lambda _, site=site: own[site]) for site in sites]
+
+    def fell(hooks):
+        return lead(model, clean, clean, at) - lead(model, clean, clean, at, hooks)
+
+    run_with_hooks(model, clean, [*swapped, *held(late[0]), (asked, lambda q: heard.append(q) or q)])
+    whole = fell(swapped)
+    unembedding, queries = fell([*swapped, *held(*late)]), fell([(asked, lambda _: heard[0])])
+    assert 0.6 < unembedding / whole < 0.7 and 0.28 < queries / whole < 0.36
+    assert unembedding > route(model, scenes, [FINDER], MLP_1) > queries
+    assert 0.28 < 1 - fell([*swapped, *held(asked)]) / whole < 0.37
 
 
 def test_the_split_in_other_forms(model):
@@ -181,6 +204,27 @@ def test_the_split_in_other_forms(model):
         assert lead(model, prompts["clean"], prompts["clean"], at) > 6.5
 
 
+def test_the_split_breaks_in_two_sentences(model):
+    stand_ins = {"Mary": -1, "Paul": -2, "Nina": -3}
+
+    def built(sentence, first):
+        found = []
+        for place, thing in zip(PLACES[first : first + 10], THINGS[first : first + 10], strict=False):
+            said = words(sentence.format(a="Mary", b="Paul", s="Nina", place=place, thing=thing))
+            found.append(torch.tensor([0, *(stand_ins.get(word) or token_id(word) for word in said)]))
+        return found
+
+    for first in (0, 8):
+        found = gifts(1, built(UNFAMILIAR[10], first))
+        split = [route(model, found, [FINDER], receivers) for receivers in (UNEMBEDDING, MLP_1, QUERIES_3)]
+        assert 4 < split[0] < 5.9 and 6 < split[1] < 10 and 1.1 < split[2] < 3.3
+        found = gifts(1, built(UNFAMILIAR[0], first))
+        split = [route(model, found, [FINDER], receivers) for receivers in (UNEMBEDDING, MLP_1, QUERIES_3)]
+        prompts, at = found
+        assert lead(model, prompts["clean"], prompts["clean"], at) < 0.5
+        assert split[0] > split[1] and split[1] < 6
+
+
 def test_what_comes_back_is_the_norm(model, scenes):
     prompts, at = scenes
     clean, strangers = prompts["clean"], outputs_at(model, prompts["random names"], at["END"])
@@ -202,6 +246,28 @@ def test_what_comes_back_is_the_norm(model, scenes):
     assert resampled["norm"] < 0 and resampled["fall"] > 3 and share < 0.02
     layer_2, _ = ledger(later[:4], mean)
     assert layer_2["fall"] == pytest.approx(-3.6, abs=0.6) and layer_2["norm"] == pytest.approx(3.4, abs=0.5)
+
+
+def test_layer_2_brings_the_names_and_layer_3_tilts_the_difference(model, scenes):
+    prompts, at = scenes
+    clean, strangers = prompts["clean"], outputs_at(model, prompts["random names"], at["END"])
+    mean, layer_2 = strangers.mean(0, keepdim=True), [(2, head) for head in range(4)]
+
+    def share(heads, outputs):
+        return named(model, clean, clean, at, hooks=heads_replaced(heads, outputs, at["END"]))
+
+    assert share(MOVERS, mean) > 0.95 and share(MOVERS, strangers) > 0.93
+    assert 0.65 < share(layer_2, mean) < 0.95 and share(layer_2, strangers) < 0.35
+    for outputs, others in ((mean, 0.2), (strangers, -0.2)):
+        found = self_repair(model, clean, at, layer_2, outputs)
+        assert abs(found["lost"].mean()) < 0.5
+        assert found["heads"].sum((1, 2)).mean().item() == pytest.approx(others, abs=0.25)
+        assert abs(found["mlps"].sum(1).mean()) < 0.4
+        for heads in ([(3, 2)], MOVERS, [*layer_2, *((3, head) for head in range(4))]):
+            assert self_repair(model, clean, at, heads, outputs)["heads"].abs().max() < 1e-4  # nobody reads them
+    for heads in ([(3, 2)], MOVERS):
+        found = self_repair(model, clean, at, heads, strangers)
+        assert 0.2 < (found["norm"].mean() / found["lost"].mean()) < 0.6
 
 
 # The second model
@@ -281,4 +347,14 @@ def test_outside_the_scenes_the_two_part(model, twin):
             said = end_logits(network, batch).argmax(-1)
             found[name, bystander] = (said == batch.foils).float().mean().item()
     assert found["first", False] > 0.9 and 0.3 < found["first", True] < 0.6
-    assert abs(found["second", False] - found["second", True]) < 0.15
+    assert abs(found["second", False] - found["second", True]) < 0.15 and 0.5 < found["second", False] < 0.8
+
+
+def test_in_which_sentences_of_another_build_the_two_part(model, twin):
+    for seed in (0, 5):
+        for i in range(len(UNFAMILIAR)):
+            batch = to_batch([prompt for prompt in unfamiliar_prompts(40, seed) if prompt.unit == str(i)])
+            said = [end_logits(network, batch).argmax(-1) for network in (model, twin)]
+            shares = [[(x == people).float().mean() for people in (batch.answers, batch.foils)] for x in said]
+            apart = max(abs(a - b) for a, b in zip(*shares, strict=True)).item()
+            assert (apart > 0.3) if i in (3, 8, 9, 10) else (apart < 0.3), (seed, i, apart)

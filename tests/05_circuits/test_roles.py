@@ -80,6 +80,12 @@ class TestDuplicateTokenEffect:
                 expect_shape(found, (len(at["END"]),), note="Not one number for each row.")
                 expect_close(found, reference(model, prompts, at, group), **CLOSE)
 
+    def test_together(self, answer, reference, rng):
+        "all heads at once, in models in which what one does depends much on the others"
+        for model, prompts, at in common.scenes(rng, scale=1.2):
+            heads = common.all_heads(model)
+            expect_close(answer(model, prompts, at, heads), reference(model, prompts, at, heads), **CLOSE)
+
     def test_nothing(self, answer, rng):
         "no heads, or prompts in which nobody was said before anyway: 0"
         model, prompts, at = next(common.scenes(rng))

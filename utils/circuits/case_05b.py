@@ -41,7 +41,8 @@ def what_the_signal_says(model: nn.Module) -> dict[str, object]:
             and both orders occur at least 3 times: the receiver named first, the giver named first.
         "measure": A function ``measure(logits, receiver, giver)`` of the logits [d_vocab] behind a prompt and the names
             of its receiver and its giver. It returns a number, the larger the more the receiver is said and the giver
-            not: behind each prompt, as it is, it is larger than with the two names exchanged.
+            not: behind each prompt, as it is, it is larger than with the two names exchanged; and it rises if only the
+            receiver's logit rises past the giver's, and falls if only the giver's rises past the receiver's.
         "control_heads": At least four heads, a list of pairs (layer, head) without 1.3, which are swapped together. In
             no list is their mean effect, in size, more than a quarter of the mean of "effect_both".
         "effect_nothing", "effect_place", "effect_name", "effect_both": A pair's effect is the measure of the prompt as

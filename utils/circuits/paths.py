@@ -39,7 +39,8 @@ def path_patch(
         receivers: ``("blocks.2.attn.hook_q", 0)``, ``….hook_k``, ``….hook_v`` is what a head reads as query, key or
             value, ``("blocks.2.hook_mlp_out", None)`` an MLP's input, and ``("logits", None)`` the unembedding: in step
             3 the stream behind the last block is changed by as much as it was in step 2. A part that stands before a
-            sender hears nothing from it.
+            sender hears nothing from it. An MLP may be sender and receiver: as a receiver it is given what it makes of
+            the *other* senders, and what it sends itself on ``corrupted`` reaches the receivers behind it alone.
         positions: The one position of each prompt at which the senders are corrupted; all of them if None.
 
     Returns:

@@ -30,7 +30,8 @@ def self_repair(
         tokens: Clean prompts of ``ioi_dataset``.
         at: Their positions.
         heads: Pairs (layer, head).
-        outputs: What stands in for the heads at END, as of ``outputs_at``.
+        outputs: What stands in for the heads at END, as of ``outputs_at``; a first dimension of size 1 stands for all
+            rows (a mean over prompts).
 
     Returns:
         "fall" [n]: logit(IO) - logit(S) of the clean run less that of the run without the heads.

@@ -24,8 +24,9 @@ def name_mover_scores(
 
     Returns:
         "to IO": attention from END to IO. "to S": attention from END to S, both mentions together. "direct": what the
-        head adds to logit(IO) - logit(S) at END by itself, with the final norm's divisor held fixed, in nats. Without a
-        graph.
+        head adds to logit(IO) - logit(S) at END by itself, in nats: its output (without the layer's bias) goes through
+        the final norm with the run's own divisor, that is, it is centred if the norm centres, divided, and weighed by
+        ``ln_final.w``. Without a graph.
 
     Source: Wang et al. (2022), section 3.1 and figure 3.
     """
