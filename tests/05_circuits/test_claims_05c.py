@@ -136,10 +136,10 @@ def test_head_2_2_copies_the_first_named_and_the_others_of_its_layer_the_second(
         copied = orders.first if head == 2 else orders.second
         says_receiver = orders.receiver_first if head == 2 else ~orders.receiver_first
         for which in (orders.receiver_first, ~orders.receiver_first):
-            assert pattern[orders.rows, copied][which].mean() > 0.85
+            assert pattern[orders.rows, copied][which].mean() > 0.75
         least = 4 if head == 2 else 1.7
         assert receiver[head][says_receiver].mean() < -least and giver[head][~says_receiver].mean() > least
-        assert receiver[head][~says_receiver].mean().abs() < 0.5 and giver[head][says_receiver].mean().abs() < 0.5
+        assert receiver[head][~says_receiver].mean().abs() < 0.8 and giver[head][says_receiver].mean().abs() < 0.8
 
 
 def test_slopes_miss_the_queries_and_keys_of_head_0_3_where_the_receiver_is_named_second(model, orders):
@@ -147,7 +147,7 @@ def test_slopes_miss_the_queries_and_keys_of_head_0_3_where_the_receiver_is_name
     exact, eap, ig = edge_patching(*inputs), edge_attribution_patching(*inputs), eap_ig(*inputs, steps=30)
     second = ~orders.receiver_first
     for i in range(2):
-        assert exact[i][second].mean() < -1.1 and exact[i][~second].mean() > -0.5
+        assert exact[i][second].mean() < -1 and exact[i][~second].mean() > -0.5
         assert eap[i][second].mean() > 0.35 * exact[i][second].mean()
         assert ig[i][second].mean() > 0.25 * exact[i][second].mean() and ig[i][second].mean() > eap[i][second].mean()
     # The softmax is less sure where the effect is large.
