@@ -84,6 +84,26 @@ def first_prompt(model, clean, corrupt, edges, metric, threshold):
     return pruned(model, clean, corrupt, edges, first, threshold)
 
 
+@wrong(
+    "acdc",
+    "You take the mean of the changes' sizes over the prompts. The mean of the metric decides: changes that cancel "
+    "between prompts don't count.",
+)
+def mean_of_sizes(model, clean, corrupt, edges, metric, threshold):
+    refuse(clean, corrupt, threshold)
+    replaced, kept = sender_outputs(model, corrupt), torch.ones(len(edges), dtype=torch.bool)
+    with torch.no_grad():
+        current = metric(model(clean))
+        for i in reversed(range(len(edges))):
+            kept[i] = False
+            without = metric(run_with_edges(model, clean, edges, kept[None], replaced)[0])
+            if (without - current).abs().mean() > threshold:
+                kept[i] = True
+            else:
+                current = without
+    return kept
+
+
 @right("acdc")
 def without_the_short_cut(model, clean, corrupt, edges, metric, threshold):
     return pruned(model, clean, corrupt, edges, metric, threshold)
@@ -163,6 +183,27 @@ def precision(scores, truth):
 @wrong("edge_roc", "You take the sizes of the scores. A score below 0 is a low one.")
 def sizes(scores, truth):
     return curve(scores.abs(), truth, sunk(scores.abs()))
+
+
+@wrong(
+    "edge_roc",
+    "Your false positives are a share of the edges that are taken. Divide by the number of all edges outside the "
+    "circuit.",
+)
+def share_of_what_is_taken(scores, truth):
+    false_positives, true_positives = curve(scores, truth, sunk(scores))
+    wrong_ones = false_positives * (~truth).sum()
+    taken = wrong_ones + true_positives * truth.sum()
+    return wrong_ones / taken.clamp(min=1), true_positives
+
+
+@wrong(
+    "edge_roc",
+    "At each score you take the edges above it only. Those with the score itself are taken as well, "
+    "and the last point is (1, 1).",
+)
+def above_only(scores, truth):
+    return curve(scores, truth, sunk(scores), at_least=False)
 
 
 @right("edge_roc")

@@ -92,6 +92,21 @@ def averaged(model, clean, corrupt, edges, metric, *, max_rows=128):
     return (cut - whole).mean(1)
 
 
+@wrong(
+    "edge_patching",
+    "You give the metric all copies of the prompts at once, one behind the other. It is made for the prompts, each "
+    "perhaps with a place and an answer of its own: call it copy by copy.",
+)
+def all_copies_to_the_metric(model, clean, corrupt, edges, metric, *, max_rows=128):
+    refuse(clean, corrupt)
+    replaced, results = sender_outputs(model, corrupt), []
+    with torch.no_grad():
+        for part in (~torch.eye(len(edges), dtype=torch.bool)).split(max(1, max_rows // len(clean))):
+            logits = run_with_edges(model, clean, edges, part, replaced)
+            results.append(metric(logits.flatten(0, 1)).unflatten(0, (len(part), len(clean))))
+        return torch.cat(results) - metric(model(clean))
+
+
 @right("edge_patching")
 def one_pass_for_each_edge(model, clean, corrupt, edges, metric, *, max_rows=128):
     refuse(clean, corrupt)
@@ -198,6 +213,17 @@ def mean_over_positions(model, clean, corrupt, edges, metric):
     return attributed(model, clean, corrupt, edges, b - a, receiver_gradients(model, clean, metric)) / clean.shape[1]
 
 
+@wrong(
+    "edge_attribution_patching",
+    "You take the slopes of the metric's mean over the prompts: everything comes out smaller, divided by the number of "
+    "prompts. `receiver_gradients` wants a number for each prompt.",
+)
+def slopes_of_the_mean(model, clean, corrupt, edges, metric):
+    a, b = both_runs(model, clean, corrupt)
+    slopes = receiver_gradients(model, clean, lambda logits: metric(logits).mean())
+    return attributed(model, clean, corrupt, edges, b - a, slopes)
+
+
 @right("edge_attribution_patching")
 def in_double_precision(model, clean, corrupt, edges, metric):
     a, b = both_runs(model, clean, corrupt)
@@ -228,8 +254,8 @@ def integrated(model, clean, corrupt, edges, metric, points, change=None):
 
 @wrong(
     "eap_ig",
-    "You walk from the clean to the corrupt embedding, and your last run is the corrupt one: k / steps is the share of "
-    "the clean embedding.",
+    "Your runs include the corrupt end of the way and leave out the clean one. Either your k counts from 0, or you "
+    "walk from clean to corrupt: k / steps, for k = 1 … steps, is the share of the clean embedding.",
 )
 def wrong_way(model, clean, corrupt, edges, metric, *, steps=5):
     return integrated(model, clean, corrupt, edges, metric, [1 - k / steps for k in range(1, steps + 1)])
@@ -267,6 +293,26 @@ def integrated_other_sign(model, clean, corrupt, edges, metric, *, steps=5):
 @wrong("eap_ig", "Every step is taken at the clean embedding: this is EAP, several times over.")
 def stands_still(model, clean, corrupt, edges, metric, *, steps=5):
     return integrated(model, clean, corrupt, edges, metric, [1] * steps)
+
+
+@wrong(
+    "eap_ig",
+    "You take your slopes halfway between the steps, at (k - 1/2) / steps. Run k is at k / steps, and the last one is "
+    "the clean run.",
+)
+def midpoints(model, clean, corrupt, edges, metric, *, steps=5):
+    return integrated(model, clean, corrupt, edges, metric, [(k - 0.5) / steps for k in range(1, steps + 1)])
+
+
+@wrong(
+    "eap_ig",
+    "Your runs include both ends of the way, with steps - 1 equal parts between them. The corrupt end is not among "
+    "them: k / steps, for k = 1 … steps.",
+)
+def both_ends(model, clean, corrupt, edges, metric, *, steps=5):
+    if steps < 1:
+        raise ValueError("steps")
+    return integrated(model, clean, corrupt, edges, metric, torch.linspace(0, 1, steps).tolist())
 
 
 @right("eap_ig")

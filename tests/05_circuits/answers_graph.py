@@ -76,6 +76,22 @@ def neighbours_only(n_layers, n_heads, *, mlps=True):
     return [(s, r) for s, r in graph(n_layers, n_heads, mlps) if layer_of(r) - layer_of(s) <= 1]
 
 
+@wrong(
+    "build_graph",
+    "In your graph a message goes one step only: heads hear the layer before, an MLP its own layer's heads, the logits "
+    "the last layer. What was written stays in the stream, and everyone who comes later reads it.",
+)
+def one_step_only(n_layers, n_heads, *, mlps=True):
+    refuse(n_layers, n_heads)
+    before, edges = ["embed"], []
+    for layer in range(n_layers):
+        heads = [f"a{layer}.{head}" for head in range(n_heads)]
+        edges += [(s, f"{head}.{part}") for head in heads for part in "qkv" for s in before]
+        edges += [(s, f"m{layer}") for s in heads] * mlps
+        before = heads + [f"m{layer}"] * mlps
+    return edges + [(s, "logits") for s in before]
+
+
 @wrong("build_graph", "Your edges are sorted by their senders. They should come receiver by receiver.")
 def by_sender(n_layers, n_heads, *, mlps=True):
     edges = graph(n_layers, n_heads, mlps)
@@ -193,6 +209,14 @@ def messages_only(stream, sent, replaced, kept):
 )
 def first_copy(stream, sent, replaced, kept):
     return mixed(stream, sent[:, :1].expand_as(sent), replaced, kept)
+
+
+@wrong(
+    "mix_messages",
+    "Your change has the other sign: you add what was sent and take `replaced` away, where a message is cut.",
+)
+def other_sign(stream, sent, replaced, kept):
+    return 2 * stream[:, :, :, None] - mixed(stream, sent, replaced, kept)
 
 
 @wrong("mix_messages", "What one receiver misses is missing for all of them in your result: a sum over receivers.")

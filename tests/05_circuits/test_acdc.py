@@ -80,6 +80,20 @@ class TestAcdc:
         expect_raises(ValueError, answer, model, clean, corrupt, edges, metric, -0.1)
 
 
+def expect_curve(found, wanted, scores):
+    """Expect the points, and say so where edges of equal score have each their own, in whatever order."""
+    levels = len(scores.unique())
+    for axis in found:
+        expect(
+            levels == len(scores) or len(axis) != len(scores) + 1,
+            "Your curve has a point for each edge, and these scores have ties: nothing tells edges of equal score "
+            "apart. They are taken together, as one point.",
+            actual=("a point for each edge", len(scores)),
+            returned=f"{len(axis)} points", expected=f"{levels + 1} points, of {levels} different scores",
+        )  # fmt: skip
+    expect_close(found, wanted, **SHARES)
+
+
 class TestEdgeRoc:
     exercise = "edge_roc"
 
@@ -91,7 +105,7 @@ class TestEdgeRoc:
                 scores = torch.randint(levels, (n,), generator=rng).float()
             truth = torch.zeros(n, dtype=torch.bool)
             truth[torch.randperm(n, generator=rng)[: max(1, n // 3)]] = True
-            expect_close(list(answer(scores, truth)), list(reference(scores, truth)), **SHARES)
+            expect_curve(list(answer(scores, truth)), list(reference(scores, truth)), scores)
 
     def test_known(self, answer):
         "perfect, upside down, and all alike"
@@ -101,13 +115,13 @@ class TestEdgeRoc:
             ([2.0, 1.0, 3.0], shares([0, 1, 1, 1], [0, 0, 0.5, 1])),
             ([0.0, 0.0, 0.0], shares([0, 1], [0, 1])),
         ):
-            expect_close(list(answer(torch.tensor(scores), truth)), wanted, **SHARES)
+            expect_curve(list(answer(torch.tensor(scores), truth)), wanted, torch.tensor(scores))
 
     def test_negative_scores(self, answer, reference, rng):
         "scores below 0, and integers"
         truth = torch.tensor([True, False, True, False, False])
         for scores in (-torch.rand(5, generator=rng) - 1, torch.tensor([-3, 4, 0, 0, -3])):
-            expect_close(list(answer(scores, truth)), list(reference(scores, truth)), **SHARES)
+            expect_curve(list(answer(scores, truth)), list(reference(scores, truth)), scores)
 
     def test_bad_input(self, answer, rng):
         "edges that are all in the circuit, or none, are refused"

@@ -71,7 +71,8 @@ def expect_pair(name, pair, where):
         expect(False, f"A text has words that the model does not know: {error}", actual="strangers", **told)
     expect(
         len(roles.said) == 2 and roles.giver is not None and clean[-1] == "to",
-        "A clean text should name two people, one of whom gives, and break off behind \"to\".",
+        "A clean text should name two people, one of whom gives, and break off behind \"to\" (a job "
+        f"counts as a person, too). This one names {', '.join(roles.said) or 'nobody'}.",
         actual="not two people", **told,
     )  # fmt: skip
     receiver = next(person for person in roles.said if person != roles.giver)

@@ -52,6 +52,26 @@ class TestEdgePatching:
                 answer(model, clean, corrupt, chosen, metric), reference(model, clean, corrupt, chosen, metric), **CLOSE
             )
 
+    def test_metric_of_each_prompt(self, answer, reference, rng):
+        "a metric that reads each prompt at a place and a token of its own"
+        for model, clean, corrupt, edges, _ in cases(rng):
+            chosen, rows = some_of(edges, rng, 7), torch.arange(len(clean))
+            places = torch.randint(clean.shape[1], (len(clean),), generator=rng)
+            tokens = torch.randint(model.cfg.d_vocab, (len(clean),), generator=rng)
+
+            def metric(logits, rows=rows, places=places, tokens=tokens):
+                expect(
+                    len(logits) == len(rows),
+                    f"Your metric was handed {len(logits)} rows of logits. It is made for the {len(rows)} prompts, one "
+                    "copy of them at a time.",
+                    actual=("rows of the metric", len(rows)), returned=f"{len(logits)} rows",
+                )  # fmt: skip
+                return logits[rows, places, tokens]
+
+            expect_close(
+                answer(model, clean, corrupt, chosen, metric), reference(model, clean, corrupt, chosen, metric), **CLOSE
+            )
+
     def test_one_prompt(self, answer, reference, rng):
         "a single prompt and a single edge"
         for model, clean, corrupt, edges, metric in cases(rng):

@@ -32,7 +32,11 @@ def effects_of_pairs(
         roles = giving_roles(clean)
         others = [person for person in roles.said if person != roles.giver]
         if roles.giver is None or len(others) != 1 or roles.end != giving_roles(corrupt).end:
-            raise ValueError(f"two people, one of whom gives, and texts of one length are needed, got {clean!r}")
+            named = ", ".join(roles.said)
+            raise ValueError(
+                "two people, one of whom gives, and texts of one length are needed; "
+                f"{clean!r} names {named or 'nobody'} (a job counts as a person)"
+            )
         people.append((others[0], roles.giver, roles.end))
     tokens = encode_prompts([Prompt(text, "") for pair in zip(*pairs, strict=True) for text in pair])
     answers, foils = (torch.tensor([token_id(row[i]) for row in people]) for i in (0, 1))
@@ -55,13 +59,14 @@ def what_an_edge_carries(model: nn.Module) -> dict[str, object]:
     Returns:
         A dict with these keys:
 
-        "giver", "receiver", "control": Lists of at least 12 pairs of texts. A clean text names two people and no
-            third, breaks off behind "to", and one of the two, who is said twice, gives. In "giver" the corrupt text
+        "giver", "receiver", "control": Lists of at least 12 pairs of texts, chosen before their effects are seen. A
+            clean text names two people and no third (a job, "a singer", counts as a person, too), breaks off behind
+            "to", and one of the two, who is said twice, gives. In "giver" the corrupt text
             has the other of the two as its giver. In "receiver" the other person, who does not give, is replaced by
             somebody who is not in the clean text; the giver stays. In "control" the word that is changed is no
-            person. In each pair exactly one word differs. No list has a clean text twice. In each list the giver is
-            the first to be named in some clean texts and the second in others, and not all clean texts begin with the
-            same word.
+            person. In each pair exactly one word differs. No list has a clean text twice. Each of the three lists has
+            both orders, the giver named first in some clean texts and second in others, and clean texts that begin
+            with different words.
         "giver_1.3", "giver_2.2", "giver_3.3", "receiver_1.3", …, "control_3.3": For each list and edge the mean of the
             effects over the pairs, in nats, and the half-width of its 95 % interval: nine pairs of numbers. Those of
             the control lie, interval included, between -0.5 and 0.5.

@@ -34,7 +34,8 @@ def edge_patching(
         model: A ``HookedTransformer``.
         clean, corrupt: Prompts of the same shape.
         edges: Which edges to cut, each (sender, receiver), any of those of ``build_graph``.
-        metric: From the logits of all prompts to a number for each.
+        metric: From the logits of all prompts to a number for each. It may read each prompt at a place of its own, and
+            is given the prompts once at a time, not several copies of them.
         max_rows: The most rows that one forward pass may have; never fewer than the prompts.
 
     Returns:

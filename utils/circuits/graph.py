@@ -40,7 +40,7 @@ def build_graph(n_layers: int, n_heads: int, *, mlps: bool = True) -> list[tuple
 
 
 def edge_count(n_layers: int, n_heads: int, *, mlps: bool = True) -> int:
-    """How many edges ``build_graph`` gives, by a formula: its cost does not grow with the model.
+    """How many edges ``build_graph`` gives, without listing them.
 
     Args:
         n_layers, n_heads, mlps: As in ``build_graph``.
