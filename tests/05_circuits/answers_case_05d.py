@@ -61,9 +61,9 @@ def designed(
 
 @wrong(
     "which_circuit_is_right",
-    "With the right circuit your tests can't tell the one that lacks an input: where both inputs are on, a network that "
-    "needs only one of them does as well with a circuit that has only one. Let one input be on and replace it by none, "
-    "or take edges out of both.",
+    "Your tests can't tell the right circuit from the one that lacks an input: where both inputs are on, a network "
+    "that needs only one of them does as well with a circuit that has only one. Let one be on alone and replace it by "
+    "none, or take edges out of both.",
 )
 def both_or_neither(offer):
     tests = tests_of(offer, ((BOTH, NEITHER),), seed=3) + tests_of(offer, ((BOTH, NEITHER),), seed=4)
@@ -155,8 +155,8 @@ def changed(offer, pairs):
 
 @wrong(
     "which_circuit_is_right",
-    "Your control circuits are as large as the largest of the three, or of another size than the one that you find "
-    "right. A circuit with more edges has more chances: compare like with like.",
+    "Your control circuits have another number of edges than the circuit that you find right. A circuit with more "
+    "edges has more chances: compare like with like.",
 )
 def control_of_another_size(offer):
     rng, edges = random.Random(2), offer.network.edges
