@@ -1,6 +1,7 @@
 """Wrong designs for the case of part 05d, each with its sentence, and right ones."""
 
 import random
+from itertools import combinations
 
 from utils.circuits.case_05d import NEAR, answers_to, pairs_of
 from utils.course.cases import estimate
@@ -60,8 +61,9 @@ def designed(
 
 @wrong(
     "which_circuit_is_right",
-    "Your tests always have both inputs on and replace both. A network that needs only one of them does as well there "
-    "with a circuit that has only one: vary the inputs one by one, or take edges out of both.",
+    "Your tests can't tell the right circuit from the one that lacks an input: where both inputs are on, a network "
+    "that needs only one of them does as well with a circuit that has only one. Let one be on alone and replace it by "
+    "none, or take edges out of both.",
 )
 def both_or_neither(offer):
     tests = tests_of(offer, ((BOTH, NEITHER),), seed=3) + tests_of(offer, ((BOTH, NEITHER),), seed=4)
@@ -110,8 +112,8 @@ def best_test(offer):
 
 @wrong(
     "which_circuit_is_right",
-    "You call an edge idle if there is a test in which it does nothing. In each test some edge of the right circuit "
-    "has nothing to do; asked for is what each does at its best.",
+    "You call an edge idle if there is a test in which it does nothing. An edge of the right circuit, too, has nothing "
+    "to do where its input does not vary or another does its work; asked for is what each does at its best.",
 )
 def idle_in_some_test(offer):
     return designed(
@@ -149,6 +151,26 @@ def changed(offer, pairs):
     """Each pair with the next one's, and a filler's place where the second row gets another."""
     place = next(i for i in range(7) if i not in offer.places)
     return [(pair, pair, place, pair[1][place] % 5 + 1) for pair in pairs]
+
+
+@wrong(
+    "which_circuit_is_right",
+    "Your control circuits have another number of edges than the circuit that you find right. A circuit with more "
+    "edges has more chances: compare like with like.",
+)
+def control_of_another_size(offer):
+    rng, edges = random.Random(2), offer.network.edges
+    return designed(offer, control=[rng.sample(edges, max(map(len, offer.circuits.values()))) for _ in range(8)])
+
+
+@wrong(
+    "which_circuit_is_right",
+    "You draw your control circuits from the edges of the three alone. They are chosen already; what a circuit of this "
+    "size does by chance is told by edges drawn from the whole network.",
+)
+def control_from_the_three(offer):
+    rng, offered = random.Random(2), sorted(set().union(*offer.circuits.values()))
+    return designed(offer, control=[list(some) for some in rng.sample(list(combinations(offered, 5))[1:-1], 6)])
 
 
 @wrong(

@@ -325,6 +325,26 @@ def always_full(score, circuit, largest):
 
 @wrong(
     "circuit_minimality",
+    "You let K grow one part at a time, and go on with what did most so far. Of three parts of which any will do, none "
+    "is missed until both others are gone, and the first step can't see it: go through all K.",
+)
+def grown_greedily(score, circuit, largest):
+    if largest < 0:
+        raise ValueError("negative")
+    does, found = what_it_does(score, circuit), {}
+    for part in circuit:
+        chosen = frozenset()
+        best = chosen, does(part, chosen)
+        for _ in range(min(largest, len(circuit) - 1)):
+            wider = [chosen | {other} for other in circuit if other != part and other not in chosen]
+            chosen = max(wider, key=lambda one: does(part, one))
+            best = max(best, (chosen, does(part, chosen)), key=lambda pair: pair[1])
+        found[part] = best
+    return found
+
+
+@wrong(
+    "circuit_minimality",
     "You look for the set with which the part does least. It asks whether there is any setting in which the part is "
     "not needed; minimality asks for one in which it is.",
 )
@@ -383,6 +403,22 @@ def ratio_of_means(whole, kept, nothing, drawn, generator):
     return (kept - nothing)[drawn].mean() / (whole - nothing)[drawn].mean()
 
 
+def between(shares, low, high):
+    return torch.quantile(shares, torch.tensor([low, high]).double()).tolist()
+
+
+def with_ends(scores, circuit, everything, generator, draws, ends):
+    """The share, and an interval made of the draws' shares and of the share as ``ends`` says."""
+    found = {}
+    for kind, score in scores.items():
+        whole, kept, nothing = (score(frozenset(parts)).double() for parts in (everything, circuit, ()))
+        drawn = torch.randint(len(whole), (draws, len(whole)), generator=generator)
+        shares = (kept - nothing)[drawn].mean(1) / (whole - nothing)[drawn].mean(1)
+        share = ((kept - nothing).mean() / (whole - nothing).mean()).item()
+        found[kind] = (share, *ends(shares, share))
+    return found
+
+
 def for_each_kind(scores, circuit, everything, generator, draws, share=ratio_of_means):
     return {kind: drawn_shares(score, circuit, everything, generator, draws, share) for kind, score in scores.items()}
 
@@ -430,18 +466,31 @@ def model_held_fixed(scores, circuit, everything, generator, draws=1000):
 
 @wrong(
     "circuit_generalization",
-    "Your interval reaches from the 25th to the 75th percentile, or nearly: it holds half of the draws, and 95 % were "
-    "asked for.",
+    "Your interval reaches from the 25th to the 75th percentile: it holds half of the draws, and 95 % were asked for.",
 )
 def half_of_them(scores, circuit, everything, generator, draws=1000):
-    found = {}
-    for kind, score in scores.items():
-        whole, kept, nothing = (score(frozenset(parts)).double() for parts in (everything, circuit, ()))
-        drawn = torch.randint(len(whole), (draws, len(whole)), generator=generator)
-        shares = (kept - nothing)[drawn].mean(1) / (whole - nothing)[drawn].mean(1)
-        ends = torch.quantile(shares, torch.tensor([0.25, 0.75]).double()).tolist()
-        found[kind] = (((kept - nothing).mean() / (whole - nothing).mean()).item(), *ends)
-    return found
+    return with_ends(scores, circuit, everything, generator, draws, lambda shares, share: between(shares, 0.25, 0.75))
+
+
+@wrong(
+    "circuit_generalization",
+    "Your interval reaches from the 5th to the 95th percentile: it holds 90 % of the draws, and 95 % were asked for.",
+)
+def ninety_percent(scores, circuit, everything, generator, draws=1000):
+    return with_ends(scores, circuit, everything, generator, draws, lambda shares, share: between(shares, 0.05, 0.95))
+
+
+@wrong(
+    "circuit_generalization",
+    "You divide the spread of the draws' shares by the root of the number of draws. Each draw is a whole experiment, "
+    "and how much they spread is the uncertainty already; more draws don't make the prompts more.",
+)
+def smaller_with_more_draws(scores, circuit, everything, generator, draws=1000):
+    def ends(shares, share):
+        half = 1.96 * shares.std(correction=0).item() / len(shares) ** 0.5
+        return share - half, share + half
+
+    return with_ends(scores, circuit, everything, generator, draws, ends)
 
 
 @wrong(

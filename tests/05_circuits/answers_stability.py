@@ -68,6 +68,33 @@ def without_its_own(circuit, everything, kind, n, generator):
 
 @wrong(
     "random_circuits",
+    "You draw from all parts of the kinds that the circuit has, and not as many of each kind as it has.",
+)
+def not_as_many_of_each(circuit, everything, kind, n, generator):
+    pools, wanted = pools_of(circuit, everything, kind)
+    pool = [part for part in everything if kind(part) in wanted]
+    return [draw({0: pool}, {0: len(circuit)}, generator) for _ in range(n)]
+
+
+@wrong(
+    "random_circuits",
+    "You draw where to begin, and take the parts that follow there. Parts that are neighbours in the list come "
+    "together then, and those at its ends seldom: draw each part.",
+)
+def neighbours(circuit, everything, kind, n, generator):
+    pools, wanted = pools_of(circuit, everything, kind)
+    found = []
+    for _ in range(n):
+        drawn = set()
+        for name, number in wanted.items():
+            first = int(torch.randint(len(pools[name]) - number + 1, (), generator=generator))
+            drawn |= set(pools[name][first : first + number])
+        found.append(frozenset(drawn))
+    return found
+
+
+@wrong(
+    "random_circuits",
     "You draw one circuit, and return it n times. A null is a distribution: draw each anew.",
 )
 def one_for_all(circuit, everything, kind, n, generator):
@@ -203,6 +230,21 @@ def parts_are_drawn(effects, size, draws, generator):
     ])  # fmt: skip
     inside = inside_of(means * weights, size)
     return inside.mean(0), jaccard(inside, inside_of(means, size))
+
+
+@wrong(
+    "bootstrap_circuit",
+    "You draw prompts for each part anew. A prompt on which two parts are both strong then raises one of them in one "
+    "draw and the other in another: what was measured on a prompt goes together.",
+)
+def each_part_for_itself(effects, size, draws, generator):
+    refuse(effects, size)
+    n = len(effects)
+    means = torch.stack([
+        effects.gather(0, torch.randint(n, effects.shape, generator=generator)).mean(0) for _ in range(draws)
+    ])  # fmt: skip
+    inside = inside_of(means.abs(), size)
+    return inside.mean(0), jaccard(inside, inside_of(effects.mean(0).abs(), size))
 
 
 @wrong(

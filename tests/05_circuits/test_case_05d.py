@@ -6,7 +6,7 @@ from functools import cache
 from statistics import stdev
 
 from utils.circuits.case_05d import NEAR, answers_to, pairs_of, three_circuits, which_circuit_is_right
-from utils.circuits.planted import A_OFF, A_ON, B_OFF, B_ON, END, FILLERS
+from utils.circuits.planted import A_OFF, A_ON, B_OFF, B_ON, END, FILLERS, planted_circuit
 from utils.course.cases import design_of, estimate, expect_enough, expect_reported, lent
 from utils.course.checking import expect, plain
 
@@ -153,15 +153,18 @@ def expect_interval(key, said, values):
 def expect_control(offer, design, tests):
     control = [frozenset(map(tuple, circuit)) for circuit in design["control"]]
     expect_enough([tuple(sorted(circuit)) for circuit in control], 5, of="control circuits")
-    size = len(offer.circuits[design["verdict"]])
+    size, offered = len(offer.circuits[design["verdict"]]), set().union(*offer.circuits.values())
     for circuit, given in zip(control, design["control"], strict=True):
         expect(
             len(circuit) == len(given) == size and circuit <= set(offer.network.edges),
             "A control circuit has not as many edges of the network as the circuit that you find right.",
-            actual="size of the control", returned=f"{len(circuit)} edges", expected=f"{size}",
+            actual=("size of the control", circuit <= offered), returned=f"{len(circuit)} edges", expected=f"{size}",
         )  # fmt: skip
-        expect(circuit not in map(frozenset, offer.circuits.values()), "A control circuit is one of the three.",
-               actual="one of the three")  # fmt: skip
+        expect(
+            not circuit <= offered,
+            "A control circuit has only edges of the three: it is not drawn from all of the network's.",
+            actual="of the three", returned=", ".join(" → ".join(edge) for edge in sorted(circuit)),
+        )  # fmt: skip
     found = distances(offer, tests, design["ablation"], control, [offer.network.edges] * len(control))
     values = [mean(largest(by_test)) for by_test in found]
     expect_reported(design["distance_control"], values, of="distance_control", atol=1e-4)
@@ -221,8 +224,9 @@ def expect_to_stand(offer, design):
 
 def test_the_right_circuit_is_found_whatever_the_network():
     for kind, seed in itertools.product(("and", "or"), range(10)):
-        offer = three_circuits(kind, seed)
-        truth = [e for e, true in zip(offer.network.edges, offer.network.truth.tolist(), strict=True) if true]
+        offer, planted = three_circuits(kind, seed), planted_circuit(kind, seed, noise=0.05)
+        truth = [e for e, true in zip(planted.edges, planted.truth.tolist(), strict=True) if true]
+        assert not offer.network.kind and not offer.network.truth.any()
         design = which_circuit_is_right(offer)
         assert set(offer.circuits[design["verdict"]]) == set(truth)
         assert standing(design) == [design["verdict"]]

@@ -22,7 +22,8 @@ class Offer(NamedTuple):
     """A network and three circuits for it.
 
     Attributes:
-        network: An "and" or an "or" of two inputs, of `planted_circuit`.
+        network: An "and" or an "or" of two inputs, of `planted_circuit`. Neither which of the two nor the circuit is
+            told: ``kind`` is empty, and ``truth`` is False everywhere.
         places: Where in a prompt the two inputs stand, counted from 0.
         circuits: Edges by the names "A", "B" and "C".
     """
@@ -40,6 +41,7 @@ def three_circuits(kind: str, seed: int) -> Offer:
         seed: Draws the network and what is offered.
     """
     network, rng = planted_circuit(kind, seed, noise=0.05), random.Random(seed)
+    untold = network._replace(kind="", truth=torch.zeros_like(network.truth))
     first = network.clean[0].tolist()
     right = [edge for edge, true in zip(network.edges, network.truth.tolist(), strict=True) if true]
     heads = sorted({sender for sender, receiver in right if sender.startswith("a") and receiver.startswith("m")})
@@ -48,7 +50,7 @@ def three_circuits(kind: str, seed: int) -> Offer:
     big = right + rng.sample([edge for edge in network.edges if edge not in right and edge[1][-1] not in "qk"], 3)
     offered = [rng.sample(circuit, len(circuit)) for circuit in (right, small, big)]
     rng.shuffle(offered)
-    return Offer(network, (first.index(A_ON), first.index(B_ON)), dict(zip("ABC", offered, strict=True)))
+    return Offer(untold, (first.index(A_ON), first.index(B_ON)), dict(zip("ABC", offered, strict=True)))
 
 
 def pairs_of(
@@ -75,6 +77,9 @@ def answers_to(
     network: Planted, pairs: Sequence[Pair], circuits: Sequence[Collection[Edge]], ablation: str
 ) -> Float[Tensor, "circuit pair"]:
     """The logit of yes less that of no on each pair's first prompt, when one circuit's edges alone are kept.
+
+    The result is [circuit, pair]. The whole network is the circuit of all edges. To take an edge out of a circuit or of
+    the network is to leave it out of the list: it then carries what ``ablation`` says.
 
     Args:
         network: Of an `Offer`.
@@ -117,17 +122,18 @@ def which_circuit_is_right(offer: Offer) -> dict[str, object]:
         "tests": At least two tests, each a tuple (pairs, removed). ``pairs``: at least 12 pairs, no two alike, as
             ``pairs_of`` makes them: two rows of tokens which are the same but for what the inputs are. All pairs of a
             test have the same inputs in their first rows, and the same ones in their second. ``removed``: edges that
-            are taken out of the network and out of the circuit on trial alike; may be empty.
+            are left out of the network's edges and out of the circuit on trial alike; may be empty.
         "ablation": "zero", "mean" or "resample", as in ``answers_to``.
         "distance_A", "distance_B", "distance_C": Of the distances, one for each test, between the network and the
             circuit (both without ``removed``), the one with the largest mean.
         "idlest_A", "idlest_B", "idlest_C": For each edge of the circuit, of the distances, one for each test, between
             the circuit without ``removed`` and the same without the edge as well, that with the largest mean: what the
             edge does at its best. Of these numbers the one with the smallest mean over the circuit's edges.
-        "control": At least 5 random circuits, lists of edges of the network, each with as many edges as the circuit
-            that you find right, no two alike, none of them one of the three.
-        "distance_control": Over the control circuits, the mean of their distances (largest of all tests, as above) and
-            the half-width of its 95 % interval. It is far: else your tests pass anything.
+        "control": At least 5 random circuits, lists of edges drawn from all of the network's, each with as many edges
+            as the circuit that you find right, and with one at least that none of the three has. No two are alike.
+        "distance_control": Over the control circuits, each of which is one unit, the mean of their distances (largest
+            of all tests, as above) and the half-width of its 95 % interval, which is next to 0 where they all do
+            nothing. It is far: else your tests pass anything.
         "verdict": The name of the one circuit whose distance is near, and whose idlest edge is far. If there is not
             exactly one, the tests don't decide, and you need others.
     """
