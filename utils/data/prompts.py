@@ -130,7 +130,7 @@ def _ioi_prompt(rng: random.Random, opening: int, gift: int, order: str, bystand
     return _gift_prompt(text, io, s, c if bystander else None, (order, str(opening), str(gift)))
 
 
-def passive_prompts(n: int, seed: int, *, bystander: bool = False, owned: bool = True) -> list[Prompt]:
+def passive_prompts(n: int, seed: int, *, bystander: bool = False) -> list[Prompt]:
     """The same question in the passive, which training never uses for gifts: the giver is not the first to be said.
 
     "When Mary and Paul went to the park, Mary's ball was handed by Paul to". Orders alternate as in ``ioi_prompts``;
@@ -140,7 +140,6 @@ def passive_prompts(n: int, seed: int, *, bystander: bool = False, owned: bool =
         n: How many.
         seed: Seed of the draw.
         bystander: Let a third person, instead of the receiver, own the thing that is given.
-        owned: False: "the ball", nobody's; all else is drawn as with an owner.
     """
     rng = random.Random(seed)
     prompts = []
@@ -148,10 +147,9 @@ def passive_prompts(n: int, seed: int, *, bystander: bool = False, owned: bool =
         io, s, c = _strangers(rng)
         order, opening, verb = ("ABBA", "BABA")[i % 2], rng.randrange(len(IOI_OPENINGS)), rng.choice(PARTICIPLES)
         a, b = (io, s) if order == "ABBA" else (s, io)
-        owner = (c if bystander else io) if owned else None
+        owner = c if bystander else io
         text = IOI_OPENINGS[opening].format(a=a, b=b, place=rng.choice(PLACES))
-        whose = f"{owner}'s" if owned else "the"
-        text += f" {whose} {rng.choice(THINGS)} was {verb} by {s} to"
+        text += f" {owner}'s {rng.choice(THINGS)} was {verb} by {s} to"
         prompts.append(_gift_prompt(text, io, s, owner, (order, str(opening), verb)))
     return prompts
 
