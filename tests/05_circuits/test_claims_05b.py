@@ -221,8 +221,9 @@ def test_the_split_breaks_in_two_sentences(model):
         found = gifts(1, built(UNFAMILIAR[0], first))
         split = [route(model, found, [FINDER], receivers) for receivers in (UNEMBEDDING, MLP_1, QUERIES_3)]
         prompts, at = found
-        assert lead(model, prompts["clean"], prompts["clean"], at) < 0.5
-        assert split[0] > split[1] and split[1] < 6
+        assert lead(model, prompts["clean"], prompts["clean"], at) < 2
+        assert 0.3 < named(model, prompts["clean"], prompts["clean"], at) < 0.7
+        assert 3.5 < split[0] < 5.5 and split[1] < split[0] + 1 and fall(model, found, [(1, 3)], "giver swapped") < 13
 
 
 def test_what_comes_back_is_the_norm(model, scenes):
