@@ -259,10 +259,10 @@ def test_layer_2_brings_the_names_and_layer_3_tilts_the_difference(model, scenes
 
     assert share(MOVERS, mean) > 0.95 and share(MOVERS, strangers) > 0.93
     assert 0.65 < share(layer_2, mean) < 0.95 and share(layer_2, strangers) < 0.35
-    for outputs, others in ((mean, 0.2), (strangers, -0.2)):
+    for outputs, others in ((mean, 0.15), (strangers, -0.35)):
         found = self_repair(model, clean, at, layer_2, outputs)
         assert abs(found["lost"].mean()) < 0.5
-        assert found["heads"].sum((1, 2)).mean().item() == pytest.approx(others, abs=0.25)
+        assert found["heads"].sum((1, 2)).mean().item() == pytest.approx(others, abs=0.35)
         assert abs(found["mlps"].sum(1).mean()) < 0.4
         for heads in ([(3, 2)], MOVERS, [*layer_2, *((3, head) for head in range(4))]):
             assert self_repair(model, clean, at, heads, outputs)["heads"].abs().max() < 1e-4  # nobody reads them
