@@ -221,8 +221,9 @@ def test_the_split_breaks_in_two_sentences(model):
         found = gifts(1, built(UNFAMILIAR[0], first))
         split = [route(model, found, [FINDER], receivers) for receivers in (UNEMBEDDING, MLP_1, QUERIES_3)]
         prompts, at = found
-        assert lead(model, prompts["clean"], prompts["clean"], at) < 0.5
-        assert split[0] > split[1] and split[1] < 6
+        assert lead(model, prompts["clean"], prompts["clean"], at) < 2
+        assert 0.3 < named(model, prompts["clean"], prompts["clean"], at) < 0.7
+        assert 3.5 < split[0] < 5.5 and split[1] < split[0] + 1 and fall(model, found, [(1, 3)], "giver swapped") < 13
 
 
 def test_what_comes_back_is_the_norm(model, scenes):
@@ -258,10 +259,10 @@ def test_layer_2_brings_the_names_and_layer_3_tilts_the_difference(model, scenes
 
     assert share(MOVERS, mean) > 0.95 and share(MOVERS, strangers) > 0.93
     assert 0.65 < share(layer_2, mean) < 0.95 and share(layer_2, strangers) < 0.35
-    for outputs, others in ((mean, 0.2), (strangers, -0.2)):
+    for outputs, others in ((mean, 0.15), (strangers, -0.35)):
         found = self_repair(model, clean, at, layer_2, outputs)
         assert abs(found["lost"].mean()) < 0.5
-        assert found["heads"].sum((1, 2)).mean().item() == pytest.approx(others, abs=0.25)
+        assert found["heads"].sum((1, 2)).mean().item() == pytest.approx(others, abs=0.35)
         assert abs(found["mlps"].sum(1).mean()) < 0.4
         for heads in ([(3, 2)], MOVERS, [*layer_2, *((3, head) for head in range(4))]):
             assert self_repair(model, clean, at, heads, outputs)["heads"].abs().max() < 1e-4  # nobody reads them
