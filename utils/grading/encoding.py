@@ -484,7 +484,8 @@ class Table:
 
         Not if gradients may be asked for, on their way through what has crossed.
         """
-        passing = [place for place in range(start, self.next) if not self.entries[place].internal]
+        passing = [place for place in range(start, self.next) if place in self.entries]
+        passing = [place for place in passing if not self.entries[place].internal]
         if not any(self.entries[p].kind == "tensor" and self.entries[p].obj.requires_grad for p in passing):
             self.drop(passing)
 
