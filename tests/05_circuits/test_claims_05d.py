@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from utils.circuits.graph import build_graph
+from utils.circuits.ioi import nobodys_thing
 from utils.circuits.judging import (
     circuit_completeness,
     circuit_faithfulness,
@@ -241,7 +242,7 @@ def test_where_it_holds(seed):
         "held out": batch_of(ioi_prompts(300, seed=seed + 3, held_out_templates=True), 10),
         "third": batch_of(third, 24),
         "owner": batch_of(map(receiver_owns, third), 24),
-        "passive": batch_of(passive_prompts(300, seed=seed + 5, owned=False), 20),
+        "passive": batch_of(map(nobodys_thing, passive_prompts(300, seed=seed + 5)), 20),
         "passive, owner": batch_of(passive_prompts(300, seed=seed + 5), 20),
         "passive, third": batch_of(passive_prompts(300, seed=seed + 5, bystander=True), 20),
     }

@@ -1,12 +1,15 @@
 """Who gets the present: prompts with their corruptions, row for row and word for word alike but for names."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from utils.data.prompts import encode, ioi_prompts
+from utils.data.corpus import words
+from utils.data.prompts import Prompt, encode, ioi_prompts
 
 FIRST, SECOND, GIVER = -1, -2, -3
 # For networks that were trained on the web: scenes for `text_templates`, and names.
@@ -140,3 +143,12 @@ def answer_difference(
     rows = torch.arange(len(clean))
     end = logits[rows, at["END"]]
     return end[rows, clean[rows, at["IO"]]] - end[rows, clean[rows, at["S2"]]]
+
+
+def nobodys_thing(prompt: Prompt) -> Prompt:
+    """The same sentence about "the ball" where the thing has an owner ("Mary's ball")."""
+    text = re.sub(r"[A-Z]\w*'s\b", "the", prompt.text)
+    tokens = ["<bos>", *words(text)]
+    places = [i for i, token in enumerate(tokens) if token == prompt.foil]
+    at = {"IO": tokens.index(prompt.answer), "S1": places[0], "S2": places[-1], "END": len(tokens) - 1}
+    return replace(prompt, text=text, at=at)
