@@ -84,26 +84,6 @@ def first_prompt(model, clean, corrupt, edges, metric, threshold):
     return pruned(model, clean, corrupt, edges, first, threshold)
 
 
-@wrong(
-    "acdc",
-    "You take the mean of the changes' sizes over the prompts. The mean of the metric decides: changes that cancel "
-    "between prompts don't count.",
-)
-def mean_of_sizes(model, clean, corrupt, edges, metric, threshold):
-    refuse(clean, corrupt, threshold)
-    replaced, kept = sender_outputs(model, corrupt), torch.ones(len(edges), dtype=torch.bool)
-    with torch.no_grad():
-        current = metric(model(clean))
-        for i in reversed(range(len(edges))):
-            kept[i] = False
-            without = metric(run_with_edges(model, clean, edges, kept[None], replaced)[0])
-            if (without - current).abs().mean() > threshold:
-                kept[i] = True
-            else:
-                current = without
-    return kept
-
-
 @right("acdc")
 def without_the_short_cut(model, clean, corrupt, edges, metric, threshold):
     return pruned(model, clean, corrupt, edges, metric, threshold)
