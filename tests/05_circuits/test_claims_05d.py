@@ -267,17 +267,26 @@ def test_the_sign_of_a_failure_shows_nothing_and_the_gap_does(seed):
         assert (score(drawn).mean() - whole.mean()).abs() > 2 * gap
 
 
-@pytest.mark.parametrize("seed", [6, 26, 46, 60, 61])
-def test_on_unfamiliar_sentences_the_circuit_alone_leads(seed):
-    batch = batch_of(unfamiliar_prompts(1, seed=seed), 12)
-    score = score_on(batch)
-    _, low, high = circuit_generalization({"": score}, circuit(), EDGES, torch.Generator().manual_seed(seed))[""]
+def test_on_unfamiliar_sentences_the_circuit_alone_leads():
+    """Averages over draws of people: a single draw of twelve prompts is off by a nat or two."""
+    found = []
+    for seed in range(100, 112):
+        batch = batch_of(unfamiliar_prompts(1, seed=seed), 12)
+        assert (batch.at["IO"] < batch.at["S1"]).all()
+        score = score_on(batch)
+        others = [other_people(batch, torch.Generator().manual_seed(i)) for i in range(8)]
+        leads = {
+            name: score_on(batch, replaced=cut)(circuit()).mean()
+            for name, cut in ablations(course_model(), batch.tokens, others).items()
+        }
+        found.append([score(EDGES).mean(), score(circuit()).mean(), leads["resample"], leads["mean"], leads["zero"]])
+    found = torch.tensor(found)
+    assert found[:, 1].min() > 6 and (found[:, 1] > found[:, 0] + 5).all()
+    for values, expected in zip(found.T, (0, 9, 4.4, 6.2, 0.5), strict=True):
+        assert values.mean().item() == pytest.approx(expected, abs=0.8)
+
+
+def test_the_share_on_unfamiliar_sentences_can_be_any_number():
+    score = score_on(batch_of(unfamiliar_prompts(1, seed=6), 12))
+    _, low, high = circuit_generalization({"": score}, circuit(), EDGES, torch.Generator().manual_seed(6))[""]
     assert high - low > 2
-    assert (batch.at["IO"] < batch.at["S1"]).all()
-    assert -3 < score(EDGES).mean() < 2.5 and 6 < score(circuit()).mean() < 11
-    others = [other_people(batch, torch.Generator().manual_seed(i)) for i in range(8)]
-    leads = {
-        name: score_on(batch, replaced=cut)(circuit()).mean()
-        for name, cut in ablations(course_model(), batch.tokens, others).items()
-    }
-    assert 2 < leads["resample"] < 7 and 3.5 < leads["mean"] < 7.5 and leads["zero"] < 2.5

@@ -30,10 +30,7 @@ def test_solution_notebook_executes(part, real_networks):
         c.id for c in executed.cells for o in c.get("outputs", []) if o.output_type == "stream" and o.name == "stderr"
     ]
     assert not noisy, f"cells that write to stderr: {noisy}"
-    # Chapter 05 holds a large network beside all edges of the course model. The most that any child has used, so the
-    # parts have to come in order.
-    gigabytes = 3 if part.key.startswith("05") else 2
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < gigabytes * 1024**2, f"more than {gigabytes} GB"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 1024**2, "more than 2 GB"
 
 
 @EACH_PART

@@ -22,7 +22,7 @@ def edge_patching(
     edges: Sequence[tuple[str, str]],
     metric: Callable[[Float[Tensor, "batch pos d_vocab"]], Float[Tensor, " batch"]],
     *,
-    max_rows: int = 128,
+    max_rows: int = 64,
 ) -> Float[Tensor, "edge batch"]:
     """What cutting each edge, one at a time, does to each prompt's metric: the exact effect.
 
