@@ -100,7 +100,9 @@ def read_state(folder: Path, cfg: LlamaConfig) -> "dict[str, Tensor]":
     unembedding has mean 0 over the vocabulary, which moves all logits of a position alike and no probability; keys and
     values that heads share are repeated, so that each head has its own; biases are there and 0.
 
-    Layer after layer is read, so that the file is never in memory as a whole beside what is made of it.
+    Layer after layer is read, so that the file is never in memory as a whole beside what is made of it. Matrices lie in
+    memory as [out, in]: ``transformer_lens`` multiplies by those, and would else copy them at each pass, and keep the
+    copies for a backward pass.
 
     Raises:
         ModelFileError: If a tensor is missing or has another shape than ``config.json`` says; it is named.
@@ -132,9 +134,9 @@ def read_state(folder: Path, cfg: LlamaConfig) -> "dict[str, Tensor]":
     with _opened(folder) as file:
         embed = take(file, EMBED, cfg.d_vocab, cfg.d_model)
         unembed = embed if cfg.tied else take(file, UNEMBED, cfg.d_vocab, cfg.d_model)
-        W_U = (unembed * take(file, FINAL_NORM, cfg.d_model)).T.contiguous()
+        rows = unembed * take(file, FINAL_NORM, cfg.d_model)
         state["embed.W_E"] = embed.clone()  # not a view into the file
-        state["unembed.W_U"] = W_U.sub_(W_U.mean(dim=1, keepdim=True))
+        state["unembed.W_U"] = rows.sub_(rows.mean(dim=0)).T
         state["unembed.b_U"] = torch.zeros(cfg.d_vocab)
         del embed, unembed
     for layer in range(cfg.n_layers):
@@ -143,8 +145,8 @@ def read_state(folder: Path, cfg: LlamaConfig) -> "dict[str, Tensor]":
             gains = {norm: take(file, f"{theirs}.{norm}.weight", cfg.d_model) for norm in (NORM_1, NORM_2)}
             for name, hooked, norm in MATRICES:
                 matrix = take(file, f"{theirs}.{name}.weight", *shapes[hooked])
-                matrix = matrix * gains[norm] if norm else matrix
-                state[f"{ours}.{hooked}"] = _by_head(matrix.T, hooked, cfg).contiguous()
+                matrix = matrix * gains[norm] if norm else matrix.clone()
+                state[f"{ours}.{hooked}"] = _by_head(matrix, hooked, cfg)
             for bias in ("b_Q", "b_K", "b_V"):
                 state[f"{ours}.attn.{bias}"] = torch.zeros(cfg.n_heads, cfg.d_head)
             state[f"{ours}.attn.b_O"] = torch.zeros(cfg.d_model)
@@ -152,14 +154,14 @@ def read_state(folder: Path, cfg: LlamaConfig) -> "dict[str, Tensor]":
     return state
 
 
-def _by_head(matrix: "Float[Tensor, 'n_in n_out']", name: str, cfg: LlamaConfig) -> "Tensor":
-    """An attention's matrix as one for each head; an MLP's as it is."""
+def _by_head(matrix: "Float[Tensor, 'n_out n_in']", name: str, cfg: LlamaConfig) -> "Tensor":
+    """An attention's matrix as one for each head, an MLP's as [in, out]: views, so that they stay in place."""
     if name == "attn.W_O":
-        return matrix.reshape(cfg.n_heads, cfg.d_head, cfg.d_model)
+        return matrix.T.reshape(cfg.n_heads, cfg.d_head, cfg.d_model)
     if name.startswith("attn"):
-        heads = matrix.reshape(cfg.d_model, -1, cfg.d_head).transpose(0, 1)
-        return heads.repeat_interleave(cfg.n_heads // len(heads), dim=0)
-    return matrix
+        heads = matrix.reshape(-1, cfg.d_head, cfg.d_model)
+        return heads.repeat_interleave(cfg.n_heads // len(heads), dim=0).transpose(1, 2)
+    return matrix.T
 
 
 def _opened(folder: Path) -> Any:
