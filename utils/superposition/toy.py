@@ -111,3 +111,29 @@ def toy_loss(
     """
     errors = (output - features).square().mean(dim=1)
     return (errors if importance is None else errors * importance).sum(dim=-1)
+
+
+def best_linear_loss(
+    p: Float[Tensor, "*models feature"], d_hidden: int, importance: Float[Tensor, " feature"] | None = None
+) -> Float[Tensor, "*models"]:
+    """The lowest ``toy_loss`` that a model without ReLU can reach on independent features.
+
+    A linear model with a bias can leave out the means; what it has to carry is what features vary around them. Its best
+    choice is that of principal components: ``d_hidden`` features get a dimension each, and of every other one the
+    whole variance, times its importance, is lost. A feature that is on with probability p, and then uniform between 0
+    and 1, has the variance p / 3 - p² / 4.
+
+    Args:
+        p: Each feature's probability of being on; any dimensions in front stand for models.
+        d_hidden: Number of dimensions; with as many as features, or more, nothing is lost.
+        importance: As for ``toy_loss``, the same for all models; None for 1 throughout.
+
+    Returns:
+        The loss for each model, a scalar tensor if p is [feature]; the mean over examples as expected, without noise.
+
+    Source: Baldi and Hornik (1989), "Neural networks and principal component analysis"; Elhage et al. (2022), section 3.
+    """
+    costs = p / 3 - p.square() / 4
+    if importance is not None:
+        costs = costs * importance
+    return costs.sort(dim=-1, descending=True).values[..., d_hidden:].sum(dim=-1)
