@@ -39,7 +39,8 @@ def without_sign(families):
 
 @wrong(
     "how_the_pair_was_given",
-    "Your measure reads single hidden dimensions. Turn them, and the model computes the same, but your measure does not: "
+    "Your measure reads single hidden dimensions. Turn them, and the model computes the same, but your "
+    "measure does not: "
     "ask for lengths, angles or outputs.",
 )
 def first_dimension(families):
@@ -58,7 +59,10 @@ def other_features(families):
     return design(families, controls=[(i, j) for i in range(2, 8) for j in range(i + 1, 8)])
 
 
-@wrong("how_the_pair_was_given", "The pair itself is among its controls.")
+@wrong(
+    "how_the_pair_was_given",
+    "The pair itself is among its controls: it can only lessen the difference that you look for.",
+)
 def pair_as_control(families):
     return design(families, controls=[*CONTROLS, (0, 1)])
 
@@ -100,7 +104,10 @@ def standard_deviations(families):
     return design(families, interval=spread)
 
 
-@wrong("how_the_pair_was_given", "Your half-widths are standard errors. A 95 % interval reaches about two of them to either side.")
+@wrong(
+    "how_the_pair_was_given",
+    "Your half-widths are standard errors. A 95 % interval reaches about two of them to either side.",
+)
 def standard_errors(families):
     def spread(values):
         values = torch.tensor(values, dtype=torch.float64)
@@ -130,19 +137,21 @@ def exchanged(families):
 
 @wrong(
     "how_the_pair_was_given",
-    "Your measure asks how long the directions are, and not where they point: it does not find what was planted.",
+    "Your measure does not depend on which two features it is asked about, or not on how they lie to "
+    "each other: pair and "
+    "controls come out alike.",
 )
-def lengths(families):
+def of_the_whole_model(families):
     def measure(model, i, j):
-        return (model.W[0, :, i].norm() + model.W[0, :, j].norm()).item()
+        return model.W[0].norm().item()
 
     return design(families, measure=measure)
 
 
 @wrong(
     "how_the_pair_was_given",
-    "Your measure grows where the two point away from each other: a pair always on together comes out below its "
-    "controls.",
+    "Your measure says the opposite of what is asked: a pair always on together comes out below its controls, and one "
+    "that never is above them. It should grow the more two features share a direction.",
 )
 def distance(families):
     def measure(model, i, j):

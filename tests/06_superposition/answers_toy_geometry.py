@@ -26,7 +26,10 @@ def cosines(W):
     return unit.mT @ unit
 
 
-@wrong("interference_matrix", "Your signs are lost. A negative product is what the ReLU can remove; a positive one not.")
+@wrong(
+    "interference_matrix",
+    "Your signs are lost. A negative product is what the ReLU can remove; a positive one not.",
+)
 def sizes_only(W):
     return (W.mT @ W).abs()
 
@@ -37,7 +40,10 @@ def without_diagonal(W):
     return product - torch.diag_embed(product.diagonal(dim1=-2, dim2=-1))
 
 
-@wrong("interference_matrix", "Only one of the two directions has been scaled to length 1: the matrix is not symmetric.")
+@wrong(
+    "interference_matrix",
+    "Only one of the two directions has been scaled to length 1: the matrix is not symmetric.",
+)
 def one_side_scaled(W):
     return (W / W.norm(dim=-2, keepdim=True)).mT @ W
 
@@ -68,7 +74,8 @@ def shares(W, *, unit=None, power=2, without_self=False):
 
 @wrong(
     "feature_dimensionality",
-    "The other directions have been scaled to length 1 as well. Then a feature that is hardly stored takes as much from "
+    "The other directions have been scaled to length 1 as well. Then a feature that is hardly stored "
+    "takes as much from "
     "its neighbours as a full one.",
 )
 def all_scaled(W):
@@ -100,18 +107,13 @@ def without_itself(W):
     return shares(W, without_self=True)
 
 
-@wrong("feature_dimensionality", "A feature that is not stored has NaN: 0 divided by 0. It has no share of a dimension.")
+@wrong(
+    "feature_dimensionality",
+    "A feature that is not stored has NaN: 0 divided by 0. It has no share of a dimension.",
+)
 def nan_for_nothing(W):
     sizes = W.norm(dim=-2)
     return sizes.square() / ((W / sizes.unsqueeze(-2)).mT @ W).square().sum(-1)
-
-
-@wrong("feature_dimensionality", "You sum up what a feature does to others, scaled by their lengths, and not what they do to it.")
-def the_other_way_round(W):
-    sizes = W.norm(dim=-2)
-    unit = W / torch.where(sizes == 0, 1.0, sizes).unsqueeze(-2)
-    total = (unit.mT @ W).square().sum(-2)
-    return sizes.square() / torch.where(sizes == 0, 1.0, total)
 
 
 @right("feature_dimensionality")
@@ -199,7 +201,10 @@ def on_average(W, min_size=0.5, tolerance=5.0):
     return k if k > 1 and float((gaps - 360 / k).abs().mean()) <= tolerance else 0
 
 
-@wrong("find_polygon", "You go by lengths: corners at regular angles are refused because their directions are not equally long.")
+@wrong(
+    "find_polygon",
+    "You go by lengths: corners at regular angles are refused because their directions are not equally long.",
+)
 def equal_lengths(W, min_size=0.5, tolerance=5.0):
     sizes = W.norm(dim=0)
     found = corners(gaps_of(W, min_size)[1], tolerance)
@@ -244,7 +249,10 @@ def squares(W):
     return W.square().sum((1, 2))
 
 
-@wrong("superposition_vs_sparsity", "You divide by the number of features: what is asked is features for each dimension.")
+@wrong(
+    "superposition_vs_sparsity",
+    "You divide by the number of features: what is asked is features for each dimension.",
+)
 def per_feature(train, p, n_starts):
     W = train(p.repeat_interleave(n_starts))
     return (squares(W) / W.shape[2]).view(len(p), n_starts)
@@ -277,7 +285,10 @@ def one_call_each(train, p, n_starts):
     return torch.stack(rows)
 
 
-@wrong("superposition_vs_sparsity", "You average over the starts. They differ, and that is half of what there is to see.")
+@wrong(
+    "superposition_vs_sparsity",
+    "You average over the starts. They differ, and that is half of what there is to see.",
+)
 def averaged(train, p, n_starts):
     W = train(p.repeat_interleave(n_starts))
     return (squares(W) / W.shape[1]).view(len(p), n_starts).mean(1)

@@ -163,8 +163,7 @@ class HiddenRelu(Base):
 
 @wrong(
     "ToyModel",
-    "Your models see each other: one model's weights change another's output. Each has its own examples and "
-    "its own W.",
+    "Your models see each other: one model's weights change another's output. Each has its own examples and its own W.",
 )
 class MeanOfModels(Base):
     def forward(self, features):
@@ -172,7 +171,10 @@ class MeanOfModels(Base):
         return self.end(features @ W.mT @ W + self.b[:, None])
 
 
-@wrong("ToyModel", "Your weights start elsewhere than the docstring says: it scales them by sqrt(2 / (d_hidden + n_features)).")
+@wrong(
+    "ToyModel",
+    "Your weights start elsewhere than the docstring says: it scales them by sqrt(2 / (d_hidden + n_features)).",
+)
 class UnscaledStart(Base):
     def __init__(self, n_models, n_features, d_hidden, *, relu=True, generator=None):
         super().__init__(n_models, n_features, d_hidden, relu=relu, generator=generator)
@@ -210,7 +212,10 @@ def weighted(errors, importance):
     return errors * (importance if importance.ndim == 1 else importance[:, None])
 
 
-@wrong("toy_loss", "Your loss is a mean over features as well. Each feature's cost should not depend on how many there are.")
+@wrong(
+    "toy_loss",
+    "Your loss is a mean over features as well. Each feature's cost should not depend on how many there are.",
+)
 def mean_over_features(output, features, importance=None):
     return weighted((output - features).square(), importance).mean((1, 2))
 
@@ -220,7 +225,10 @@ def sum_over_examples(output, features, importance=None):
     return weighted((output - features).square(), importance).sum((1, 2))
 
 
-@wrong("toy_loss", "You add up over models: training needs one number, but a comparison of starts needs each model's own.")
+@wrong(
+    "toy_loss",
+    "You add up over models: training needs one number, but a comparison of starts needs each model's own.",
+)
 def over_models(output, features, importance=None):
     return weighted((output - features).square(), importance).mean(1).sum()
 
@@ -272,7 +280,8 @@ def times(costs, importance):
 
 @wrong(
     "best_linear_loss",
-    "You take the mean square of a feature, p / 3. A bias can give back the mean for nothing, so that only the variance "
+    "You take the mean square of a feature, p / 3. A bias can give back the mean for nothing, so that "
+    "only the variance "
     "around it is lost: less.",
 )
 def mean_square(p, d_hidden, importance=None):
@@ -292,7 +301,8 @@ def least_first(p, d_hidden, importance=None):
 
 @wrong(
     "best_linear_loss",
-    "You choose whom to keep by variance alone, and weight afterwards. A feature is worth its importance times its variance.",
+    "You choose whom to keep by variance alone, and weight afterwards. A feature is worth its importance "
+    "times its variance.",
 )
 def by_variance_alone(p, d_hidden, importance=None):
     costs = p / 3 - p**2 / 4

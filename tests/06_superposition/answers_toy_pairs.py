@@ -52,7 +52,8 @@ def second_if_not_first(kinds, batch, p, generator=None, n_models=1):
 
 @wrong(
     "sample_pairs",
-    "In a pair that is on together both have the same size. They are on together; how large each is, is its own affair.",
+    "In a pair that is on together both have the same size. They are on together; how large each is, is "
+    "its own affair.",
 )
 def the_same_size(kinds, batch, p, generator=None, n_models=1):
     def sizes(on, generator):
@@ -94,7 +95,10 @@ def firsts_first(kinds, batch, p, generator=None, n_models=1):
     return torch.cat([found[..., 0::2], found[..., 1::2]], dim=-1)
 
 
-@wrong("sample_pairs", "A pair that is apart can't have each of its features on more than half the time: to be refused.")
+@wrong(
+    "sample_pairs",
+    "A pair that is apart can't have each of its features on more than half the time: to be refused.",
+)
 def too_often(kinds, batch, p, generator=None, n_models=1):
     return pairs(kinds, batch, min(p, 0.5) if "apart" in kinds and p <= 1 else p, generator, n_models)
 

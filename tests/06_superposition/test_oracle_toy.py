@@ -152,7 +152,8 @@ def test_named_groups():
 
 
 def test_the_counts_per_dimension():
-    found = superposition_vs_sparsity(lambda p: p[:, None, None] * torch.ones(len(p), 2, 3), torch.tensor([1.0, 2.0]), 2)
+    p = torch.tensor([1.0, 2.0])
+    found = superposition_vs_sparsity(lambda p: p[:, None, None] * torch.ones(len(p), 2, 3), p, 2)
     torch.testing.assert_close(found, torch.tensor([[3.0, 3.0], [12.0, 12.0]]))
 
 
@@ -166,11 +167,12 @@ def test_correlations_of_the_pairs():
 
 def test_models_trained_together_are_trained_alone():
     """The same model on the same examples goes the same way, whoever trains beside it."""
-    drawn = [torch.rand(1, 32, 4, generator=seeded(i)) for i in range(20)] + [torch.rand(1, 1024, 4, generator=seeded(99))]
+    drawn = [torch.rand(1, 32, 4, generator=seeded(i)) for i in range(20)]
+    fresh = torch.rand(1, 1024, 4, generator=seeded(99))
     start = torch.randn(3, 2, 4, generator=seeded(5))
 
     def sampler_for(n):
-        rest = iter([drawn[-1], *drawn[:-1]])  # the fresh examples are drawn first
+        rest = iter([fresh, *drawn])  # the fresh examples are drawn first
         return lambda batch, generator: next(rest).expand(n, -1, -1)
 
     settings = {"n_steps": 20, "batch": 32, "n_fresh": 1024}

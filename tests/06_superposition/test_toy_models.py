@@ -9,7 +9,7 @@ from utils.course.checking import (
     expect_same_gradients,
     expect_shape,
 )
-from utils.superposition.toy import ToyModel
+from utils.superposition.toy import ToyModel, toy_loss
 
 MANY = 6000  # examples: a share is then known to within 5 standard deviations, 0.033
 
@@ -58,9 +58,7 @@ class TestSampleFeatures:
         found = answer(2, MANY, torch.tensor([[0.0, 1.0]]), seeded(2))
         expect_shape(found, (1, MANY, 2))
         expect((found[..., 0] == 0).all(), "A feature of probability 0 is on.", actual="on at 0")
-        expect(
-            (found[..., 1] != 0).float().mean() > 0.999, "A feature of probability 1 is off.", actual="off at 1"
-        )
+        expect((found[..., 1] != 0).float().mean() > 0.999, "A feature of probability 1 is off.", actual="off at 1")
 
     def test_uniform_when_on(self, answer, rng):
         "from 0 to 1, uniform where it is on, whatever the probability"
@@ -205,9 +203,7 @@ class TestToyModel:
         wanted = [*ours.parameters(), features]
         expected = torch.autograd.grad((ours(features) * weights).sum(), wanted)
         for parameter, gradient in zip(wanted, expected, strict=True):
-            expect_close(
-                named[tuple(parameter.shape)], gradient, note="A gradient differs", rtol=1e-3, atol=1e-3
-            )
+            expect_close(named[tuple(parameter.shape)], gradient, note="A gradient differs", rtol=1e-3, atol=1e-3)
 
 
 class TestToyLoss:
@@ -248,9 +244,7 @@ class TestBestLinearLoss:
             p = torch.rand(shape, generator=rng)
             expect_close(answer(p, d_hidden), reference(p, d_hidden), rtol=1e-4, atol=1e-6)
             importance = 0.1 + torch.rand(shape[-1], generator=rng)
-            expect_close(
-                answer(p, d_hidden, importance), reference(p, d_hidden, importance), rtol=1e-4, atol=1e-6
-            )
+            expect_close(answer(p, d_hidden, importance), reference(p, d_hidden, importance), rtol=1e-4, atol=1e-6)
 
     def test_known(self, answer):
         "always on: 1/12 for each feature that finds no place; room for all: nothing"
@@ -281,8 +275,6 @@ def test_the_sum_of_the_losses_trains_each_model_alone():
     """What the loss's docstring promises, on the real thing."""
     model = ToyModel(3, 4, 2, generator=seeded(0))
     features = torch.rand(3, 6, 4, generator=seeded(1))
-    from utils.superposition.toy import toy_loss
-
     losses = toy_loss(model(features), features)
     together = torch.autograd.grad(losses.sum(), model.W, retain_graph=True)[0]
     for i in range(3):

@@ -86,8 +86,8 @@ def how_the_pair_was_given(families: dict[str, list[nn.Module]]) -> dict[str, ob
         "verdict_A", "verdict_B", "verdict_C", "verdict_D": "together" if the interval lies above 0, "apart" if below,
             "undecided" if 0 is in it.
 
-    The check also asks your measure and your controls of families that are trained anew: there a pair that was always on
-    together must have an interval above 0, and one that was never on together one below.
+    The check also asks your measure and your controls of families that are trained anew: there a pair that was always
+    on together must have an interval above 0, and one that was never on together one below.
     """
     controls = [(one, other) for one in (0, 1) for other in range(2, 8)]
 

@@ -13,6 +13,7 @@ GROUPS = {  # how many features share how many dimensions, and their dimensional
     (3, 2): "triangle",
     (4, 3): "tetrahedron",
     (5, 2): "pentagon",
+    (6, 2): "hexagon",
     (8, 3): "square antiprism",
 }
 

@@ -131,7 +131,7 @@ def best_linear_loss(
     Returns:
         The loss for each model, a scalar tensor if p is [feature]; the mean over examples as expected, without noise.
 
-    Source: Baldi and Hornik (1989), "Neural networks and principal component analysis"; Elhage et al. (2022), section 3.
+    Source: Baldi and Hornik (1989), "Neural networks and principal component analysis".
     """
     costs = p / 3 - p.square() / 4
     if importance is not None:
