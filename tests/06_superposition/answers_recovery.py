@@ -312,14 +312,8 @@ def not_cosines(dictionary):
 @wrong("guaranteed_sparsity", "A negative cosine counts for nothing in your answer: opposite directions are the same line.")
 def signed_coherence(dictionary):
     cosines = unit(dictionary) @ unit(dictionary).T
-    cosines.fill_diagonal_(-1)
+    cosines.fill_diagonal_(0)
     return bound(max(cosines.max().item(), 0), len(dictionary))
-
-
-@wrong("guaranteed_sparsity", "k has to lie below the bound: one that is a whole number is not reached.")
-def reached(dictionary):
-    mu = coherence(dictionary)
-    return len(dictionary) if mu == 0 else math.floor((1 + 1 / mu) / 2 + 1e-9)
 
 
 @wrong("guaranteed_sparsity", "Orthogonal directions have a coherence of 0, by which you divide or say 0: all can be found.")
@@ -358,7 +352,7 @@ def by_pairs(dictionary):
 def above_the_diagonal(dictionary):
     cosines = torch.corrcoef(torch.cat([dictionary, -dictionary], 1))  # rows with mean 0: correlation is cosine
     mu = cosines.triu(1).abs().max().item()
-    return len(dictionary) if mu < 1e-12 else math.ceil((1 + 1 / mu) / 2 - 1e-9) - 1
+    return len(dictionary) if mu < 1e-12 else math.ceil((1 + 1 / mu) / 2) - 1
 
 
 # support_recovered

@@ -107,7 +107,8 @@ def guaranteed_sparsity(dictionary: Float[Tensor, "features d"]) -> int:
         dictionary: At least two directions as rows, of any length but 0.
 
     Returns:
-        The largest whole number k below (1 + 1 / μ) / 2; the number of features if μ = 0.
+        The largest whole number k below (1 + 1 / μ) / 2 (where that is itself a whole number, rounding may decide); the
+        number of features if μ = 0.
 
     Source: Tropp (2004), "Greed is Good: Algorithmic Results for Sparse Approximation", corollary 3.6.
     """
