@@ -33,7 +33,8 @@ def designed(settings, measure=None, control=of_the_covariance, n=20, spread=tor
 
 @wrong(
     "does_it_hold_the_features",
-    "Your controls point everywhere alike, and x does not vary everywhere alike: whatever lies where x varies most beats "
+    "Your controls point everywhere alike, and x does not vary everywhere alike: whatever lies where x varies "
+    "most beats "
     "them.",
 )
 def isotropic_control(settings):
@@ -56,7 +57,8 @@ def the_dictionary_in_another_order(settings):
 
 @wrong(
     "does_it_hold_the_features",
-    "Your measure takes all directions at once (least squares): with more directions than dimensions nothing is ever left "
+    "Your measure takes all directions at once (least squares): with more directions than dimensions nothing is "
+    "ever left "
     "over, whatever they are. Few directions at a time is what tells.",
 )
 def all_directions_at_once(settings):
@@ -90,7 +92,8 @@ def of_the_dictionary_alone(settings):
 
 @wrong(
     "does_it_hold_the_features",
-    "Your z divides by the standard error of the controls' mean. The question is whether the dictionary lies outside of "
+    "Your z divides by the standard error of the controls' mean. The question is whether the dictionary lies "
+    "outside of "
     "what *single* controls give.",
 )
 def standard_error(settings):

@@ -16,7 +16,8 @@ def stacked(p, r, variance=None, shared=None):
 
 @wrong(
     "pure_losses",
-    "Your losses of an ignored feature are p / 3 times its importance: that is what the answer 0 costs. The best constant "
+    "Your losses of an ignored feature are p / 3 times its importance: that is what the answer 0 costs. The "
+    "best constant "
     "is the mean, which costs the variance.",
 )
 def answered_by_zero(p, r):
@@ -25,7 +26,8 @@ def answered_by_zero(p, r):
 
 @wrong(
     "pure_losses",
-    "Your third loss is twice too small or counts one of the two errors alone: where both features are on, both come out "
+    "Your third loss is twice too small or counts one of the two errors alone: where both features are on, both "
+    "come out "
     "too small by the smaller one.",
 )
 def one_error(p, r):
@@ -41,15 +43,18 @@ def on_at_all(p, r):
     return stacked(p, r, shared=(1 + r) * p / 6)
 
 
-@wrong("pure_losses", "Your first two losses have changed places: in the first the *extra* feature is ignored, whose error "
-       "counts r times.")  # fmt: skip
+@wrong(
+    "pure_losses",
+    "Your first two losses have changed places: in the first the *extra* feature is ignored, whose error counts r times.",
+)
 def exchanged(p, r):
     return stacked(p, r)[..., [1, 0, 2]]
 
 
 @wrong(
     "pure_losses",
-    "Your loss of sharing is (1 + r) p² / 4, the square of a feature's mean error. What counts is the mean of the squared "
+    "Your loss of sharing is (1 + r) p² / 4, the square of a feature's mean error. What counts is the mean of "
+    "the squared "
     "error; the smaller of two has 1/6.",
 )
 def square_of_mean(p, r):
@@ -161,7 +166,8 @@ def phases(W, feature=-1, threshold=0.5, *, overlap=None, length=None, at_least=
 
 @wrong(
     "classify_phase",
-    "The largest overlap alone decides in your answer: three columns that each share a little, and together enough, are "
+    "The largest overlap alone decides in your answer: three columns that each share a little, and together "
+    "enough, are "
     "counted as none.",
 )
 def largest_overlap(W, feature=-1, threshold=0.5):
@@ -173,7 +179,8 @@ def largest_overlap(W, feature=-1, threshold=0.5):
 
 @wrong(
     "classify_phase",
-    "You take the overlaps with W_i itself in place of its direction: a long W_i then seems to be shared, and a short one "
+    "You take the overlaps with W_i itself in place of its direction: a long W_i then seems to be shared, and a "
+    "short one "
     "to be dedicated.",
 )
 def not_normalised(W, feature=-1, threshold=0.5):
@@ -182,7 +189,8 @@ def not_normalised(W, feature=-1, threshold=0.5):
 
 @wrong(
     "classify_phase",
-    "Overlaps of opposite signs cancel in your sum, or count negatively: an antipodal partner is not seen. Add up squares.",
+    "Overlaps of opposite signs cancel in your sum, or count negatively: an antipodal partner is not seen. Add "
+    "up squares.",
 )
 def signed_sum(W, feature=-1, threshold=0.5):
     return phases(W, feature, threshold, overlap=lambda overlaps, norm: overlaps.sum(1))
@@ -203,12 +211,15 @@ def always_the_last(W, feature=-1, threshold=0.5):
 
 @wrong(
     "classify_phase",
-    "You take cosines, so that the length of the other columns is lost: a partner of length 0.1 counts as much as one of "
+    "You take cosines, so that the length of the other columns is lost: a partner of length 0.1 counts as much "
+    "as one of "
     "length 1.",
 )
 def by_cosine(W, feature=-1, threshold=0.5):
     return torch.where(
-        W[:, :, feature].norm(dim=1) < threshold, 0, classify_phase(W / W.norm(dim=1, keepdim=True).clamp(min=1e-9), feature, threshold)
+        W[:, :, feature].norm(dim=1) < threshold,
+        0,
+        classify_phase(W / W.norm(dim=1, keepdim=True).clamp(min=1e-9), feature, threshold),
     )
 
 
@@ -264,7 +275,8 @@ def worst_start(train, p, relative_importance, n_features=2, n_starts=1):
 
 @wrong(
     "phase_diagram",
-    "Cells come out at other places than their p and r: the list of models runs over p first, and is folded up as if it "
+    "Cells come out at other places than their p and r: the list of models runs over p first, and is folded up "
+    "as if it "
     "ran over r first.",
 )
 def folded_wrongly(train, p, relative_importance, n_features=2, n_starts=1):
@@ -273,7 +285,8 @@ def folded_wrongly(train, p, relative_importance, n_features=2, n_starts=1):
 
 @wrong(
     "phase_diagram",
-    "The relative importance is given to every feature but the first. It belongs to the last one alone; the others have "
+    "The relative importance is given to every feature but the first. It belongs to the last one alone; the "
+    "others have "
     "1.",
 )
 def all_extra(train, p, relative_importance, n_features=2, n_starts=1):
@@ -283,7 +296,9 @@ def all_extra(train, p, relative_importance, n_features=2, n_starts=1):
     return diagram(train, p, relative_importance, n_features, n_starts, importance_of=all_but_first)
 
 
-@wrong("phase_diagram", "You call `train` once for each row of the grid: one call with all models is many times faster.")
+@wrong(
+    "phase_diagram", "You call `train` once for each row of the grid: one call with all models is many times faster."
+)
 def row_by_row(train, p, relative_importance, n_features=2, n_starts=1):
     return torch.cat([diagram(train, one[None], relative_importance, n_features, n_starts) for one in p])
 

@@ -22,7 +22,8 @@ def undivided(x, dictionary, threshold):
 
 @wrong(
     "relu_readout",
-    "You divide by the length. A feature of height z along a direction of length 2 then reads 2 z: divide by the squared "
+    "You divide by the length. A feature of height z along a direction of length 2 then reads 2 z: divide by "
+    "the squared "
     "length.",
 )
 def by_length(x, dictionary, threshold):
@@ -109,7 +110,8 @@ def never_again(x, dictionary, n_steps, nonnegative=False):
 
 @wrong(
     "matching_pursuit",
-    "Without `nonnegative` you still take the largest product with its sign: a direction with a large negative share is "
+    "Without `nonnegative` you still take the largest product with its sign: a direction with a large negative "
+    "share is "
     "passed over.",
 )
 def signed_choice(x, dictionary, n_steps, nonnegative=False):
@@ -148,7 +150,8 @@ def ignores_nonnegative(x, dictionary, n_steps, nonnegative=False):
 
 @wrong(
     "matching_pursuit",
-    "Your codes belong to directions of length 1. x ≈ z @ dictionary, with the directions as they are given: divide once "
+    "Your codes belong to directions of length 1. x ≈ z @ dictionary, with the directions as they are given: "
+    "divide once "
     "more by the length.",
 )
 def of_unit_directions(x, dictionary, n_steps, nonnegative=False):
@@ -201,7 +204,8 @@ def orthogonal(x, dictionary, k, choose=None, mask=True):
 
 @wrong(
     "compressed_recovery",
-    "Earlier codes stay as they were when a direction is added: that is plain matching pursuit. Fit all chosen directions "
+    "Earlier codes stay as they were when a direction is added: that is plain matching pursuit. Fit all chosen "
+    "directions "
     "anew, to x.",
 )
 def plain_pursuit(x, dictionary, k):
@@ -216,7 +220,8 @@ def product_decides(x, dictionary, k):
 
 @wrong(
     "compressed_recovery",
-    "You choose all k directions at once, by what they share with x. After each choice what is left should be looked at "
+    "You choose all k directions at once, by what they share with x. After each choice what is left should be "
+    "looked at "
     "again.",
 )
 def all_at_once(x, dictionary, k):
@@ -241,7 +246,9 @@ def codes_of_unit_directions(x, dictionary, k):
     return compressed_recovery(x, dictionary, k) * dictionary.norm(dim=1)
 
 
-@wrong("compressed_recovery", "Only positive products are chosen. A code may be negative here: take the absolute value.")
+@wrong(
+    "compressed_recovery", "Only positive products are chosen. A code may be negative here: take the absolute value."
+)
 def only_positive(x, dictionary, k):
     refuse(dictionary, k)
     codes = torch.zeros(len(x), len(dictionary), dtype=x.dtype)
@@ -309,14 +316,19 @@ def not_cosines(dictionary):
     return bound(products.max().item(), len(dictionary))
 
 
-@wrong("guaranteed_sparsity", "A negative cosine counts for nothing in your answer: opposite directions are the same line.")
+@wrong(
+    "guaranteed_sparsity", "A negative cosine counts for nothing in your answer: opposite directions are the same line."
+)
 def signed_coherence(dictionary):
     cosines = unit(dictionary) @ unit(dictionary).T
     cosines.fill_diagonal_(0)
     return bound(max(cosines.max().item(), 0), len(dictionary))
 
 
-@wrong("guaranteed_sparsity", "Orthogonal directions have a coherence of 0, by which you divide or say 0: all can be found.")
+@wrong(
+    "guaranteed_sparsity",
+    "Orthogonal directions have a coherence of 0, by which you divide or say 0: all can be found.",
+)
 def nothing_for_orthogonal(dictionary):
     mu = coherence(dictionary)
     return 0 if mu == 0 else bound(mu, 0)
@@ -371,7 +383,8 @@ def top_k(codes, truth, size=torch.abs, zeros_count=False, ties=False):
 
 @wrong(
     "support_recovered",
-    "You ask for exactly the same set of codes that are not 0. A weak code too many does no harm here, if all true ones "
+    "You ask for exactly the same set of codes that are not 0. A weak code too many does no harm here, if all "
+    "true ones "
     "are stronger.",
 )
 def same_nonzero(codes, truth):
@@ -430,12 +443,16 @@ def by_sets(codes, truth):
 # dictionary_match
 
 
-@wrong("dictionary_match", "An opposite direction matches perfectly in your answer. It is another feature: leave the sign.")
+@wrong(
+    "dictionary_match", "An opposite direction matches perfectly in your answer. It is another feature: leave the sign."
+)
 def of_any_sign(found, truth):
     return (unit(truth) @ unit(found).T).abs().amax(1)
 
 
-@wrong("dictionary_match", "For each direction that was found you say how near a true one is. Ask it the other way round.")
+@wrong(
+    "dictionary_match", "For each direction that was found you say how near a true one is. Ask it the other way round."
+)
 def the_other_way_round(found, truth):
     return (unit(found) @ unit(truth).T).amax(1)
 
@@ -445,7 +462,9 @@ def products(found, truth):
     return (truth @ found.T).amax(1)
 
 
-@wrong("dictionary_match", "You average over the true directions. Some may have been found and others not: say it of each.")
+@wrong(
+    "dictionary_match", "You average over the true directions. Some may have been found and others not: say it of each."
+)
 def averaged(found, truth):
     return (unit(truth) @ unit(found).T).amax(1).mean()
 

@@ -35,7 +35,7 @@ def controls_of(design, given, n):
         same = (control @ dictionary.T).abs().amax(dim=1) > 0.9999
         expect(
             not bool(same.any()),
-            "A control holds directions of the dictionary itself: where the dictionary is right, the control is, too, and "
+            "A control holds directions of the dictionary itself: where that is right, the control is, too, and "
             "nothing can stand out.",
             actual="same directions", returned=f"{int(same.sum())} of {len(same)} directions",
         )  # fmt: skip
@@ -116,12 +116,15 @@ def expect_of_x(measure, settings):
 
 
 def expect_decided(kind, z):
-    told = {"actual": ("decided", kind, "high" if z > 8 else "low" if z < -8 else "between"), "returned": f"z = {z:.3g}"}
+    told = {
+        "actual": ("decided", kind, "high" if z > 8 else "low" if z < -8 else "between"),
+        "returned": f"z = {z:.3g}",
+    }
     if kind == "true":
         expect(
             z > 8,
-            "On activations made from a dictionary's own directions your design does not see it: the measure is too weak "
-            "(or grows the wrong way), or the control too strong.",
+            "On activations made from a dictionary's own directions your design does not see it: the measure is too "
+            "weak (or grows the wrong way), or the control too strong.",
             **told,
         )  # fmt: skip
     elif kind == "covariance":

@@ -48,7 +48,10 @@ class TestMatchingPursuit:
 
     def test_orthogonal(self, answer, rng):
         "orthogonal directions are read exactly, in as many steps as there are features on"
-        basis = torch.linalg.qr(torch.randn(6, 6, generator=rng).double())[0] * torch.tensor([1.0, 2, 0.5, 3, 1, 0.7])[:, None]
+        basis = (
+            torch.linalg.qr(torch.randn(6, 6, generator=rng).double())[0]
+            * torch.tensor([1.0, 2, 0.5, 3, 1, 0.7])[:, None]
+        )
         codes = torch.tensor([[1.5, 0, 0, -0.8, 0, 0], [0, 1.1, 2.0, 0, 0, 0]]).double()
         expect_close(answer(codes @ basis, basis, 2), codes, atol=1e-9)
 
@@ -163,7 +166,15 @@ class TestSupportRecovered:
         "values need not agree; a feature that is missed, one too many that is stronger, a tie, a negative code"
         truth = torch.tensor([[1.0, 0, 2, 0]]).expand(7, 4)
         codes = torch.tensor(
-            [[0.1, 0, 0.2, 0], [1, 0.5, 2, 0], [1, 1.5, 2, 0], [1, 0, 0, 0], [1, 1, 2, 0], [-1, 0, 2, 0.3], [1, -1.5, 2, 0]]
+            [
+                [0.1, 0, 0.2, 0],
+                [1, 0.5, 2, 0],
+                [1, 1.5, 2, 0],
+                [1, 0, 0, 0],
+                [1, 1, 2, 0],
+                [-1, 0, 2, 0.3],
+                [1, -1.5, 2, 0],
+            ]
         )
         expect_close(answer(codes, truth), torch.tensor([True, True, False, False, False, True, False]))
 
@@ -190,4 +201,6 @@ class TestDictionaryMatch:
 
     def test_opposite(self, answer):
         "an opposite direction is no match"
-        expect_close(answer(torch.tensor([[-2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]])), torch.tensor([-1.0, 0.0]))
+        expect_close(
+            answer(torch.tensor([[-2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]])), torch.tensor([-1.0, 0.0])
+        )

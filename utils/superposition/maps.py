@@ -30,7 +30,9 @@ def phase_maps(
     edges = [torch.cat([x[:1] ** 1.5 / x[1] ** 0.5, (x[1:] * x[:-1]).sqrt(), x[-1:] ** 1.5 / x[-2] ** 0.5])
              for x in (relative_importance, p)]  # fmt: skip
     for ax, (name, grid) in zip(axes[0], grids.items(), strict=True):
-        ax.pcolormesh(*edges, grid, cmap=ListedColormap(_PHASE_COLOURS), vmin=0, vmax=2, edgecolors="white", linewidth=0.4)
+        ax.pcolormesh(
+            *edges, grid, cmap=ListedColormap(_PHASE_COLOURS), vmin=0, vmax=2, edgecolors="white", linewidth=0.4
+        )
         for r, at in borders:
             ax.plot(r, at, color="black", linewidth=1.8)
         ax.set(xscale="log", yscale="log", xlim=edges[0][[0, -1]].tolist(), ylim=edges[1][[0, -1]].tolist())
@@ -60,7 +62,9 @@ def success_maps(
     place = sum(k <= guaranteed for k in active) - 0.5
     for ax, (name, values) in zip(axes[0], panels.items(), strict=True):
         image = ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
-        for (row, column), value in zip(torch.cartesian_prod(*map(torch.arange, values.shape)), values.flatten(), strict=True):
+        for (row, column), value in zip(
+            torch.cartesian_prod(*map(torch.arange, values.shape)), values.flatten(), strict=True
+        ):
             if value == value:
                 ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8,
                         color="black" if value > 0.55 else "white")  # fmt: skip

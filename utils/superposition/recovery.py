@@ -31,14 +31,14 @@ def matching_pursuit(
 ) -> Float[Tensor, "batch features"]:
     """Matching pursuit: again and again take the direction that fits best what is left, and subtract its share.
 
-    One step, from the residual r, which begins as x: choose the i with the largest \\|r · d_i\\| / ‖d_i‖, add
+    One step, from the residual r, which begins as x: choose the i with the largest abs(r · d_i) / ‖d_i‖, add
     a = r · d_i / ‖d_i‖² to code i, and go on with r - a d_i. A direction may be chosen again.
 
     Args:
         x: Activations; each row is decomposed by itself.
         dictionary: Directions as rows, of any length but 0.
         n_steps: Number of steps, at least 0.
-        nonnegative: Choose by the largest r · d_i / ‖d_i‖ without the bars, and take a = 0 where that is negative.
+        nonnegative: Choose by the largest r · d_i / ‖d_i‖ itself, and take a = 0 where that is negative.
 
     Returns:
         Codes z with x ≈ z @ dictionary.
@@ -62,7 +62,7 @@ def compressed_recovery(
 ) -> Float[Tensor, "batch features"]:
     """Orthogonal matching pursuit: as matching pursuit, but after each choice all codes are fitted anew.
 
-    One step: choose, among the directions not yet chosen, the i with the largest \\|r · d_i\\| / ‖d_i‖; set the codes of
+    One step: choose, among the directions not yet chosen, the i with the largest abs(r · d_i) / ‖d_i‖; set the codes of
     all chosen directions to the least-squares solution for x; the residual r is what they leave of x.
 
     Args:
@@ -100,7 +100,7 @@ def compressed_recovery(
 def guaranteed_sparsity(dictionary: Float[Tensor, "features d"]) -> int:
     """The largest number of active features that orthogonal matching pursuit is certain to find, by coherence.
 
-    With μ, the coherence, the largest \\|cosine\\| between two different directions, any x = z @ dictionary with at most
+    With μ, the coherence, the largest absolute cosine between two directions, any x = z @ dictionary with at most
     k entries of z different from 0 is decomposed exactly in k steps if k < (1 + 1 / μ) / 2.
 
     Args:
@@ -143,9 +143,7 @@ def support_recovered(
     return weakest > strongest_other
 
 
-def dictionary_match(
-    found: Float[Tensor, "n_found d"], truth: Float[Tensor, "n_true d"]
-) -> Float[Tensor, "n_true"]:
+def dictionary_match(found: Float[Tensor, "n_found d"], truth: Float[Tensor, "n_true d"]) -> Float[Tensor, "n_true"]:
     """For each true direction the cosine with the direction of the other dictionary that is nearest to it.
 
     A feature that points the opposite way is another feature: it does not match.
