@@ -45,7 +45,8 @@ def on_at_all(p, r):
 
 @wrong(
     "pure_losses",
-    "Your first two losses have changed places: in the first the *extra* feature is ignored, whose error counts r times.",
+    "Your first two losses have changed places: in the first the *extra* feature is ignored, whose error counts r "
+    "times.",
 )
 def exchanged(p, r):
     return stacked(p, r)[..., [1, 0, 2]]
