@@ -1,4 +1,4 @@
-"""What part 06c says of SmolLM2-135M, measured again on other texts; the figures are those of this file of 4-bit weights."""
+"""What part 06c says of SmolLM2-135M, measured again on other texts; the figures are those of 4-bit weights."""
 
 import torch
 from torch import Generator
