@@ -35,7 +35,7 @@ def test_compressed_recovery_is_scikit_learns(n, d, k):
 
 
 def test_matching_pursuit_loses_energy_as_theory_says():
-    """Each step takes away exactly the square of the largest product (Mallat and Zhang 1993, equation 13)."""
+    """Each step takes away exactly the square of the largest product (Mallat and Zhang 1993)."""
     dictionary, x = unit_directions(30, 8, generator()).double(), torch.randn(10, 8, generator=generator(1)).double()
     for step in range(6):
         before = x - matching_pursuit(x, dictionary, step) @ dictionary

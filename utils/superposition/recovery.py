@@ -110,7 +110,7 @@ def guaranteed_sparsity(dictionary: Float[Tensor, "features d"]) -> int:
         The largest whole number k below (1 + 1 / μ) / 2 (where that is itself a whole number, rounding may decide); the
         number of features if μ = 0.
 
-    Source: Tropp (2004), "Greed is Good: Algorithmic Results for Sparse Approximation", corollary 3.6.
+    Source: Tropp (2004), "Greed is Good: Algorithmic Results for Sparse Approximation".
     """
     unit = dictionary / dictionary.norm(dim=1, keepdim=True)
     cosines = (unit @ unit.T).abs().fill_diagonal_(0)
