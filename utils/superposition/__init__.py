@@ -1,0 +1,1 @@
+"""Superposition: more features than dimensions."""
