@@ -103,8 +103,8 @@ def coordinate_kurtosis(activations: Float[Tensor, "sample unit"]) -> Float[Tens
     """
     if len(activations) < 2:
         raise ValueError(f"at least 2 samples are needed, got {len(activations)}")
-    deviations = activations - activations.mean(dim=0)
-    return deviations.pow(4).mean(dim=0) / deviations.pow(2).mean(dim=0).square()
+    squares = (activations - activations.mean(dim=0)).square()
+    return squares.square().mean(dim=0) / squares.mean(dim=0).square()
 
 
 def neuron_selectivity(

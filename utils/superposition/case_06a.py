@@ -79,8 +79,8 @@ def which_bases_are_privileged(layers: dict[str, Layer]) -> dict[str, object]:
 
     def measure(activations: Float[Tensor, "sample unit"]) -> float:
         """The units' kurtosis, on average."""
-        deviations = activations - activations.mean(dim=0)
-        return (deviations.pow(4).mean(dim=0) / deviations.pow(2).mean(dim=0).square()).mean().item()
+        squares = (activations - activations.mean(dim=0)).square()
+        return (squares.square().mean(dim=0) / squares.mean(dim=0).square()).mean().item()
 
     def in_another_basis(activations: Float[Tensor, "sample unit"], seed: int) -> Float[Tensor, "sample unit"]:
         return activations @ random_rotation(activations.shape[1], seed)
