@@ -49,8 +49,8 @@ def read_from(cfg):
 
 @wrong(
     "rotate_basis",
-    "Your weights are turned the other way round: with the stream as a row vector, the new one is x @ rotation, and yours "
-    "is x @ rotation.T. Both leave the outputs alone; only one is what the docstring says.",
+    "Your weights are turned the other way round: with the stream as a row vector, the new one is x @ rotation, and "
+    "yours is x @ rotation.T. Both leave the outputs alone; only one is what the docstring says.",
 )
 def the_other_way(state, cfg, rotation):
     return turned(state, cfg, rotation.T)
@@ -58,8 +58,8 @@ def the_other_way(state, cfg, rotation):
 
 @wrong(
     "rotate_basis",
-    "What reads the stream is turned by the same matrix as what writes into it, from its other side. A reader has to turn "
-    "the vector back: what is written times R, then R's inverse, then what was read with before.",
+    "What reads the stream is turned by the same matrix as what writes into it, from its other side. A reader has to "
+    "turn the vector back: what is written times R, then R's inverse, then what was read with before.",
 )
 def readers_turned_on(state, cfg, rotation):
     return turned(state, cfg, rotation, read=rotation)
@@ -75,14 +75,16 @@ def readers_left(state, cfg, rotation):
 
 @wrong(
     "rotate_basis",
-    "b_O, and b_out where there is one, are as they were. They are written into the stream like the rest, once at every "
-    "position.",
+    "b_O, and b_out where there is one, are as they were. They are written into the stream like the rest, once at "
+    "every position.",
 )
 def biases_left(state, cfg, rotation):
     return turned(state, cfg, rotation, writers=[n for n in written(cfg) if ".b_" not in n])
 
 
-@wrong("rotate_basis", "The position embedding is as it was. It is added to the stream like every other writer's output.")
+@wrong(
+    "rotate_basis", "The position embedding is as it was. It is added to the stream like every other writer's output."
+)
 def positions_left(state, cfg, rotation):
     return turned(state, cfg, rotation, writers=[n for n in written(cfg) if n != "pos_embed.W_pos"])
 
@@ -97,8 +99,8 @@ def unembedding_left(state, cfg, rotation):
 
 @wrong(
     "rotate_basis",
-    "The layer norms' scales and shifts are as they were. A scale stretches each coordinate by its own factor, and so does "
-    "not get along with a rotation: fold it into the weights behind it first.",
+    "The layer norms' scales and shifts are as they were. A scale stretches each coordinate by its own factor, and so "
+    "does not get along with a rotation: fold it into the weights behind it first.",
 )
 def norms_left(state, cfg, rotation):
     return turned(state, cfg, rotation, fold=False)
@@ -106,8 +108,8 @@ def norms_left(state, cfg, rotation):
 
 @wrong(
     "rotate_basis",
-    "A rotation that moves the vector of ones goes through. Each layer norm subtracts the mean along that vector, so that "
-    "the model would compute something else.",
+    "A rotation that moves the vector of ones goes through. Each layer norm subtracts the mean along that vector, so "
+    "that the model would compute something else.",
 )
 def any_rotation(state, cfg, rotation):
     n = len(rotation)
@@ -136,8 +138,8 @@ def any_matrix(state, cfg, rotation):
 
 @wrong(
     "rotate_basis",
-    "The inverse's sign matters: a matrix that turns the vector of ones into its opposite is refused in your answer. The "
-    "mean that a layer norm subtracts turns with it, and nothing is lost.",
+    "The inverse's sign matters: a matrix that turns the vector of ones into its opposite is refused in your answer. "
+    "The mean that a layer norm subtracts turns with it, and nothing is lost.",
 )
 def no_reflections(state, cfg, rotation):
     if (rotation.sum(0) - 1).abs().max() > 1e-3:
@@ -211,8 +213,8 @@ def over_units(x):
 
 @wrong(
     "coordinate_kurtosis",
-    "A unit that is the same in all samples has a number in your answer. It has no spread whose tails could be measured: "
-    "NaN says so.",
+    "A unit that is the same in all samples has a number in your answer. It has no spread whose tails could be "
+    "measured: NaN says so.",
 )
 def number_for_silence(x):
     enough(x)
@@ -259,8 +261,8 @@ def shares_of(order, classes, n_top, dtype):
 
 @wrong(
     "neuron_selectivity",
-    "You return the sum of the squared shares, which is 1 for a unit of one class and small for one of many. The number "
-    "of classes is its inverse.",
+    "You return the sum of the squared shares, which is 1 for a unit of one class and small for one of many. The "
+    "number of classes is its inverse.",
 )
 def sum_of_squares(activations, classes, n_top):
     fits(activations, n_top)
@@ -269,7 +271,8 @@ def sum_of_squares(activations, classes, n_top):
 
 @wrong(
     "neuron_selectivity",
-    "Each class that occurs counts for one, however rare. A single odd token among forty is then as much as a second half.",
+    "Each class that occurs counts for one, however rare. A single odd token among forty is then as much as a second "
+    "half.",
 )
 def counted(activations, classes, n_top):
     fits(activations, n_top)
@@ -279,8 +282,8 @@ def counted(activations, classes, n_top):
 
 @wrong(
     "neuron_selectivity",
-    "You take the exponential of the entropy. That is a number of classes too, and another one where shares are uneven: "
-    "three quarters and one quarter give 1.75, where 1 / sum of p² is 1.6.",
+    "You take the exponential of the entropy. That is a number of classes too, and another one where shares are "
+    "uneven: three quarters and one quarter give 1.75, where 1 / sum of p² is 1.6.",
 )
 def by_entropy(activations, classes, n_top):
     fits(activations, n_top)
@@ -290,8 +293,8 @@ def by_entropy(activations, classes, n_top):
 
 @wrong(
     "neuron_selectivity",
-    "The tokens are taken by the size of the activation, so that the most negative ones come first as well. A neuron answers "
-    "where it is large.",
+    "The tokens are taken by the size of the activation, so that the most negative ones come first as well. A neuron "
+    "answers where it is large.",
 )
 def by_size(activations, classes, n_top):
     fits(activations, n_top)
@@ -307,7 +310,8 @@ def smallest(activations, classes, n_top):
 
 @wrong(
     "neuron_selectivity",
-    "The share of a class is its part of the summed activation of the top tokens. Asked for is its part of their number.",
+    "The share of a class is its part of the summed activation of the top tokens. Asked for is its part of their "
+    "number.",
 )
 def by_weight(activations, classes, n_top):
     fits(activations, n_top)

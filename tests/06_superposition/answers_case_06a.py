@@ -35,8 +35,8 @@ def both_sides(own, others):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your p counts the bases with a larger measure only. Neurons that saturate have lighter tails than random directions, and "
-    "their basis is as special.",
+    "Your p counts the bases with a larger measure only. Neurons that saturate have lighter tails than random "
+    "directions, and their basis is as special.",
 )
 def one_side(layers):
     return designed(layers, p=lambda own, others: (1 + sum(other >= own for other in others)) / (1 + len(others)))
@@ -44,8 +44,8 @@ def one_side(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your other bases have the layer's own axes in another order. A permutation turns nothing: what is special about the axes "
-    "is as special afterwards, and the layer can never stand out.",
+    "Your other bases have the layer's own axes in another order. A permutation turns nothing: what is special about "
+    "the axes is as special afterwards, and the layer can never stand out.",
 )
 def permuted(layers):
     def turn(activations, seed):
@@ -56,8 +56,8 @@ def permuted(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your control mixes the units by a matrix of random numbers that is not orthogonal. It stretches as well as turns, and "
-    "what it changes may be due to either.",
+    "Your control mixes the units by a matrix of random numbers that is not orthogonal. It stretches as well as "
+    "turns, and what it changes may be due to either.",
 )
 def stretched(layers):
     def turn(activations, seed):
@@ -69,8 +69,8 @@ def stretched(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your control shuffles each unit's activations over the samples. That keeps every unit as it was and breaks what they have "
-    "to do with each other; asked for is the opposite.",
+    "Your control shuffles each unit's activations over the samples. That keeps every unit as it was and breaks what "
+    "they have to do with each other; asked for is the opposite.",
 )
 def shuffled(layers):
     def turn(activations, seed):
@@ -112,8 +112,8 @@ def of_lengths(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your verdicts go by the measure itself and not by p: heavy tails alone count as privileged. Where the whole vector is "
-    "large now and then, tails are heavy in every basis.",
+    "Your verdicts go by the measure itself and not by p: heavy tails alone count as privileged. Where the whole "
+    "vector is large now and then, tails are heavy in every basis.",
 )
 def by_a_threshold(layers):
     return designed(layers, verdict=lambda name, own, p: own > 4)
@@ -121,8 +121,8 @@ def by_a_threshold(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your measure looks for coordinates that are exactly 0. It finds one kind of nonlinearity, and is blind to neurons that "
-    "saturate.",
+    "Your measure looks for coordinates that are exactly 0. It finds one kind of nonlinearity, and is blind to "
+    "neurons that saturate.",
 )
 def exact_zeros(layers):
     return designed(layers, measure=lambda a: (a == 0).float().mean().item() + 1e-3 * a[:, 0].mean().tanh().item())
@@ -130,8 +130,8 @@ def exact_zeros(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Asked about four other layers, you answer what was found for the first four. The design is to run the test on the layers "
-    "that it is given.",
+    "Asked about four other layers, you answer what was found for the first four. The design is to run the test on "
+    "the layers that it is given.",
 )
 def for_these_alone(layers):
     from utils.superposition.case_06a import four_layers

@@ -26,7 +26,9 @@ def n_below(n, d):
     return math.sqrt(max(0, n - d) / (d * n))
 
 
-@wrong("welch_bound", "Yours is what many directions come to, 1 over the root of d. With few of them there is more room.")
+@wrong(
+    "welch_bound", "Yours is what many directions come to, 1 over the root of d. With few of them there is more room."
+)
 def many(n, d):
     in_range(n, d)
     return 1 / math.sqrt(d) if n > d else 0.0
@@ -123,7 +125,9 @@ def uphill(start, n_steps, *, sharpness=30.0, lr=0.02, signed=False):
     return spread(start, n_steps, -sharpness, lr, (lambda c: -c) if signed else (lambda c: -c.abs()))
 
 
-@wrong("optimize_packing", "The result carries a graph: whoever uses it next would differentiate through all your steps.")
+@wrong(
+    "optimize_packing", "The result carries a graph: whoever uses it next would differentiate through all your steps."
+)
 def with_a_graph(start, n_steps, *, sharpness=30.0, lr=0.02, signed=False):
     return spread(start, n_steps, sharpness, lr, (lambda c: c) if signed else torch.abs).requires_grad_()
 

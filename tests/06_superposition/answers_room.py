@@ -20,8 +20,8 @@ def not_normalised(n, d, generator):
 
 @wrong(
     "random_directions",
-    "Directions towards the corners of a cube come more often than others: that is what uniform numbers give, at length 1. "
-    "Only normal numbers have the same density in all directions.",
+    "Directions towards the corners of a cube come more often than others: that is what uniform numbers give, at "
+    "length 1. Only normal numbers have the same density in all directions.",
 )
 def from_a_cube(n, d, generator):
     return unit(2 * torch.rand(n, d, generator=generator) - 1)
@@ -35,7 +35,9 @@ def positive(n, d, generator):
     return unit(torch.randn(n, d, generator=generator).abs())
 
 
-@wrong("random_directions", "Two generators with the same seed give different directions: something is drawn elsewhere.")
+@wrong(
+    "random_directions", "Two generators with the same seed give different directions: something is drawn elsewhere."
+)
 def from_elsewhere(n, d, generator):
     return unit(torch.randn(n, d, generator=torch.Generator().manual_seed(generator.seed() % 2**31)))
 
@@ -79,7 +81,10 @@ def with_itself(W, *, signed=False):
     return (cosines if signed else cosines.abs()).max().item()
 
 
-@wrong("max_interference", "The rows are taken at their own lengths. A cosine is that of directions: divide by both lengths.")
+@wrong(
+    "max_interference",
+    "The rows are taken at their own lengths. A cosine is that of directions: divide by both lengths.",
+)
 def own_lengths(W, *, signed=False):
     rows_of(W)
     products = off_diagonal(W @ W.T)
@@ -96,7 +101,8 @@ def always_absolute(W, *, signed=False):
 
 @wrong(
     "max_interference",
-    "Without `signed`, your overlap of two rows that point away from each other is not 1: the sign is to be ignored there.",
+    "Without `signed`, your overlap of two rows that point away from each other is not 1: the sign is to be ignored "
+    "there.",
 )
 def never_absolute(W, *, signed=False):
     return off_diagonal(rows_of(W) @ rows_of(W).T).max().item()
@@ -110,8 +116,8 @@ def average(W, *, signed=False):
 
 @wrong(
     "max_interference",
-    "What is subtracted for the row itself leaves 0 in its place, and 0 is larger than every cosine of rows that all point "
-    "away from each other: with `signed` your result is never below 0.",
+    "What is subtracted for the row itself leaves 0 in its place, and 0 is larger than every cosine of rows that all "
+    "point away from each other: with `signed` your result is never below 0.",
 )
 def zero_on_the_diagonal(W, *, signed=False):
     directions = rows_of(W)
@@ -171,13 +177,18 @@ def in_range(n, epsilon):
         raise ValueError("range")
 
 
-@wrong("jl_dimension", "Your number is not whole. There is no part of a dimension: the next whole number above it suffices.")
+@wrong(
+    "jl_dimension",
+    "Your number is not whole. There is no part of a dimension: the next whole number above it suffices.",
+)
 def not_whole(n, epsilon):
     in_range(n, epsilon)
     return 4 * math.log(n) / (epsilon**2 / 2 - epsilon**3 / 3)
 
 
-@wrong("jl_dimension", "You cut off the fraction: with one dimension less than the bound asks for, it promises nothing.")
+@wrong(
+    "jl_dimension", "You cut off the fraction: with one dimension less than the bound asks for, it promises nothing."
+)
 def cut_off(n, epsilon):
     in_range(n, epsilon)
     return int(4 * math.log(n) / (epsilon**2 / 2 - epsilon**3 / 3))
@@ -197,7 +208,8 @@ def added(n, epsilon):
 
 @wrong(
     "jl_dimension",
-    "The cube is missing from the denominator. For small epsilon it hardly matters; for large ones your dimensions are too few.",
+    "The cube is missing from the denominator. For small epsilon it hardly matters; for large ones your dimensions "
+    "are too few.",
 )
 def without_the_cube(n, epsilon):
     in_range(n, epsilon)
@@ -242,8 +254,8 @@ def sure_of_nothing(n, epsilon, failure):
 
 @wrong(
     "almost_orthogonal_dimension",
-    "Yours is the dimension for which a single pair is good enough. There are n (n - 1) / 2 of them, and each has its chance "
-    "to be bad.",
+    "Yours is the dimension for which a single pair is good enough. There are n (n - 1) / 2 of them, and each has its "
+    "chance to be bad.",
 )
 def one_pair(n, epsilon, failure):
     all_in_range(n, epsilon, failure)
@@ -316,14 +328,18 @@ def absolute(W, features):
     return (features @ W @ W.T - features).abs().mean().item()
 
 
-@wrong("reading_error", "What was written is not subtracted: your result is the size of what is read, and not of its error.")
+@wrong(
+    "reading_error",
+    "What was written is not subtracted: your result is the size of what is read, and not of its error.",
+)
 def size_of_the_reading(W, features):
     return (features @ W @ W.T).square().mean().sqrt().item()
 
 
 @wrong(
     "reading_error",
-    "Only features that are off are looked at. A feature that is on is read with an error as well: all others sound in it.",
+    "Only features that are off are looked at. A feature that is on is read with an error as well: all others sound "
+    "in it.",
 )
 def off_only(W, features):
     difference = features @ W @ W.T - features

@@ -68,7 +68,9 @@ class TestRotateBasis:
         cfg = SIZES[2]
         state = {name: value.double() for name, value in drawn_state(cfg, rng).items()}
         rotation = random_rotation(cfg.d_model, seed_of(rng), keep_ones=True).double()
-        expect_close(answer(dict(state), cfg, rotation), reference(state, cfg, rotation), rtol=1e-4, atol=1e-4, dtype=True)
+        expect_close(
+            answer(dict(state), cfg, rotation), reference(state, cfg, rotation), rtol=1e-4, atol=1e-4, dtype=True
+        )
 
     def test_bad_input(self, answer, rng):
         "a matrix that stretches, and a rotation that moves the vector of ones, are refused"

@@ -76,7 +76,7 @@ def expect_random_bases(design):
         largest < 0.9,
         "Your other bases have the layer's own axes in another order, or with other signs: what is special about its "
         "directions is as special in them.",
-        actual="the same axes", returned=f"of each axis on average {largest:.2f} on a single new one", expected="about 0.45",
+        actual="the same axes", returned=f"of each axis on average {largest:.2f} on one new one", expected="about 0.45",
     )  # fmt: skip
     centre = bases.mean(0).abs().max().item()
     fourth = (bases**4).mean().item() * 24 * 26 / 3  # 1 for bases of which each is as likely as any other
@@ -84,7 +84,7 @@ def expect_random_bases(design):
         centre < 0.25 and 0.93 < fourth < 1.07,
         "Your bases are not drawn so that each is as likely as any other: they stay near the layer's own, or near each "
         "other.",
-        actual="near", returned=f"a mean entry up to {centre:.2f}, fourth powers {fourth:.2f} times those of random bases",
+        actual="near", returned=f"a mean entry up to {centre:.2f}, fourth powers {fourth:.2f} times random ones",
         expected="near 0, and 1",
     )  # fmt: skip
 
@@ -137,7 +137,7 @@ class TestWhichBasesArePrivileged:
             kind = "larger only" if abs(said - one_sided) < 0.3 / (1 + n_bases) else "p"
             expect(
                 abs(said - p) < 0.6 / (1 + n_bases),
-                f"Run again, your test gives another p for layer {name}. Count on both sides, and take twice the smaller.",
+                f"Run again, your test gives another p for layer {name}. Count both sides, and take twice the smaller.",
                 actual=kind, returned=f"{said:.4f}", expected=f"{p:.4f}",
             )  # fmt: skip
             follows = "privileged" if p <= 0.05 else "not privileged"
@@ -148,7 +148,7 @@ class TestWhichBasesArePrivileged:
             )  # fmt: skip
 
     def test_other_layers(self, answer, rng):
-        "on other layers of the four kinds: finds the nonlinearities, whichever they are, and nothing where there is none"
+        "on other layers of the four kinds: finds each of the nonlinearities, and nothing where there is none"
         design = design_of(answer, KEYS, four_layers(GIVEN))
         expect_sizes(design)
         found = {}
@@ -183,9 +183,9 @@ class TestWhichBasesArePrivileged:
             follows = "privileged" if p <= 0.05 else "not privileged"
             expect(
                 design[f"verdict_{name}"] == follows,
-                "Given four other layers, your design says of them what it says of the first four, or something else that "
-                "does not follow from their p: it was made for the layers that you had looked at.",
-                actual=("others", design[f"verdict_{name}"]), returned=f"{design[f'verdict_{name}']!r} of {name}, p {p:.3f}",
+                "Given four other layers, your verdicts do not follow from their p: the design was made for the layers that "
+                "you had looked at.",
+                actual=("others", design[f"verdict_{name}"]), returned=f"{design[f'verdict_{name}']!r}, p {p:.3f}",
                 expected=repr(follows),
             )  # fmt: skip
 

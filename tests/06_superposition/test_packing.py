@@ -75,9 +75,19 @@ class TestOptimizePacking:
         angles = torch.tensor([0.1, 1.4, 3.0, 4.9]) + 0.05 * torch.randn(4, generator=rng)
         start = torch.stack([angles.cos(), angles.sin()], dim=1)
         crossed = max_interference(answer(start, 200, signed=True), signed=True)
-        expect(crossed < 0.1, "With signs, four directions have room at right angles.", actual="no cross", returned=f"{crossed:.3f}")
+        expect(
+            crossed < 0.1,
+            "With signs, four directions have room at right angles.",
+            actual="no cross",
+            returned=f"{crossed:.3f}",
+        )
         lines = max_interference(answer(start, 200))
-        expect(lines < 0.76, "Without signs, opposite directions overlap fully.", actual="no lines", returned=f"{lines:.3f}")
+        expect(
+            lines < 0.76,
+            "Without signs, opposite directions overlap fully.",
+            actual="no lines",
+            returned=f"{lines:.3f}",
+        )
 
     def test_sharpness_and_step_size(self, answer, rng):
         "what is asked for is used: a step size of almost 0 moves nothing, a softer maximum leads elsewhere"

@@ -66,8 +66,8 @@ def which_bases_are_privileged(layers: dict[str, Layer]) -> dict[str, object]:
 
         - "n_samples": on how many inputs you look, at least 200 and at most 2,000;
         - "measure": a function ``measure(activations)`` from [sample, unit] to one number that depends on the basis;
-        - "in_another_basis": a function ``in_another_basis(activations, seed)``: the same activations in a basis that is
-          drawn at random, each orthonormal basis as likely as any other, another one for each seed. All distances
+        - "in_another_basis": a function ``in_another_basis(activations, seed)``: the same activations in a basis that
+          is drawn at random, each orthonormal basis as likely as any other, another one for each seed. All distances
           between samples stay what they are;
         - "n_bases": how many bases you draw, at least 39 and at most 199; their seeds are 0, 1, 2 … n_bases - 1;
         - "p_A" … "p_D": for each layer, on ``layers[name](n_samples)``, how unusual its own basis is. Of the n bases, a

@@ -30,12 +30,12 @@ def optimize_packing(
 ) -> Float[Tensor, "n d"]:
     """Spread directions by gradient descent, until no two overlap much.
 
-    The largest overlap has a gradient for one pair only. What is made smaller is a smooth maximum over all pairs i != j,
+    The largest overlap has a gradient for one pair only. So a smooth maximum over all pairs i != j is made smaller,
 
         L = log(sum of exp(sharpness * o_ij)) / sharpness,
 
-    where o_ij is the absolute cosine of rows i and j, or with ``signed`` the cosine. The larger the sharpness, the nearer
-    L is to the largest overlap, and the fewer pairs matter to it. The optimiser is left to you (``torch.optim.Adam``
+    where o_ij is the absolute cosine of rows i and j, or with ``signed`` the cosine. The larger the sharpness, the
+    nearer L is to the largest overlap, and the fewer pairs matter to it. The optimiser is left to you (``torch.optim.Adam``
     does it). From random rows, 200 steps with the default values have to bring d + 1 directions in d dimensions to
     within 0.03 of the smallest overlap that is possible, for d up to 8.
 

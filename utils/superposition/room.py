@@ -50,8 +50,8 @@ def max_interference(W: Float[Tensor, "n d"], *, signed: bool = False) -> float:
 def jl_dimension(n: int, epsilon: float) -> int:
     """In how many dimensions n points have room with all squared distances kept to within a factor of 1 ± epsilon.
 
-    The lemma of Johnson and Lindenstrauss, in the form of Dasgupta and Gupta: whatever the number of dimensions in which
-    the points lie, a random projection to d of them will do, with a chance of at least 1/n, if
+    The lemma of Johnson and Lindenstrauss, in the form of Dasgupta and Gupta: whatever the number of dimensions in
+    which the points lie, a random projection to d of them will do, with a chance of at least 1/n, if
     d >= 4 ln n / (epsilon² / 2 - epsilon³ / 3).
 
     Args:
