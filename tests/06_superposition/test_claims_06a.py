@@ -149,9 +149,10 @@ def test_names_of_neurons_outlive_other_documents_more_often_than_those_of_rando
     found = [activations(model, tokens, NEURONS, layer) for layer in range(4)]
     neurons = names(torch.eye(512))
     assert 60 < neurons[0] < 105 and neurons[1] / neurons[0] > 0.55 and 10 < neurons[2] < 30
-    for seed in range(3, 7):
-        others = names(random_rotation(512, seed))
-        assert 45 < others[0] < 110 and others[1] / others[0] < 0.5 and others[2] < neurons[2]
+    others = torch.tensor([names(random_rotation(512, seed)) for seed in range(3, 7)])
+    assert (others[:, 0] > 45).all() and (others[:, 0] < 110).all()
+    assert others[:, 1].sum() / others[:, 0].sum() < neurons[1] / neurons[0] - 0.1
+    assert others[:, 2].mean() < 0.7 * neurons[2]
 
 
 def test_the_worst_of_many_pairs_and_the_growth_of_the_room():
@@ -159,15 +160,15 @@ def test_the_worst_of_many_pairs_and_the_growth_of_the_room():
     assert 0.07 < worst < 0.095 and 4 < worst * 64 < 6
     assert 90 - math.degrees(math.acos(worst)) < 5.5
 
-    def room(d, epsilon, seed, limit=4000):
+    def room(d, epsilon, seed, limit=2500):
         W = random_directions(limit, d, generator(seed))
         bad = ((W @ W.T).abs().tril(-1) > epsilon).any(1).nonzero()
         return bad[0].item() if len(bad) else limit
 
-    for epsilon, low, high in ((0.2, 200, 420), (0.3, 96, 224)):
+    for epsilon, low, high in ((0.2, 200, 400), (0.3, 96, 192)):
         few, many = (sum(math.log(room(d, epsilon, seed)) for seed in range(12)) / 12 for d in (low, high))
         assert 0.85 < (many - few) / (high - low) / (epsilon**2 / 4) < 1.6
-    for d in (128, 224):
+    for d in (128, 176):
         promised = max(n for n in range(2, 3000) if n * (n - 1) * math.exp(-d * 0.045) <= 0.5)
         assert sorted(room(d, 0.3, seed) for seed in range(9))[4] > promised
 

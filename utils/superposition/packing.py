@@ -35,9 +35,9 @@ def optimize_packing(
         L = log(sum of exp(sharpness * o_ij)) / sharpness,
 
     where o_ij is the absolute cosine of rows i and j, or with ``signed`` the cosine. The larger the sharpness, the
-    nearer L is to the largest overlap, and the fewer pairs matter to it. The optimiser is left to you (``torch.optim.Adam``
-    does it). From random rows, 200 steps with the default values have to bring d + 1 directions in d dimensions to
-    within 0.03 of the smallest overlap that is possible, for d up to 8.
+    nearer L is to the largest overlap, and the fewer pairs matter to it. The optimiser is left to you
+    (``torch.optim.Adam`` does it). From random rows, 200 steps with the default values have to bring d + 1 directions
+    in d dimensions to within 0.03 of the smallest overlap that is possible, for d up to 8.
 
     Args:
         start: The rows to begin with, of any length; left unchanged.
