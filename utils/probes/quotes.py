@@ -84,11 +84,17 @@ def quote_texts(
 
 
 def evenly_by_word(texts: QuoteTexts, seed: int) -> Bool[Tensor, "text pos"]:
-    """A random choice of tokens: of each word as many inside as outside, so that the word itself tells nothing.
+    """A random choice of tokens: in each frame, of each word as many inside as outside, so that it tells nothing.
 
-    Quotation marks are left out, and so are words that are found on one side only, such as most verbs.
+    Balanced over all frames together, a word that is mostly inside in the frame that is left out would be mostly outside
+    in the others, and whoever knows the word alone would be wrong more often than not. Quotation marks are left out,
+    and so are words that a frame has on one side only, such as most verbs.
     """
-    return balanced(texts.tokens, texts.inside & texts.words, seed) & texts.words
+    chosen = torch.zeros_like(texts.words)
+    for frame in texts.frame.unique():
+        rows = texts.frame == frame
+        chosen[rows] = balanced(texts.tokens[rows], texts.inside[rows] & texts.words[rows], seed)
+    return chosen & texts.words
 
 
 def residual_sites(model: "HookedTransformer") -> dict[str, str]:
