@@ -68,9 +68,7 @@ def control_task(
     return (torch.rand(d_vocab, generator=generator) < share)[tokens]
 
 
-def selectivity(
-    task: Float[Tensor, " group"], control: Float[Tensor, "draw group"]
-) -> tuple[float, float]:
+def selectivity(task: Float[Tensor, " group"], control: Float[Tensor, "draw group"]) -> tuple[float, float]:
     """Accuracy at the task less that at control tasks: what a probe finds beyond what it could have learnt by heart.
 
     Task and control are compared group by group, which takes out what makes a group easy for both.
