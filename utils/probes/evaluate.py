@@ -29,8 +29,8 @@ def probe_by_layer(
         fit: Makes a probe of activations and labels, as ``logistic_probe`` does. Called with these two arguments.
 
     Returns:
-        By site, in the order of ``activations``, the share of tokens of each group on which the score is above 0 exactly
-        where the feature is present (a score of 0 says that it is not); groups in ascending order.
+        By site, in the order of ``activations``, for each group the share of its tokens on which the probe is right: a
+        score above 0 where the feature is present, 0 or below where it is not. Groups in ascending order.
 
     Raises:
         ValueError: If there are fewer than two groups.
@@ -58,7 +58,9 @@ def control_task(
         tokens: Word ids, below ``d_vocab``; of any shape.
         d_vocab: Size of the vocabulary.
         share: Chance with which a word is labelled True, from 0 to 1, for each word independently.
-        generator: Of the draw. A second call with the same generator draws anew.
+        generator: Of the draw. A second call with the same generator draws anew; with a generator of the same seed, a
+            word gets the same label whichever other words are in ``tokens``, so that a second set of texts can be
+            labelled alike.
 
     Returns:
         For each token its word's label.

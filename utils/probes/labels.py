@@ -28,7 +28,7 @@ def inside_quotes_labels(
             vocabulary has marks of several kinds, such as ``"`` with and without a space before it.
 
     Returns:
-        True inside, False outside; on the device of ``tokens``.
+        True inside, False outside.
     """
     depth = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)  # quotations open in each row
     inside = torch.zeros_like(tokens, dtype=torch.bool)

@@ -84,9 +84,9 @@ def quote_texts(n_per_frame: int, seed: int, *, tense: Literal["usual", "swapped
 def evenly_by_word(texts: QuoteTexts, seed: int) -> Bool[Tensor, "text pos"]:
     """A random choice of tokens: in each frame, of each word as many inside as outside, so that it tells nothing.
 
-    Balanced over all frames together, a word that is mostly inside in the frame that is left out would be mostly outside
-    in the others, and whoever knows the word alone would be wrong more often than not. Quotation marks are left out,
-    and so are words that a frame has on one side only, such as most verbs.
+    Balanced over all frames together, a word that is mostly inside in the frame that is left out would be mostly
+    outside in the others, and whoever knows the word alone would be wrong more often than not. Quotation marks are left
+    out, and so are words that a frame has on one side only, such as most verbs.
     """
     chosen = torch.zeros_like(texts.words)
     for frame in texts.frame.unique():

@@ -38,7 +38,8 @@ SUBJECTS = (
 )
 ACTIONS = (
     "took the train to the city", "lost the key to the house", "had never seen the sea", "waited for the rain to stop",
-    "bought three apples at the market", "forgot what day it was", "wanted to go home early", "found a letter on the table",
+    "bought three apples at the market", "forgot what day it was", "wanted to go home early",
+    "found a letter on the table",
     "was tired of the long winter", "knew the way through the woods", "left the door open all night",
     "heard music from the next room",
 )  # fmt: skip
@@ -94,8 +95,6 @@ def _capitals(text: str) -> str:
         if letter.isalpha():
             letters[i] = letter.upper() if start else letter
             start = False
-        elif letter == ".":
-            start = True
-        elif letter == '"' and i >= 2 and text[i - 2 : i] == ", ":
+        elif letter == "." or text[:i].endswith(", ") and letter == '"':
             start = True
     return "".join(letters)
