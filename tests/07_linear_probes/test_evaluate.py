@@ -68,7 +68,7 @@ class TestProbeByLayer:
         def fit(rows, labels):
             return Probe(rows[labels].mean(0) - rows[~labels].mean(0), torch.tensor(0.0))
 
-        x = torch.tensor([[1.0], [-1.0], [2.0], [-2.0], [-3.0], [3.0]])
+        x = torch.tensor([[1.0], [-1.0], [2.0], [-2.0], [-0.3], [0.3]])
         labels = half_and_half(6)
         expect_close(
             answer({"a": x}, labels, torch.tensor([4, 4, 6, 6, 5, 5]), fit), {"a": torch.tensor([1.0, 0.0, 1.0])}

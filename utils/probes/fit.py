@@ -91,7 +91,7 @@ def logistic_probe(x: Float[Tensor, "n d"], labels: Bool[Tensor, " n"], penalty:
         hessian = (inputs.T * (p * (1 - p))) @ inputs / len(x) + ridge.diag()
         step = torch.linalg.solve(hessian, gradient)
         weights = weights - step
-        if step.norm() < 1e-7 * (1 + weights.norm()):
+        if step.norm() < 1e-5 * (1 + weights.norm()):
             break
     direction = weights[:-1] / scale
     return Probe(direction.to(x.dtype), (weights[-1] - centre @ direction).to(x.dtype))
