@@ -39,7 +39,7 @@ def coloured_text(
         y += 1.1
         for line in lines:
             for i, x in line:
-                width, shade = len(tokens[i]) + 0.7, 0.5 + 0.4 * (2 * values[i].sigmoid().item() - 1)
+                width, shade = len(tokens[i]) + 0.7, 0.5 + 0.3 * (2 * values[i].sigmoid().item() - 1)
                 axes.add_patch(Rectangle((x - 0.35, y - 0.42), width, 0.84, color=COLOURS(shade), linewidth=0))
                 axes.text(x, y, plots.plain_text(tokens[i]), family="monospace", fontsize=8.6, va="center")
                 if inside[i]:
