@@ -21,13 +21,13 @@ def test_quotation_marks_rise_later_and_end_as_high(smollm2, seed):
     at_first = collect_activations(smollm2, texts.tokens[:2], sites[-3:-2], first[:2])[sites[-3]]
     found = [v.mean().item() for v in probe_by_layer(x, inside, frames, least_squares_probe).values()]
     assert 1 - inside.float().mean().item() == pytest.approx(0.59, abs=0.02)
-    assert found[0] < 0.57 and found[1] == pytest.approx(0.73, abs=0.07) and found[2] == pytest.approx(0.91, abs=0.05)
+    assert found[0] < 0.64 and 0.62 < found[1] < 0.85 and found[2] == pytest.approx(0.91, abs=0.07)
     assert min(found[4:]) > 0.94
     means = [v.mean().item() for v in probe_by_layer(x, inside, frames, mass_mean_probe).values()]
     assert max(means[:4]) < 0.68 and 0.7 < max(means) < 0.88
     tables = {"four": last_words(texts.tokens, texts.words, 4), "bag": words_so_far(texts.tokens, texts.words)}
     alone = probe_by_layer(tables, inside, frames, least_squares_probe)
-    assert alone["four"].mean() < 0.7 and alone["bag"].mean() > 0.99
+    assert alone["four"].mean() < 0.78 and found[4] > alone["four"].mean() + 0.15 and alone["bag"].mean() > 0.97
     words, ids = texts.tokens[texts.words].unique(return_inverse=True)
     drawn = control_task(ids, len(words), 0.41, torch.Generator().manual_seed(seed))
     control = probe_by_layer(x, drawn, frames, least_squares_probe)
