@@ -11,7 +11,8 @@ def drawn(rng, sizes, names):
     groups = torch.cat([torch.full((n,), name) for n, name in zip(sizes, names, strict=True)])
     order = torch.randperm(len(groups), generator=rng)
     labels = torch.rand(len(groups), generator=rng) < 0.4
-    labels[order[:2]], labels[order[2:4]] = True, False
+    for name in names:  # both labels in every group, so that no probe is fitted to one alone
+        labels[(groups == name).nonzero()[:2, 0]] = torch.tensor([True, False])
     x = {
         site: torch.randn(len(groups), d, generator=rng) + 0.7 * labels[:, None] for site, d in (("wide", 5), ("a", 2))
     }
