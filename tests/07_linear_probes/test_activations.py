@@ -1,0 +1,112 @@
+"""Checks for the collection of activations."""
+
+import torch
+from torch import nn
+
+from utils.course.checking import expect, expect_close, expect_raises
+
+
+class Mean(nn.Module):
+    """What each position has read so far, on average."""
+
+    def forward(self, x):
+        return x.cumsum(1) / torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
+
+
+class Small(nn.Module):
+    """Three sites of different widths, and a list of how many texts were run at once."""
+
+    def __init__(self, rng, dtype=torch.float32):
+        super().__init__()
+        self.embed, self.mean, self.layer = nn.Embedding(11, 3), Mean(), nn.Linear(3, 4)
+        self.unembed = nn.Linear(4, 2)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=rng)
+        self.to(dtype)
+        self.runs = []
+
+    def forward(self, tokens):
+        self.runs.append(len(tokens))
+        return self.unembed(self.layer(self.mean(self.embed(tokens))))
+
+
+SITES = ("layer", "embed", "mean")
+
+
+def drawn(rng, batch=5, pos=7, share=0.4):
+    tokens = torch.randint(11, (batch, pos), generator=rng)
+    return tokens, torch.rand(batch, pos, generator=rng) < share
+
+
+class TestCollectActivations:
+    exercise = "collect_activations"
+
+    def test_values(self, answer, reference, rng):
+        "the chosen tokens of all texts in their order, whatever the batch size"
+        model = Small(rng)
+        for batch_size in (1, 2, 5, 32):
+            tokens, chosen = drawn(rng)
+            expect_close(
+                answer(model, tokens, SITES, chosen, batch_size=batch_size), reference(model, tokens, SITES, chosen)
+            )
+
+    def test_sites(self, answer, rng):
+        "one entry for each site, in the order asked for"
+        model, (tokens, chosen) = Small(rng), drawn(rng)
+        for sites in (["mean"], ["mean", "layer", "embed"], list(SITES)):
+            found = answer(model, tokens, sites, chosen)
+            expect(list(found) == sites, "The sites are not those asked for, in their order.", actual=list(found))
+
+    def test_none_and_all(self, answer, reference, rng):
+        "texts of which no token is chosen, or every one; one text, and one token"
+        model = Small(rng)
+        tokens, chosen = drawn(rng)
+        chosen[1], chosen[3] = False, True
+        for wanted in (chosen, torch.zeros_like(chosen), torch.ones_like(chosen)):
+            expect_close(answer(model, tokens, SITES, wanted, batch_size=2), reference(model, tokens, SITES, wanted))
+        tokens, chosen = drawn(rng, batch=1, pos=1, share=2.0)
+        expect_close(answer(model, tokens, SITES, chosen), reference(model, tokens, SITES, chosen))
+
+    def test_a_few_at_a_time(self, answer, rng):
+        "no more texts at once than batch_size, and each text once"
+        model, (tokens, chosen) = Small(rng), drawn(rng, batch=7)
+        for batch_size, runs in ((3, [3, 3, 1]), (7, [7]), (10, [7]), (1, [1] * 7)):
+            model.runs.clear()
+            answer(model, tokens, SITES, chosen, batch_size=batch_size)
+            expect(
+                model.runs == runs,
+                f"With batch_size={batch_size}, seven texts should be run in batches of {runs}.",
+                actual=list(model.runs),
+            )
+
+    def test_no_graph(self, answer, rng):
+        "no graph, and no memory but its own"
+        model, (tokens, chosen) = Small(rng), drawn(rng)
+        chosen[0, 0] = True
+        with torch.enable_grad():
+            found = answer(model, tokens, SITES, chosen)
+        for site in SITES:
+            x = found[site]
+            expect(
+                not x.requires_grad,
+                "What is returned holds on to the graph of the whole run, and so to all activations.",
+                actual="graph",
+            )
+            expect(
+                x.untyped_storage().nbytes() == x.numel() * x.element_size(),
+                "What is returned is a view of more than it shows: the memory of the tokens that were not chosen is "
+                "held as well.",
+                actual="memory",
+            )
+
+    def test_dtype(self, answer, reference, rng):
+        "the model's dtype"
+        model, (tokens, chosen) = Small(rng, torch.float64), drawn(rng)
+        expect_close(answer(model, tokens, SITES, chosen), reference(model, tokens, SITES, chosen), dtype=True)
+
+    def test_bad_input(self, answer, rng):
+        "a batch size of 0, and a choice of another shape"
+        model, (tokens, chosen) = Small(rng), drawn(rng)
+        expect_raises(ValueError, answer, model, tokens, SITES, chosen, batch_size=0)
+        expect_raises(ValueError, answer, model, tokens, SITES, chosen[:, :-1])
+        expect_raises(ValueError, answer, model, tokens, SITES, chosen[:-1])
