@@ -140,12 +140,12 @@ def expect_others(network, others, seed):
     )
     left = still_decodable(network, others, seed)
     expect(
-        left <= 0.7,
+        left <= 0.8,
         "With the network's direction and your others removed, the quotation can still be decoded: there are more "
         "directions that hold it, and the tense may be read from those.",
         actual="decodable",
         returned=f"accuracy {left:.2f} on new texts",
-        expected="at most 0.7",
+        expected="at most 0.8",
     )
 
 

@@ -32,7 +32,7 @@ def is_it_used(seed: int) -> dict[str, object]:
             inside quotation marks. All effects are measured on them.
         "others": [k, d], from 1 to 6 other directions that hold the quotation. None has a cosine of more than 0.2 with
             the network's. They are all that is left: with the network's direction and these removed, a probe fitted to
-            other texts is right about at most 70 % of new ones.
+            other texts is right about at most 80 % of new ones.
         "random": [m, d], at least 20 random directions, each to be removed by itself. None has a cosine of more than
             0.9 with the network's direction.
         "effect_direction", "effect_others", "effect_both", "effect_random": Each the mean over texts of a removal's
