@@ -83,7 +83,7 @@ def no_effect_is_not_used(seed):
 @wrong(
     "is_it_used",
     "Your other directions are random ones. They do not hold the quotation, so that with them removed it can still be "
-    "decoded, and \"all together\" is not all.",
+    'decoded, and "all together" is not all.',
 )
 def random_others(seed):
     network = planted_network(seed)

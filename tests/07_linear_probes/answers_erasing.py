@@ -461,7 +461,9 @@ def accuracy_afterwards(x, labels, x_test, labels_test, n_directions, fit):
     return removed, torch.stack(accuracy)
 
 
-@wrong("iterated_nullspace", "A number of directions that makes no sense, 0 or more than there are dimensions, is taken.")
+@wrong(
+    "iterated_nullspace", "A number of directions that makes no sense, 0 or more than there are dimensions, is taken."
+)
 def any_number(x, labels, x_test, labels_test, n_directions, fit):
     n = min(max(n_directions, 1), x.shape[1])
     return nullspace(x, labels, x_test, labels_test, n, fit)

@@ -124,6 +124,7 @@ def by_removing_first(model, tokens, name, directions, centre, doses, metric, po
     for direction in directions:
         u, row = direction / direction.norm(), []
         for dose in doses.tolist():
+
             def edit(x, u=u, dose=dose):
                 set_there = x - ((x - centre) @ u).unsqueeze(-1) * u + dose * length / 2 * u
                 return torch.where(at, set_there, x)

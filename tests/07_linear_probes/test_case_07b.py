@@ -114,7 +114,9 @@ def expect_texts(rows) -> Tensor:
 
 
 def expect_rows(rows, key) -> Tensor:
-    right = all(isinstance(row, Tensor) and row.shape == (D,) and row.isfinite().all() and row.norm() > 0 for row in rows)
+    right = all(
+        isinstance(row, Tensor) and row.shape == (D,) and row.isfinite().all() and row.norm() > 0 for row in rows
+    )
     expect(
         bool(rows) and right, f"Under {key!r} directions are expected, a row of length {D} for each, none of them zero.",
         actual=("no directions", key),
@@ -265,7 +267,9 @@ def test_the_numbers_could_have_given_each_verdict():
     for verdict, means in {
         "used": (2, 0, 2), "not used": (0, 2, 2), "one of several": (0, 0, 2), "undecided": (0, 0, 0),
     }.items():  # fmt: skip
-        design = {f"effect_{name}": (mean, 0.1) for name, mean in zip(("direction", "others", "both"), means, strict=True)}
+        design = {
+            f"effect_{name}": (mean, 0.1) for name, mean in zip(("direction", "others", "both"), means, strict=True)
+        }
         assert verdict_of(design, 2.5)[0] == verdict
     design = {"effect_direction": (1.2, 0.2), "effect_others": (2, 0.1), "effect_both": (2, 0.1)}
     assert verdict_of(design, 2.5)[0] == "undecided"

@@ -86,7 +86,9 @@ def logistic_probe(x: Float[Tensor, "n d"], labels: Bool[Tensor, " n"], penalty:
 
     def loss(weights: Tensor) -> Tensor:
         scores = inputs @ weights
-        return torch.nn.functional.softplus(torch.where(labels, -scores, scores)).mean() + weights @ (ridge * weights) / 2
+        return (
+            torch.nn.functional.softplus(torch.where(labels, -scores, scores)).mean() + weights @ (ridge * weights) / 2
+        )
 
     weights = torch.zeros_like(ridge)
     for _ in range(50):

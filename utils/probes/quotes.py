@@ -64,9 +64,7 @@ class QuoteTexts(NamedTuple):
         return self.frame[:, None].expand_as(self.tokens)[chosen]
 
 
-def quote_texts(
-    n_per_frame: int, seed: int, *, tense: Literal["usual", "swapped", "random"] = "usual"
-) -> QuoteTexts:
+def quote_texts(n_per_frame: int, seed: int, *, tense: Literal["usual", "swapped", "random"] = "usual") -> QuoteTexts:
     """Texts in all sixteen frames, frame by frame.
 
     Args:
