@@ -165,7 +165,8 @@ def what_is_left(seed):
 
 @wrong(
     "is_it_used",
-    "Your half-widths are the texts' standard deviations: they tell how much texts differ, not how well the mean is known.",
+    "Your half-widths are the texts' standard deviations: they tell how much texts differ, not how well the mean is"
+    " known.",
 )
 def standard_deviations(seed):
     def spread(values):

@@ -38,7 +38,8 @@ def angles_of(steps, period):
 
 @wrong(
     "circular_probe",
-    "Your circle is walked through clockwise: step 1 lies below the first axis. Angles grow from (1, 0) towards (0, 1).",
+    "Your circle is walked through clockwise: step 1 lies below the first axis. Angles grow from (1, 0) towards (0,"
+    " 1).",
 )
 def clockwise(x, steps, period, penalty=1e-3):
     long_enough(period)
@@ -56,8 +57,8 @@ def exchanged(x, steps, period, penalty=1e-3):
 
 @wrong(
     "circular_probe",
-    "Your last step closes the round, where the first one is: with `period` steps a round, step `period` is step 0 again, "
-    "and step `period` - 1 lies one step before it.",
+    "Your last step closes the round, where the first one is: with `period` steps a round, step `period` is step 0 "
+    "again, and step `period` - 1 lies one step before it.",
 )
 def one_step_short(x, steps, period, penalty=1e-3):
     long_enough(period)
@@ -217,8 +218,8 @@ def power_of(points):
 
 @wrong(
     "ring_score",
-    "You count the wave of one direction of rotation alone, and its mirror image is in the sum below it: a perfect ring "
-    "gets one half.",
+    "You count the wave of one direction of rotation alone, and its mirror image is in the sum below it: a perfect "
+    "ring gets one half.",
 )
 def half_of_it(points, frequency=1):
     possible(points, frequency)
@@ -255,8 +256,8 @@ def always_one_round(points, frequency=1):
 
 @wrong(
     "ring_score",
-    "For an even number of points the zigzag of every second point, the highest frequency, is left out of the variance, "
-    "or counted twice. `rfft` lists it once, and the other frequencies once for two.",
+    "For an even number of points the zigzag of every second point, the highest frequency, is left out of the "
+    "variance, or counted twice. `rfft` lists it once, and the other frequencies once for two.",
 )
 def zigzag_twice(points, frequency=1):
     possible(points, frequency)

@@ -20,8 +20,8 @@ def fitting(x, directions):
 
 @wrong(
     "project_out",
-    "You remove the directions as if each were at right angles to the others. Where they are not, what two of them share "
-    "is taken away twice, and something is left, or comes back with the other sign.",
+    "You remove the directions as if each were at right angles to the others. Where they are not, what two of them "
+    "share is taken away twice, and something is left, or comes back with the other sign.",
 )
 def all_at_once(x, directions, *, about=None):
     fitting(x, directions)
@@ -322,8 +322,8 @@ def after_less_before(intact, erased, random, units):
 
 @wrong(
     "amnesic_effect",
-    "Your p can be 0. With so many draws nothing rarer than one in 1 + draws can be seen: the direction itself counts as "
-    "one of the draws.",
+    "Your p can be 0. With so many draws nothing rarer than one in 1 + draws can be seen: the direction itself "
+    "counts as one of the draws.",
 )
 def p_of_zero(intact, erased, random, units):
     enough(random, units)
@@ -343,8 +343,8 @@ def p_without_ties(intact, erased, random, units):
 
 @wrong(
     "amnesic_effect",
-    "Your interval reaches 1.96 standard errors to either side. With few units that is too narrow: Student's t knows that "
-    "the spread is estimated, too.",
+    "Your interval reaches 1.96 standard errors to either side. With few units that is too narrow: Student's t "
+    "knows that the spread is estimated, too.",
 )
 def normal_interval(intact, erased, random, units):
     enough(random, units)
@@ -409,8 +409,8 @@ def nullspace(x, labels, x_test, labels_test, n, fit):
 
 @wrong(
     "iterated_nullspace",
-    "You report the accuracy on what the probes were fitted to. With as many dimensions as here, some accuracy is always "
-    "to be had there.",
+    "You report the accuracy on what the probes were fitted to. With as many dimensions as here, some accuracy is "
+    "always to be had there.",
 )
 def accuracy_on_training(x, labels, x_test, labels_test, n_directions, fit):
     return nullspace(x, labels, x, labels, n_directions, fit)

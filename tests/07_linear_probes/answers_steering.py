@@ -67,8 +67,8 @@ def own_lengths(model, tokens, name, directions, centre, doses, metric, position
 
 @wrong(
     "steer_with_probe",
-    "You go a whole length from the centre, and the classes' means lie half a length from it: your dose 1 is twice as far "
-    "out as a natural activation.",
+    "You go a whole length from the centre, and the classes' means lie half a length from it: your dose 1 is twice "
+    "as far out as a natural activation.",
 )
 def whole_lengths(model, tokens, name, directions, centre, doses, metric, positions, *, hooks=()):
     refused(tokens, directions, positions)
@@ -91,8 +91,8 @@ def at_all_positions(model, tokens, name, directions, centre, doses, metric, pos
 
 @wrong(
     "steer_with_probe",
-    "You put the centre itself, plus the dose, in place of the activation: everything that the prompt had said is gone, "
-    "and not only what lies along the direction.",
+    "You put the centre itself, plus the dose, in place of the activation: everything that the prompt had said is "
+    "gone, and not only what lies along the direction.",
 )
 def everything_replaced(model, tokens, name, directions, centre, doses, metric, positions, *, hooks=()):
     refused(tokens, directions, positions)
@@ -196,8 +196,8 @@ def with_the_activation(model, tokens, name, direction, metric, positions):
 
 @wrong(
     "probe_vs_gradient_direction",
-    "All your cosines are one: that with the average gradient. Prompts may differ in what they are sensitive to, and an "
-    "average hides it.",
+    "All your cosines are one: that with the average gradient. Prompts may differ in what they are sensitive to, "
+    "and an average hides it.",
 )
 def of_the_average(model, tokens, name, direction, metric, positions):
     gradient = gradient_at(model, tokens, name, metric, positions)[0].mean(0, keepdim=True)
@@ -221,8 +221,8 @@ def nan_for_nothing(model, tokens, name, direction, metric, positions):
 
 @wrong(
     "probe_vs_gradient_direction",
-    "A small gradient gets a cosine that is too small: something has been added to its length. A gradient of 1e-10 has a "
-    "direction, too.",
+    "A small gradient gets a cosine that is too small: something has been added to its length. A gradient of 1e-10 "
+    "has a direction, too.",
 )
 def small_is_nothing(model, tokens, name, direction, metric, positions):
     gradient = gradient_at(model, tokens, name, metric, positions)[0]

@@ -14,8 +14,19 @@ from utils.patching.hooks import run_with_cache, run_with_hooks
 from utils.probes.case_07b import is_it_used
 from utils.probes.erasing import project_out
 from utils.probes.fit import logistic_probe
-from utils.probes.planted import D, FIRST_FILLER, KINDS, LENGTH, MANY, N_WORDS, ONE, inside, leads, planted_network
-from utils.probes.planted import planted_texts
+from utils.probes.planted import (
+    FIRST_FILLER,
+    KINDS,
+    LENGTH,
+    MANY,
+    N_WORDS,
+    ONE,
+    D,
+    inside,
+    leads,
+    planted_network,
+    planted_texts,
+)
 
 EFFECTS = ("effect_direction", "effect_others", "effect_both", "effect_random", "effect_number")
 KEYS = {
@@ -96,7 +107,8 @@ def expect_texts(rows) -> Tensor:
     n_different = len(texts.unique(dim=0))
     expect(
         n_different == len(texts),
-        "Some of your texts are the same. A copy adds no evidence; it only makes the interval look narrower than it is.",
+        "Some of your texts are the same. A copy adds no evidence; it only makes the interval look narrower than it"
+        " is.",
         actual="copies",
         returned=f"{n_different} different ones of {len(texts)}",
     )
@@ -104,8 +116,8 @@ def expect_texts(rows) -> Tensor:
     share = inside(texts).float().mean().item()
     expect(
         0.4 <= share <= 0.6,
-        "Inside and outside are not about equally frequent in your texts. Then the mean state, to which a removal moves "
-        "every text, itself says what most of them are.",
+        "Inside and outside are not about equally frequent in your texts. Then the mean state, to which a removal "
+        "moves every text, itself says what most of them are.",
         actual="one-sided",
         returned=f"{share:.0%} inside",
         expected="40 to 60 %",
@@ -118,7 +130,7 @@ def expect_rows(rows, key) -> Tensor:
         isinstance(row, Tensor) and row.shape == (D,) and row.isfinite().all() and row.norm() > 0 for row in rows
     )
     expect(
-        bool(rows) and right, f"Under {key!r} directions are expected, a row of length {D} for each, none of them zero.",
+        bool(rows) and right, f"Under {key!r} directions are expected: rows of length {D}, none of them zero.",
         actual=("no directions", key),
         returned=f"a row of shape {tuple(rows[0].shape)}" if rows and isinstance(rows[0], Tensor) else "no rows",
     )  # fmt: skip
@@ -128,7 +140,7 @@ def expect_rows(rows, key) -> Tensor:
 def expect_others(network, others, seed):
     """Expect directions at right angles to the network's that, with it, are all that holds the quotation."""
     expect(
-        len(others) <= 6, "You remove more than six other directions. With so many, other things are taken out as well.",
+        len(others) <= 6, "You remove more than six other directions. With so many, other things go as well.",
         actual="many others", returned=f"{len(others)} directions",
     )  # fmt: skip
     close = cosine_similarity(others, network.direction[None]).abs().max().item()
@@ -178,7 +190,8 @@ def expect_drop(key, said, found, intact):
     confused = abs(said - mean) > max(0.1 * half_width, 0.05) and math.isclose(said, left, abs_tol=0.01)
     expect(
         not confused,
-        f"Your {key!r} is the lead that is left after the removal. An effect is the lead with nothing removed less that.",
+        f"Your {key!r} is the lead that is left after the removal. An effect is the lead with nothing removed less "
+        "that.",
         actual="left, not lost",
         returned=f"{key!r}: {said:.4g}",
         expected=f"{key!r}: {mean:.4g}",
@@ -208,7 +221,8 @@ def expect_about(network, texts, intact, others, design, found):
     from_there = math.isclose(said, there, abs_tol=5e-3) and math.isclose(said_width, width_there, abs_tol=5e-3)
     expect(
         ours_too or not from_there,
-        f"Your {key!r} is what a removal about the origin gives. No text has ever been there: remove about the mean state.",
+        f"Your {key!r} is what a removal about the origin gives. No text has ever been there: remove about the mean "
+        "state.",
         actual="about the origin",
         returned=f"{said:.4g} ± {said_width:.2g}",
         expected=f"{mean:.4g} ± {width:.2g}",
@@ -219,8 +233,8 @@ def expect_number_spared(design, intact):
     lead, lost = intact[1].mean().item(), design["effect_number"][0]
     expect(
         lost <= lead / 5,
-        "What you remove takes the number along: after it, the network does not know much any more, and that it does not "
-        "know the tense says little about the quotation.",
+        "What you remove takes the number along: after it, the network does not know much any more, and that it "
+        "does not know the tense says little about the quotation.",
         actual="number lost",
         returned=f"{lost:.3g} of a lead of {lead:.3g}",
     )

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from utils.course.checking import expect, expect_close, expect_raises, expect_shape
+from utils.course.checking import expect_close, expect_raises, expect_shape
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 

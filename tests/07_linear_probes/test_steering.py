@@ -82,7 +82,8 @@ class TestSteerWithProbe:
             return out.sum((1, 2))
 
         answer(
-            model, tokens, "hook", torch.randn(2, 4, generator=rng), torch.zeros(4), torch.tensor([2.0]), watch, positions
+            model, tokens, "hook", torch.randn(2, 4, generator=rng), torch.zeros(4), torch.tensor([2.0]), watch,
+            positions,
         )  # fmt: skip
         expect(len(seen) == 2, "The metric is to be asked once for each direction and dose.", actual=len(seen))
         elsewhere = torch.ones(3, 5, dtype=torch.bool)

@@ -45,7 +45,8 @@ def circular_probe(
     Raises:
         ValueError: If ``period`` is below 3.
 
-    Source: Engels et al. (2024), "Not All Language Model Features Are One-Dimensionally Linear", for the probe; the penalty is ours.
+    Source: Engels et al. (2024), "Not All Language Model Features Are One-Dimensionally Linear". The penalty
+    is ours.
     """
     if period < 3:
         raise ValueError(f"a round has at least 3 steps, got {period}")
@@ -85,7 +86,7 @@ def rotate_in_plane(
 
 
 def ring_score(points: Float[Tensor, "n d"], frequency: int = 1) -> Float[Tensor, ""]:
-    """The share of the points' variance that a walk round a circle explains, in the order in which the points are given.
+    """The share of the points' variance that a walk round a circle explains, in the order in which they are given.
 
     With m(f) = Σ_a x_a exp(-2πi f a / n), the vector of Fourier coefficients at frequency f, it is
 
@@ -104,7 +105,7 @@ def ring_score(points: Float[Tensor, "n d"], frequency: int = 1) -> Float[Tensor
     Raises:
         ValueError: If ``frequency`` is not from 1 to (n - 1) // 2, which also asks for three points.
 
-    Source: Nanda et al. (2023), "Progress Measures for Grokking via Mechanistic Interpretability", for the Fourier basis.
+    Source: Nanda et al. (2023), "Progress Measures for Grokking", for the Fourier basis.
     """
     n = len(points)
     if not 1 <= frequency <= (n - 1) // 2:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from utils.patching.hooks import run_with_cache, run_with_hooks
+from utils.patching.hooks import run_with_hooks
 
 
 def steer_with_probe(
