@@ -287,10 +287,10 @@ def test_averaging_draws_the_ring_of_weekdays(model):
 def test_months_have_a_ring_and_weekdays_hardly(model):
     orders = [torch.randperm(12, generator=torch.Generator().manual_seed(seed)) for seed in range(40)]
     months, days = places(model, "month"), places(model, "day")
-    for site, most in (("W_U", 15), ("W_E", 45)):
+    for site, most, margin in (("W_U", 15, 30), ("W_E", 45, 0)):
         points = months[site][0]
         assert error_left_out(points) < most
-        assert min(error_left_out(points, order) for order in orders) > error_left_out(points) + 10
+        assert min(error_left_out(points, order) for order in orders) > error_left_out(points) + margin
     assert error_left_out(days["W_U"][0]) > 65 and error_left_out(days["W_E"][0]) > 90
 
 
