@@ -59,11 +59,11 @@ def test_the_quotation_is_used_late_and_not_alone(smollm2):
     centre = (x[fit_inside].mean(0) + x[~fit_inside].mean(0)) / 2
     as_it_is = closes(smollm2(tokens))
     without = closes(ablate_direction(smollm2, tokens, [SITE], probe.direction[None], about=centre, positions=end))
-    assert apart(as_it_is) > 1.5 and 0.4 < apart(without) < 0.8 * apart(as_it_is)
+    assert apart(as_it_is) == pytest.approx(4.4, abs=0.8) and apart(without) == pytest.approx(2, abs=0.7)
     chance = torch.randn(3, 576, generator=torch.Generator().manual_seed(0))
     directions = torch.cat([probe.direction[None], -probe.direction[None], chance])
     steered = steer_with_probe(smollm2, tokens, SITE, directions, centre, torch.tensor([2.0]), closes, end)[:, 0]
-    assert steered[0, ~inside].mean() > as_it_is[~inside].mean() + 1.2
+    assert steered[0, ~inside].mean() > as_it_is[~inside].mean() + 3.5
     assert steered[1, inside].mean() < as_it_is[inside].mean() - 1.5
     assert steered[2:, ~inside].mean() < as_it_is[~inside].mean() + 0.7
 
@@ -84,7 +84,7 @@ def test_circles_that_no_sum_goes_round(smollm2):
         n = len(names)
         ids = torch.tensor([smollm2.to_tokens(f" {name}", prepend_bos=False)[0, 0] for name in names])
         tokens = torch.cat([smollm2.to_tokens("We met on").expand(n, -1), ids[:, None]], dim=1)
-        site = "blocks.10.hook_resid_post"
+        site = "blocks.18.hook_resid_post"
         for points in (smollm2.W_E[ids], run_with_cache(smollm2, tokens, [site])[1][site][:, -1]):
             orders = [torch.randperm(n, generator=generator) for _ in range(15)]
             assert error_left_out(points) < 35
