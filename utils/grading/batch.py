@@ -203,6 +203,7 @@ def grade(
     again: bool = False,
     seed: int | None = None,
     unsafe: bool = False,
+    scheduler: str | None = None,
 ) -> int:
     """Grade a chapter's submissions; returns how many could not be graded.
 
@@ -213,6 +214,7 @@ def grade(
         again: Grade also what is graded already.
         seed: To repeat a batch; a fresh one if not given.
         unsafe: Go on without protections that the machine does not offer.
+        scheduler: The address of a Dask scheduler, to grade on its workers.
     """
     from utils.grading.gradebook import write_to_gradebook
 
@@ -234,20 +236,35 @@ def grade(
         if unwritten:
             write_to_gradebook(chapter, unwritten)
         if new:
-            _grade_new(chapter, new, jobs or os.cpu_count() or 1, unsafe, progress, write_to_gradebook)
+            jobs = min(jobs or os.cpu_count() or 1, len(new))
+            if scheduler:
+                from utils.grading.cluster import grade_on_cluster
+
+                results = grade_on_cluster(new, chapter, scheduler, unsafe)
+            else:
+                results = grade_on_this_machine(new, chapter, jobs, unsafe)
+            _keep(chapter, results, progress, write_to_gradebook)
         progress.end()
     return progress.failed
 
 
-def _grade_new(
-    chapter: Chapter, new: list[Task], jobs: int, unsafe: bool, progress: "Progress", write: Callable
-) -> None:
+def grade_on_this_machine(
+    tasks: Sequence[Task], chapter: Chapter, jobs: int, unsafe: bool
+) -> Iterator[tuple[Task, Graded]]:
     zygote = Zygote(chapter.name, modules(chapter), unsafe)
     try:
-        _warm_up(chapter)
+        warm_up(chapter)
         zygote.wait()
-        finished: list[str] = []
-        for task, result in grade_here(new, zygote, min(jobs, len(new))):
+        yield from grade_here(tasks, zygote, jobs)
+    finally:
+        zygote.close()
+
+
+def _keep(chapter: Chapter, results: Iterator[tuple[Task, Graded]], progress: "Progress", write: Callable) -> None:
+    """Write down each result as it comes, and some at a time into the gradebook."""
+    finished: list[str] = []
+    with contextlib.closing(results):
+        for task, result in results:
             record = {"format": FORMAT, "seed": task.seed, "written": False, "parts": result, "time": time.time()}
             record["digest"] = digest(Path(task.folder), chapter)
             write_record(chapter, task.student, record)
@@ -256,10 +273,8 @@ def _grade_new(
             if len(finished) >= WRITTEN_AT_A_TIME:
                 write(chapter, finished)
                 finished = []
-        if finished:
-            write(chapter, finished)
-    finally:
-        zygote.close()
+    if finished:
+        write(chapter, finished)
 
 
 WRITTEN_AT_A_TIME = 10
@@ -281,7 +296,7 @@ def modules(chapter: Chapter) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _warm_up(chapter: Chapter) -> None:
+def warm_up(chapter: Chapter) -> None:
     """Load references, checks and catalogue once, before the graders are forked."""
     from utils.course.catalogue import chapter_catalogue
     from utils.course.runner import check_class
