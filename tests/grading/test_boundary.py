@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def session(zygote_of):
     loaded = {module for chapter in chapters() for module in modules(chapter)}
-    zygote = zygote_of("", loaded, unsafe=True, view=paths.ROOT)
+    zygote = zygote_of("", loaded, walls=None, view=paths.ROOT)
     opened = Session([], lambda: zygote.spawn(0), [], 60, 1e6)
     yield opened
     opened.close()

@@ -255,6 +255,7 @@ def grade_on_this_machine(
     try:
         warm_up(chapter)
         zygote.wait()
+        print(f"  {zygote.protections()}")
         yield from grade_here(tasks, zygote, jobs)
     finally:
         zygote.close()

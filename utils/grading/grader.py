@@ -45,22 +45,35 @@ class Zygote:
     Args:
         chapter: The chapter whose submissions are graded; its references are not in the view.
         modules: What to import once, ahead of all submissions.
-        unsafe: Whether to go on without the protections of ``world``.
+        unsafe: Whether to go on with what is left of the protections of ``world`` where the machine lacks some.
         view: The course that the workers see; one without the answers if not given.
+        walls: "own world", or, for tests, "in place" or None.
     """
 
-    def __init__(self, chapter: str, modules: tuple[str, ...] = (), unsafe: bool = False, view: Path | None = None):
-        self.folder = tempfile.TemporaryDirectory(prefix="mi-grading-")
+    def __init__(
+        self,
+        chapter: str,
+        modules: tuple[str, ...] = (),
+        unsafe: bool = False,
+        view: Path | None = None,
+        walls: str | None = "own world",
+    ):
+        self.modules, self.unsafe, self.walls = list(modules), unsafe, walls
+        self.landlock = 0  # the version
+        self.folder = tempfile.TemporaryDirectory(prefix="mi-grading-", ignore_cleanup_errors=True)
         place = Path(self.folder.name)
         (place / "staging").mkdir()
-        view = view or make_view(place / "course", chapter)
+        self.view = view or make_view(place / "course", chapter)
         os.chmod(place, 0o755)  # noqa: S103 (root's workers are somebody else)
+        self._start()
+
+    def _start(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
-            "view": str(view),
-            "staging": str(place / "staging"),
-            "modules": list(modules),
-            "closed_in": not unsafe,
+            "view": str(self.view),
+            "staging": f"{self.folder.name}/staging",
+            "modules": self.modules,
+            "walls": self.walls,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-I", str(HERE / "zygote.py"), json.dumps(settings)],
@@ -86,14 +99,26 @@ class Zygote:
         said = self.control.recv(2**16)
         answer = json.loads(said) if said else {"broken": "it ended before it said anything"}
         if "missing" in answer:
-            raise Unprotected(
-                f"This machine does not offer {answer['missing']}. Without it, code in a submission could read your "
-                "files and change grades. `--unsafe` grades all the same: do it for students you trust, or on a "
-                "machine that holds nothing else."
-            )
+            if not self.unsafe:
+                raise Unprotected(
+                    f"This machine does not offer {answer['missing']}. Without it, code in a submission could read "
+                    "your files and change grades. `--unsafe` grades all the same, with what is left of the walls: do "
+                    f"it for students you trust, or on a machine that holds nothing else.{_container_s_part()}"
+                )
+            self._end()
+            self.walls = "in place"
+            self._start()
+            return self.wait()
         if "broken" in answer:
             raise CourseError(f"The workers could not be started: {answer['broken']}")
+        self.landlock = answer["landlock"]
         self.ready = True
+
+    def protections(self) -> str:
+        """Which of them are on, and which are off, in one line."""
+        on = {"namespaces": self.walls == "own world", "Landlock": bool(self.landlock)}
+        text = f"protected by {', '.join([*(name for name in on if on[name]), 'seccomp', 'resource limits'])}"
+        return text + "".join(f"; off: {name}" for name in on if not on[name])
 
     def spawn(self, slot: int) -> tuple[socket.socket, int]:
         """A fresh worker: the connection to it, and its process.
@@ -118,11 +143,21 @@ class Zygote:
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         return mine, int.from_bytes(credentials[0][2][:4], sys.byteorder)
 
-    def close(self) -> None:
+    def _end(self) -> None:
         self.control.close()
         self.process.kill()  # and with it, by the kernel, all that it has started
         self.process.wait()
+
+    def close(self) -> None:
+        self._end()
         self.folder.cleanup()
+
+
+def _container_s_part() -> str:
+    """Containers keep namespaces from those inside, unless they are told otherwise."""
+    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+        return " It may be the container that withholds it: docs/INSTRUCTORS.md says how to start one that does not."
+    return ""
 
 
 def _clean_environment() -> dict[str, str]:

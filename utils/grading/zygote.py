@@ -8,13 +8,14 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
 
-def serve(control: socket.socket, closed_in: bool) -> None:
+def serve(control: socket.socket, walls: str | None, course: Path) -> None:
     """Fork a worker for each request, until the grader hangs up."""
     world = sys.modules["world"]
     while True:
@@ -24,15 +25,22 @@ def serve(control: socket.socket, closed_in: bool) -> None:
             return
         connection = socket.socket(fileno=descriptors[0])
         if os.fork() == 0:
-            _become_worker(world, connection, closed_in, json.loads(data)["slot"])
+            _become_worker(world, connection, walls, json.loads(data)["slot"], course)
         connection.close()
 
 
-def _become_worker(world, connection: socket.socket, closed_in: bool, slot: int) -> None:
+def _become_worker(world, connection: socket.socket, walls: str | None, slot: int, course: Path) -> None:
     try:
         world.die_with_parent()
-        if closed_in:
+        if walls == "own world":
             world.shut_in(connection, slot)
+        elif walls == "in place":
+            scratch = Path(tempfile.mkdtemp(dir=course.parent))
+            os.environ.update(
+                dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(scratch)), MI_STATE=f"{scratch}/.mi"
+            )
+            tempfile.tempdir = None
+            world.shut_in_place(connection, course, scratch)
         else:
             world._keep_only({connection.fileno()})
             connection.sendall(b"!")
@@ -72,10 +80,10 @@ def main() -> None:
     world = importlib.util.module_from_spec(spec)
     sys.modules["world"] = world
     spec.loader.exec_module(world)
-    course = settings["view"]
+    course, walls = settings["view"], settings["walls"]
     try:
         world.die_with_parent()
-        if settings["closed_in"]:
+        if walls == "own world":
             world.enter(Path(settings["view"]), Path(settings["staging"]))
             course = "/course"
             os.environ.update(HOME="/scratch", TMPDIR="/scratch", MPLCONFIGDIR="/scratch/matplotlib")
@@ -87,14 +95,14 @@ def main() -> None:
 
         torch.set_num_threads(1)
         torch.ones(2, 2, device="meta").tril()  # the first use of this device loads hundreds of modules
-        answer = {"ready": True, "failed": failed}
+        answer = {"ready": True, "failed": failed, "landlock": world.landlock()}
     except world.Missing as missing:
         answer = {"missing": str(missing)}
     except BaseException:
         answer = {"broken": traceback.format_exc()[-3000:]}
     control.send(json.dumps(answer).encode())
     if "ready" in answer:
-        serve(control, settings["closed_in"])
+        serve(control, walls, Path(course))
 
 
 if __name__ == "__main__":
