@@ -33,6 +33,7 @@ from utils.grading.worker import secret_seed
 HERE = Path(__file__).parent
 START_LIMIT = 300  # seconds for the zygote's imports, on however busy a machine
 WORKER_LIMIT = 30
+CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))  # Docker's, Podman's
 
 
 class Unprotected(CourseError):
@@ -155,8 +156,8 @@ class Zygote:
 
 def _container_s_part() -> str:
     """Containers keep namespaces from those inside, unless they are told otherwise."""
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        return " It may be the container that withholds it: docs/INSTRUCTORS.md says how to start one that does not."
+    if any(path.exists() for path in CONTAINER_MARKS):
+        return " It may be the container that withholds it: docs/docker/Dockerfile begins with how to start one."
     return ""
 
 
