@@ -160,7 +160,8 @@ def _libraries() -> list[Path]:
     """Folders that Python and its libraries are loaded from, none inside another."""
     wanted = [Path(p) for p in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")]
     prefixes = {Path(p) for p in (sys.prefix, sys.base_prefix) if p not in ("/usr", "/usr/local")}
-    found = [p for p in (*wanted, *prefixes) if p.exists()]
+    packages = {Path(p) for p in sys.path if Path(p).name in ("site-packages", "dist-packages")}
+    found = [p for p in (*wanted, *prefixes, *packages) if p.exists()]
     return [p for p in found if not any(p != other and other in p.parents for other in found)]
 
 
