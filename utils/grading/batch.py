@@ -5,6 +5,7 @@ notebooks follow from that alone. So a batch that is killed goes on where it was
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -117,6 +118,7 @@ _mine: dict[str, object] = {}
 
 def _start_job(zygote: Zygote, slots: "multiprocessing.Queue[int]") -> None:
     _mine["zygote"], _mine["slot"] = zygote, slots.get()
+    gc.freeze()  # or the first collection copies the memory of all that is loaded
 
 
 def _job(task: Task) -> Graded:

@@ -4,6 +4,7 @@ Run as a file, so that nothing of the course is imported before the world is ent
 socket: each message brings the socket of one worker to start.
 """
 
+import gc
 import json
 import os
 import socket
@@ -87,6 +88,8 @@ def main() -> None:
 
         torch.set_num_threads(1)
         torch.ones(2, 2, device="meta").tril()  # the first use of this device loads hundreds of modules
+        gc.collect()
+        gc.freeze()  # or each worker's first collection copies the memory of all that is loaded
         answer = {"ready": True, "failed": failed}
     except world.Missing as missing:
         answer = {"missing": str(missing)}
