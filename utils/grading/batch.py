@@ -105,7 +105,12 @@ def grade_submission(task: Task, spawn: Callable) -> Graded:
             continue
         released = nbformat.read(paths.release_path(part.chapter, part.name), as_version=4).cells
         cells = restored(cells, [cell for cell in released if "nbgrader" in cell.metadata])
-        verdicts = grade_part(part, cells_to_run(part, cells, released), spawn, secret_seed(task.seed, task.student))
+        seed = secret_seed(task.seed, task.student)
+        try:
+            verdicts = grade_part(part, cells_to_run(part, cells, released), spawn, seed)
+        except Exception as error:  # ours
+            found[part.name] = {"broken": f"{type(error).__name__}: {error}", "verdicts": []}
+            continue
         found[part.name] = {"verdicts": [asdict(v) for v in verdicts], "seconds": time.monotonic() - started}
     return found
 
