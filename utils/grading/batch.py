@@ -26,7 +26,7 @@ import torch
 from utils.course import paths
 from utils.course.autograding import expect_regular_file, restored
 from utils.course.manifest import Chapter, CourseError
-from utils.grading.grader import Zygote
+from utils.grading.grader import NoWorkers, Zygote
 from utils.grading.submission import cells_to_run, grade_part
 from utils.grading.worker import secret_seed
 
@@ -108,6 +108,8 @@ def grade_submission(task: Task, spawn: Callable) -> Graded:
         seed = secret_seed(task.seed, task.student)
         try:
             verdicts = grade_part(part, cells_to_run(part, cells, released), spawn, seed)
+        except NoWorkers:
+            raise
         except Exception as error:  # ours
             found[part.name] = {"broken": f"{type(error).__name__}: {error}", "verdicts": []}
             continue
@@ -128,24 +130,27 @@ def _start_job(zygote: Zygote, slots: "multiprocessing.Queue[int]") -> None:
 
 def _job(task: Task) -> Graded:
     zygote, slot = _mine["zygote"], _mine["slot"]
-    return grade_submission(task, lambda: zygote.spawn(slot))
+    found = grade_submission(task, lambda: zygote.spawn(slot))
+    zygote.expect_alive()
+    return found
 
 
 def grade_here(tasks: Sequence[Task], zygote: Zygote, jobs: int) -> Iterator[tuple[Task, Graded]]:
     """Grade in processes of this machine, and give each submission's result as it comes.
 
-    A grader that dies (out of memory, say) takes the others of its pool with it: these are graded again, one at a time,
-    and the one that it dies of twice is called broken.
+    A grader that dies (out of memory, say) takes the others of its pool with it, and the zygote all workers. What was
+    being graded is graded again, one at a time, and the one that something dies of twice is called broken.
     """
     context = multiprocessing.get_context("fork")
-    left, careful = list(tasks), False
+    left, suspects = list(tasks), []
     while left:
+        zygote.revive()
+        careful, queue = bool(suspects), list(suspects or left)
         slots = context.Queue()
         for slot in range(jobs):
             slots.put(slot)
+        waiting: dict[Future, Task] = {}
         with ProcessPoolExecutor(jobs, context, _start_job, (zygote, slots)) as pool:
-            waiting: dict[Future, Task] = {}
-            queue = list(left)
             try:
                 while queue or waiting:
                     while queue and len(waiting) < (1 if careful else 2 * jobs):
@@ -153,21 +158,22 @@ def grade_here(tasks: Sequence[Task], zygote: Zygote, jobs: int) -> Iterator[tup
                         waiting[pool.submit(_job, task)] = task
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
-                        task = waiting.pop(future)
+                        task = waiting[future]
                         try:
                             result = future.result()
-                        except BrokenProcessPool:
+                        except (BrokenProcessPool, NoWorkers):
                             if careful:
-                                result = {"": {"broken": "the grader itself died"}}
                                 left.remove(task)
-                                yield task, result
+                                yield task, {"": {"broken": "the grader itself died"}}
                             raise
                         except Exception as error:
                             result = {"": {"broken": f"{type(error).__name__}: {error}"}}
+                        del waiting[future]
                         left.remove(task)
                         yield task, result
-            except BrokenProcessPool:
-                careful = True
+                suspects = []
+            except (BrokenProcessPool, NoWorkers):
+                suspects = [task for task in (suspects if careful else waiting.values()) if task in left]
 
 
 # ---------------------------------------------------------------- what is written down

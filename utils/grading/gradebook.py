@@ -102,12 +102,14 @@ def _grade_now(
         atexit.register(zygote.close)
     zygote = _zygotes[part.chapter]
     try:
-        zygote.wait()
+        zygote.revive()
     except Unprotected as error:
         raise CourseError(str(error).replace("`--unsafe`", "`MI_UNSAFE=1` in the environment")) from None
     seed = secrets.randbelow(2**53)
     logging.getLogger("traitlets").info("Checking %s with seed %d", name, seed)
-    return grade_part(part, cells_to_run(part, cells, released), lambda: zygote.spawn(0), seed)
+    verdicts = grade_part(part, cells_to_run(part, cells, released), lambda: zygote.spawn(0), seed)
+    zygote.expect_alive()
+    return verdicts
 
 
 def fill_in(cells: Sequence[NotebookNode], verdicts: Sequence[Verdict]) -> None:

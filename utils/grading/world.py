@@ -29,6 +29,7 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 2**18
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE = 1, 38, 4
 FIRST_UID = 200_000  # where root grades, each worker is a nobody of its own
+STARTED = b"!"  # what a worker says first
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -207,7 +208,7 @@ def shut_in(connection: socket.socket, slot: int) -> None:
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _keep_only({connection.fileno()})
     _filter_system_calls()
-    connection.sendall(b"!")
+    connection.sendall(STARTED)
 
 
 def _is_real_root() -> bool:

@@ -4,6 +4,7 @@ Run as a file, so that nothing of the course is imported before the world is ent
 socket: each message brings the socket of one worker to start.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -24,8 +25,11 @@ def serve(control: socket.socket, closed_in: bool) -> None:
         if not data:
             return
         connection = socket.socket(fileno=descriptors[0])
-        if os.fork() == 0:
-            _become_worker(world, connection, closed_in, json.loads(data)["slot"])
+        try:
+            if os.fork() == 0:
+                _become_worker(world, connection, closed_in, json.loads(data)["slot"])
+        except OSError as error:  # no memory, or too many processes, at the moment
+            _say(connection, f"fork: {error.strerror}")
         connection.close()
 
 
@@ -36,12 +40,22 @@ def _become_worker(world, connection: socket.socket, closed_in: bool, slot: int)
             world.shut_in(connection, slot)
         else:
             world._keep_only({connection.fileno()})
-            connection.sendall(b"!")
+            connection.sendall(world.STARTED)
+    except BaseException as error:
+        _say(connection, f"{type(error).__name__}: {error}")
+        os._exit(0)
+    try:
         from utils.grading.worker import main
 
         main(connection)
     finally:
         os._exit(0)
+
+
+def _say(connection: socket.socket, why: str) -> None:
+    """Tell the grader why there is no worker, if it is still there."""
+    with contextlib.suppress(OSError):
+        connection.sendall(why.encode()[:1000])
 
 
 def _reap() -> None:
