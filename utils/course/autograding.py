@@ -43,9 +43,6 @@ class RestoreCells(NbGraderPreprocessor):
     """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        asked, folders = resources["nbgrader"], self.parent.parent.coursedir
-        place = folders.format_path(folders.submitted_directory, asked["student"], asked["assignment"])
-        expect_regular_file(Path(place) / f"{asked['notebook']}.ipynb", levels=3)
         nb.cells = restored(nb.cells, [c for c in released_cells(self, resources) if "nbgrader" in c.metadata])
         return nb, resources
 
@@ -185,6 +182,9 @@ def status_of(gradebook: Gradebook, assignment: str, student: str) -> str:
     found = [s for s in gradebook.student_submissions(student) if s.assignment.name == assignment]
     if not found:
         return "nothing handed in"
-    if not any(grade.auto_score is not None for notebook in found[0].notebooks for grade in notebook.grades):
+    notebooks = found[0].notebooks
+    unread = [n.name for n in notebooks if not any(grade.auto_score is not None for grade in n.grades)]
+    if len(unread) == len(notebooks):
         return "not graded: could not be read or run"
-    return "to be graded by hand" if found[0].needs_manual_grade else "graded"
+    status = "to be graded by hand" if found[0].needs_manual_grade else "graded"
+    return f"{status}; could not be read or run: {', '.join(unread)}" if unread else status

@@ -5,6 +5,7 @@ notebooks follow from that alone. So a batch that is killed goes on where it was
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -25,7 +26,7 @@ import torch
 from utils.course import paths
 from utils.course.autograding import expect_regular_file, restored
 from utils.course.manifest import Chapter, CourseError
-from utils.grading.grader import Zygote
+from utils.grading.grader import NoWorkers, Zygote
 from utils.grading.submission import cells_to_run, grade_part
 from utils.grading.worker import secret_seed
 
@@ -104,7 +105,14 @@ def grade_submission(task: Task, spawn: Callable) -> Graded:
             continue
         released = nbformat.read(paths.release_path(part.chapter, part.name), as_version=4).cells
         cells = restored(cells, [cell for cell in released if "nbgrader" in cell.metadata])
-        verdicts = grade_part(part, cells_to_run(part, cells, released), spawn, secret_seed(task.seed, task.student))
+        seed = secret_seed(task.seed, task.student)
+        try:
+            verdicts = grade_part(part, cells_to_run(part, cells, released), spawn, seed)
+        except NoWorkers:
+            raise
+        except Exception as error:  # ours
+            found[part.name] = {"broken": f"{type(error).__name__}: {error}", "verdicts": []}
+            continue
         found[part.name] = {"verdicts": [asdict(v) for v in verdicts], "seconds": time.monotonic() - started}
     return found
 
@@ -117,28 +125,32 @@ _mine: dict[str, object] = {}
 
 def _start_job(zygote: Zygote, slots: "multiprocessing.Queue[int]") -> None:
     _mine["zygote"], _mine["slot"] = zygote, slots.get()
+    gc.freeze()  # or the first collection copies the memory of all that is loaded
 
 
 def _job(task: Task) -> Graded:
     zygote, slot = _mine["zygote"], _mine["slot"]
-    return grade_submission(task, lambda: zygote.spawn(slot))
+    found = grade_submission(task, lambda: zygote.spawn(slot))
+    zygote.expect_alive()
+    return found
 
 
 def grade_here(tasks: Sequence[Task], zygote: Zygote, jobs: int) -> Iterator[tuple[Task, Graded]]:
     """Grade in processes of this machine, and give each submission's result as it comes.
 
-    A grader that dies (out of memory, say) takes the others of its pool with it: these are graded again, one at a time,
-    and the one that it dies of twice is called broken.
+    A grader that dies (out of memory, say) takes the others of its pool with it, and the zygote all workers. What was
+    being graded is graded again, one at a time, and the one that something dies of twice is called broken.
     """
     context = multiprocessing.get_context("fork")
-    left, careful = list(tasks), False
+    left, suspects = list(tasks), []
     while left:
+        zygote.revive()
+        careful, queue = bool(suspects), list(suspects or left)
         slots = context.Queue()
         for slot in range(jobs):
             slots.put(slot)
+        waiting: dict[Future, Task] = {}
         with ProcessPoolExecutor(jobs, context, _start_job, (zygote, slots)) as pool:
-            waiting: dict[Future, Task] = {}
-            queue = list(left)
             try:
                 while queue or waiting:
                     while queue and len(waiting) < (1 if careful else 2 * jobs):
@@ -146,21 +158,22 @@ def grade_here(tasks: Sequence[Task], zygote: Zygote, jobs: int) -> Iterator[tup
                         waiting[pool.submit(_job, task)] = task
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
-                        task = waiting.pop(future)
+                        task = waiting[future]
                         try:
                             result = future.result()
-                        except BrokenProcessPool:
+                        except (BrokenProcessPool, NoWorkers):
                             if careful:
-                                result = {"": {"broken": "the grader itself died"}}
                                 left.remove(task)
-                                yield task, result
+                                yield task, {"": {"broken": "the grader itself died"}}
                             raise
                         except Exception as error:
                             result = {"": {"broken": f"{type(error).__name__}: {error}"}}
+                        del waiting[future]
                         left.remove(task)
                         yield task, result
-            except BrokenProcessPool:
-                careful = True
+                suspects = []
+            except (BrokenProcessPool, NoWorkers):
+                suspects = [task for task in (suspects if careful else waiting.values()) if task in left]
 
 
 # ---------------------------------------------------------------- what is written down

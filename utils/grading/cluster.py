@@ -191,7 +191,8 @@ def main() -> None:
             task = Task(**json.loads(lines.get()))
             if not Path(task.folder).is_dir():
                 raise CourseError(f"it does not see {task.folder}")
-            graded = grade_submission(task, lambda: zygote.spawn(os.getpid()))
+            graded = grade_submission(task, lambda: zygote.spawn(0))
+            zygote.expect_alive()
             print(json.dumps({"graded": graded}), file=replies, flush=True)
     except CourseError as error:
         print(json.dumps({"unfit": f"{os.uname().nodename} can't grade: {error}"}), file=replies, flush=True)

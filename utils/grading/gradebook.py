@@ -17,8 +17,10 @@ import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 from nbgrader.api import Gradebook
@@ -30,13 +32,45 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from utils.course import paths
 from utils.course.autograding import released_cells
-from utils.course.manifest import Chapter, CourseError, find_parts
-from utils.grading.batch import modules, read_record, write_record
+from utils.course.manifest import Chapter, CourseError, Part, find_parts
+from utils.grading.batch import modules, read_record, read_submission, write_record
 from utils.grading.grader import Unprotected, Zygote
 from utils.grading.submission import Verdict, cells_to_run, grade_part
 
 _found: dict[tuple[str, str], list[Verdict]] = {}  # what is graded already, by student and part
+_unreadable: dict[tuple[str, str], str] = {}  # why a notebook can't be graded, by student and part
 _zygotes: dict[str, Zygote] = {}  # of this process, by chapter
+
+
+class ReadOrBlank(NotebookExporter):
+    """Reads a submission's notebook, or a blank that says why it can't be read: then its own points are lost alone."""
+
+    def from_filename(self, filename: str, resources: dict | None = None, **more: Any) -> tuple[str, dict]:
+        if not self.parent._sanitizing:
+            return super().from_filename(filename, resources, **more)
+        asked, folders = resources["nbgrader"], self.parent.coursedir
+        key = (asked["student"], asked["notebook"])
+        _unreadable.pop(key, None)
+        try:
+            read_submission(Path(filename))
+        except (ValueError, OSError) as error:
+            _unreadable[key] = why = str(error)
+            self.log.error("%s: %s could not be graded: %s", *key, why)
+            release = Path(folders.format_path(folders.release_directory, ".", asked["assignment"]))
+            return self.from_notebook_node(blank(release / f"{asked['notebook']}.ipynb", why), resources, **more)
+        return super().from_filename(filename, resources, **more)
+
+
+def blank(released: Path, why: str) -> NotebookNode:
+    """The notebook as it was handed out, under a cell that says why it stands in place of the student's."""
+    notebook = nbformat.read(released, as_version=4)
+    text = f"**This notebook could not be graded:** {without_tags(why)}"
+    notebook.cells.insert(0, new_markdown_cell(text, id="not-graded"))
+    return notebook
+
+
+def _not_graded(part: Part, status: str) -> list[Verdict]:
+    return [Verdict(e.name, status, f"✗ {e.name}: the notebook could not be graded") for e in part.exercises]
 
 
 class GradeInWorker(NbGraderPreprocessor):
@@ -46,30 +80,36 @@ class GradeInWorker(NbGraderPreprocessor):
         asked = resources["nbgrader"]
         released = released_cells(self, resources)
         key = (asked["student"], asked["notebook"])
-        verdicts = _found[key] if key in _found else _grade_now(asked["notebook"], nb.cells, released)
+        verdicts = _found[key] if key in _found else _grade_now(*key, nb.cells, released)
         resources["verdicts"] = {v.name: v for v in verdicts}
         fill_in(nb.cells, verdicts)
         nb.cells = harmless(nb.cells, released)
         return nb, resources
 
 
-def _grade_now(name: str, cells: Sequence[NotebookNode], released: Sequence[NotebookNode]) -> list[Verdict]:
+def _grade_now(
+    student: str, name: str, cells: Sequence[NotebookNode], released: Sequence[NotebookNode]
+) -> list[Verdict]:
     """For ``nbgrader autograde``, which comes with one notebook after another."""
     from utils.course.manifest import find_chapter
 
     (part,) = find_parts(name)
+    if (student, name) in _unreadable:
+        return _not_graded(part, "unreadable")
     if part.chapter not in _zygotes:
         unsafe = os.environ.get("MI_UNSAFE") == "1"
         zygote = _zygotes[part.chapter] = Zygote(part.chapter, modules(find_chapter(part.chapter)), unsafe)
         atexit.register(zygote.close)
     zygote = _zygotes[part.chapter]
     try:
-        zygote.wait()
+        zygote.revive()
     except Unprotected as error:
         raise CourseError(str(error).replace("`--unsafe`", "`MI_UNSAFE=1` in the environment")) from None
     seed = secrets.randbelow(2**53)
     logging.getLogger("traitlets").info("Checking %s with seed %d", name, seed)
-    return grade_part(part, cells_to_run(part, cells, released), lambda: zygote.spawn(0), seed)
+    verdicts = grade_part(part, cells_to_run(part, cells, released), lambda: zygote.spawn(0), seed)
+    zygote.expect_alive()
+    return verdicts
 
 
 def fill_in(cells: Sequence[NotebookNode], verdicts: Sequence[Verdict]) -> None:
@@ -118,18 +158,22 @@ def without_tags(text: str) -> str:
 
 
 class KeepBroken(NbGraderPreprocessor):
-    """After the scores are saved: where a check itself broke, there is none, and a person has to look."""
+    """After the scores are saved: where a check itself broke, there is none, and a person has to look.
+
+    Nor is there one where the notebook can't be read, which tells it from one that was left blank.
+    """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         asked = resources["nbgrader"]
-        broken = [v.name for v in resources.get("verdicts", {}).values() if v.status == "broken"]
-        if broken:
+        statuses = {name: verdict.status for name, verdict in resources.get("verdicts", {}).items()}
+        unread = "unreadable" in statuses.values()
+        if unread or "broken" in statuses.values():
             with Gradebook(asked["db_url"]) as gradebook:
-                for name in broken:
-                    grade = gradebook.find_grade(
-                        f"check_{name}", asked["notebook"], asked["assignment"], asked["student"]
-                    )
-                    grade.auto_score, grade.needs_manual_grade = None, True
+                found = gradebook.find_submission_notebook(asked["notebook"], asked["assignment"], asked["student"])
+                for grade in found.grades:
+                    broken = statuses.get(grade.name.removeprefix("check_")) == "broken"
+                    if unread or broken:
+                        grade.auto_score, grade.needs_manual_grade = None, broken
                 gradebook.db.commit()
         return nb, resources
 
@@ -205,14 +249,8 @@ def _stage(chapter: Chapter, student: str, parts: dict, folder: Path) -> None:
         source = paths.ROOT / "submitted" / student / chapter.name
         trouble = found.get("unreadable") or found.get("broken")
         if trouble:
-            blank = nbformat.read(paths.release_path(chapter.name, part.name), as_version=4)
-            text = f"**This notebook could not be graded:** {without_tags(trouble)}"
-            blank.cells.insert(0, new_markdown_cell(text, id="not-graded"))
-            nbformat.write(blank, folder / f"{part.name}.ipynb")
-            status = "broken" if "broken" in found else "failed"
-            verdicts = [
-                Verdict(e.name, status, f"✗ {e.name}: the notebook could not be graded") for e in part.exercises
-            ]
+            nbformat.write(blank(paths.release_path(chapter.name, part.name), trouble), folder / f"{part.name}.ipynb")
+            verdicts = _not_graded(part, "broken" if "broken" in found else "unreadable")
         else:
             shutil.copyfile(source / f"{part.name}.ipynb", folder / f"{part.name}.ipynb", follow_symlinks=False)
         _found[student, part.name] = verdicts

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.grading.encoding import MAX_BYTES, BadMessage, Opaque, Side, Table, dump, parse
+from utils.grading.encoding import MAX_BYTES, BadMessage, Opaque, Side, Table, decode, dump, encode, parse
 
 MAX_CALLS_BACK = 200_000  # within one call of an answer
 MAX_NESTED = 40
@@ -102,7 +102,7 @@ class Peer:
         if not nested:
             self.calls_back = 0
             fields["drop"] = self._drop()
-        header, blobs = self.table.encode(*values, graph=self._keep_graph)
+        header, blobs = encode(self.table, *values, graph=self._keep_graph)
         self.send({**header, **fields, "kind": kind}, blobs)
         self.depth += 1
         try:
@@ -110,11 +110,11 @@ class Peer:
                 header, blobs = self.receive()
                 reply = header.get("kind")
                 if reply == "result":
-                    (value,) = self.table.decode(header, blobs, self._link)
+                    (value,) = decode(self.table, header, blobs, self._link)
                     return value, header
                 if reply == "raised":
                     if "nodes" in header:
-                        self.table.decode(header, blobs, self._link)
+                        decode(self.table, header, blobs, self._link)
                     else:  # it could not say what has changed: the next call begins with nothing
                         self.torn = True
                     raise as_exception(header.get("error"), self.thrown)
@@ -156,12 +156,12 @@ class Peer:
         nested, start = "drop" not in header, self.table.next
         if self.depth > MAX_NESTED or self.calls_back > MAX_CALLS_BACK and not self.side.is_worker:
             raise BadMessage("too many calls within one call")
-        values = self.table.decode(header, blobs, self._link)
+        values = decode(self.table, header, blobs, self._link)
         self.depth += 1
         try:
             handler = {"call": self._serve_call, "vjp": self._serve_vjp}.get(header.get("kind")) or self.more(header)
             result, more = handler(header, *values)
-            header, blobs = self.table.encode(result, graph=self._keep_graph)
+            header, blobs = encode(self.table, result, graph=self._keep_graph)
             self.send({**header, **more, "kind": "result"}, blobs)
         except (Gone, BadMessage) as error:
             if isinstance(error, Gone) or not self.side.is_worker:
@@ -170,7 +170,7 @@ class Peer:
         except BaseException as error:  # a learner's code may raise anything
             self.raised(error)
             self.thrown.append(error)
-            header, blobs = self.table.encode(graph=self._keep_graph)
+            header, blobs = encode(self.table, graph=self._keep_graph)
             data = as_data(error)
             if not self.side.is_worker:
                 data |= {"trace": "", "thrown": len(self.thrown) - 1}

@@ -36,6 +36,7 @@ LL_EXECUTE, LL_WRITE, LL_READ_FILE, LL_READ_FOLDER, LL_TRUNCATE, LL_DEVICE = 1, 
 LL_READ, LL_OF_FILES = LL_EXECUTE | LL_READ_FILE | LL_READ_FOLDER, LL_EXECUTE | LL_WRITE | LL_READ_FILE | LL_TRUNCATE
 LL_SPECIAL = LL_EXECUTE | LL_DEVICE | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11  # devices, sockets and pipes are not made
 FIRST_UID = 200_000  # where root grades, each worker is a nobody of its own
+STARTED = b"!"  # what a worker says first
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -236,7 +237,7 @@ def _close_the_door(connection: socket.socket, course: Path, scratch: Path, deni
     if landlock():
         _fence_files([course, *_libraries()], scratch)
     _filter_system_calls(denied)
-    connection.sendall(b"!")
+    connection.sendall(STARTED)
 
 
 def _is_real_root() -> bool:

@@ -4,6 +4,8 @@ Run as a file, so that nothing of the course is imported before the world is ent
 socket: each message brings the socket of one worker to start.
 """
 
+import contextlib
+import gc
 import json
 import os
 import socket
@@ -24,8 +26,11 @@ def serve(control: socket.socket, walls: str | None, course: Path) -> None:
         if not data:
             return
         connection = socket.socket(fileno=descriptors[0])
-        if os.fork() == 0:
-            _become_worker(world, connection, walls, json.loads(data)["slot"], course)
+        try:
+            if os.fork() == 0:
+                _become_worker(world, connection, walls, json.loads(data)["slot"], course)
+        except OSError as error:  # no memory, or too many processes, at the moment
+            _say(connection, f"fork: {error.strerror}")
         connection.close()
 
 
@@ -36,19 +41,27 @@ def _become_worker(world, connection: socket.socket, walls: str | None, slot: in
             world.shut_in(connection, slot)
         elif walls == "in place":
             scratch = Path(tempfile.mkdtemp(dir=course.parent))
-            os.environ.update(
-                dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(scratch)), MI_STATE=f"{scratch}/.mi"
-            )
+            os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(scratch)))
             tempfile.tempdir = None
             world.shut_in_place(connection, course, scratch)
         else:
             world._keep_only({connection.fileno()})
-            connection.sendall(b"!")
+            connection.sendall(world.STARTED)
+    except BaseException as error:
+        _say(connection, f"{type(error).__name__}: {error}")
+        os._exit(0)
+    try:
         from utils.grading.worker import main
 
         main(connection)
     finally:
         os._exit(0)
+
+
+def _say(connection: socket.socket, why: str) -> None:
+    """Tell the grader why there is no worker, if it is still there."""
+    with contextlib.suppress(OSError):
+        connection.sendall(why.encode()[:1000])
 
 
 def _reap() -> None:
@@ -95,6 +108,8 @@ def main() -> None:
 
         torch.set_num_threads(1)
         torch.ones(2, 2, device="meta").tril()  # the first use of this device loads hundreds of modules
+        gc.collect()
+        gc.freeze()  # or each worker's first collection copies the memory of all that is loaded
         answer = {"ready": True, "failed": failed, "landlock": world.landlock()}
     except world.Missing as missing:
         answer = {"missing": str(missing)}
