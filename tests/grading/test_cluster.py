@@ -21,7 +21,7 @@ submissions = load_file(Path(__file__).parents[1] / "tooling" / "submissions.py"
 MINI, RIGHT, Submission = submissions.MINI, submissions.RIGHT, submissions.Submission
 SQUARE = "def double(x):\n    return x ** 2"
 SLEEPY = "import time\ntime.sleep(2)\ndef double(x):\n    return x + x"
-PATIENCE = 120
+PATIENCE = 400  # seconds, on however busy a machine
 
 
 def mi(*arguments):

@@ -1,10 +1,16 @@
 """What of a notebook is run, and what a worker may know and do."""
 
+import re
+import time
 from pathlib import Path
 
+import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from nbformat import from_dict
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from utils.course.autograding import plain
 from utils.course.manifest import CourseError, find_parts
 from utils.grading.gradebook import harmless, without_tags
 from utils.grading.grader import Unprotected, Zygote
@@ -118,6 +124,41 @@ def test_markdown_loses_what_could_run(text, shown):
     ours = new_markdown_cell(text)
     assert harmless([ours], [ours])[0].source == text
     assert harmless([new_markdown_cell(text)], [])[0].source == shown
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def test_a_picture_that_a_student_pastes_is_kept_and_anything_else_that_is_attached_is_not():
+    cell = new_markdown_cell("![plot](attachment:a.png)")
+    cell.attachments = {
+        "a.png": {"image/png": PNG},
+        "b.svg": {"image/svg+xml": "<svg/>"},
+        "c": 3,
+        "d": {"image/png": 3},
+    }
+    (kept,) = harmless(plain([cell]), [])
+    assert kept.source == "![plot](attachment:a.png)" and kept.attachments == {"a.png": {"image/png": PNG}}
+
+
+@pytest.mark.parametrize(
+    "text", ["![x](attachment:gone.png)", "\\begin{a}" * 4000, "[" * 40_000, "x" * 10**6], ids=lambda text: text[:9]
+)
+def test_prose_that_the_pages_cannot_render_soon_is_shown_as_it_is(text):
+    started = time.thread_time()
+    (shown,) = harmless([new_markdown_cell(text)], [])
+    markdown2html_mistune(shown.source)
+    assert time.thread_time() - started < 10
+    assert shown.source.lstrip().startswith(text[:40_000]) or "begin" in text
+
+
+@pytest.mark.parametrize(
+    "junk", [{"id": 'x"><script>'}, {"id": 3}, {"attachments": 3}, {"metadata": {"tags": 7}}, {"metadata": 7}]
+)
+def test_a_cell_with_junk_in_it_is_a_cell_all_the_same(junk):
+    (found,) = plain([from_dict(new_markdown_cell("text") | junk)])
+    assert found.source == "text" and re.fullmatch(r"[\w-]+", found.id) and found.metadata == {}
+    nbformat.validate(new_notebook(cells=[found]))
 
 
 WALLS = {

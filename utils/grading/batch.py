@@ -24,7 +24,7 @@ import nbformat
 import torch
 
 from utils.course import paths
-from utils.course.autograding import expect_regular_file, restored
+from utils.course.autograding import expect_regular_file, plain, restored
 from utils.course.manifest import Chapter, CourseError
 from utils.grading.grader import NoWorkers, Zygote
 from utils.grading.submission import cells_to_run, grade_part
@@ -82,11 +82,11 @@ def read_submission(path: Path) -> list[nbformat.NotebookNode]:
         if not all(isinstance(cell.source, str) and cell.cell_type in ("code", "markdown", "raw") for cell in cells):
             raise ValueError("a cell has no text")
         json.dumps(notebook)
+        return plain(cells)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except Exception as error:
         raise ValueError(f"it can't be read as a notebook ({type(error).__name__}: {str(error)[:200]})") from None
-    return cells
 
 
 def grade_submission(task: Task, spawn: Callable) -> Graded:

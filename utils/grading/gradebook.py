@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,6 +22,7 @@ from typing import Any
 
 import nbformat
 from nbconvert.exporters import NotebookExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 from nbgrader.api import Gradebook
@@ -32,10 +34,14 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from utils.course import paths
 from utils.course.autograding import released_cells
+from utils.course.containment import Overtime, limited_time
 from utils.course.manifest import Chapter, CourseError, Part, find_parts
 from utils.grading.batch import modules, read_record, read_submission, write_record
 from utils.grading.grader import Unprotected, Zygote
 from utils.grading.submission import Verdict, cells_to_run, grade_part
+
+SHOWN = 50_000  # characters of a cell of prose
+RENDERING = 20  # seconds for the prose of one notebook; what is left after that is shown as it is
 
 _found: dict[tuple[str, str], list[Verdict]] = {}  # what is graded already, by student and part
 _unreadable: dict[tuple[str, str], str] = {}  # why a notebook can't be graded, by student and part
@@ -133,20 +139,19 @@ def fill_in(cells: Sequence[NotebookNode], verdicts: Sequence[Verdict]) -> None:
 
 
 def harmless(cells: Sequence[NotebookNode], released: Sequence[NotebookNode]) -> list[NotebookNode]:
-    """The cells, so that nothing in them runs on a page: what a student wrote is shown as it was written."""
+    """The cells, so that nothing in them runs on a page or hangs it: what a student wrote is shown as it is."""
     ours = {(cell.cell_type, cell.source) for cell in released}
-    found = []
-    for number, cell in enumerate(cells):
+    found, deadline = [], time.monotonic() + RENDERING
+    for cell in cells:
         if "nbgrader" not in cell.metadata:
             cell.metadata = {}
         if (cell.cell_type, cell.source) not in ours:
+            if cell.cell_type == "raw":
+                cell = new_markdown_cell(cell.source, id=cell.id, metadata=cell.metadata)
             if cell.cell_type == "markdown":
-                cell.source = without_tags(cell.source)
-                cell.pop("attachments", None)
-            elif cell.cell_type == "raw":
-                cell = new_markdown_cell(without_tags(cell.source), id=cell.id, metadata=cell.metadata)
-        if not re.fullmatch(r"[\w-]{1,64}", str(cell.get("id", ""))):
-            cell.id = f"cell-{number}"
+                cell.source = without_tags(cell.source[:SHOWN])
+                if time.monotonic() > deadline or not _can_be_rendered(cell):
+                    cell.source = "".join(f"    {line}" for line in cell.source.splitlines(keepends=True))
         found.append(cell)
     return found
 
@@ -155,6 +160,19 @@ def without_tags(text: str) -> str:
     """Markdown in which no HTML is left, nor a link that runs something."""
     text = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
     return re.sub(r"(?i)\b(javascript|vbscript|data)\s*(:|&#|&colon)", "\\1\u200b\\2", text)
+
+
+def _can_be_rendered(cell: NotebookNode) -> bool:
+    """Whether the pages' own renderer takes it, and within a second: some short texts keep it busy for hours."""
+    started = time.thread_time()
+    try:
+        with limited_time(1):
+            MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments=cell.get("attachments", {}))).render(
+                cell.source
+            )
+    except (Exception, Overtime):
+        return False
+    return time.thread_time() - started < 1
 
 
 class KeepBroken(NbGraderPreprocessor):
