@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 from nbgrader.api import Gradebook
 from nbgrader.converters import Autograde
+from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets.config import Config
@@ -237,24 +238,36 @@ def _version(path: Path) -> bytes:
 
 
 def _write(chapter: Chapter, students: Sequence[str], config: Config, place: Path, address: str) -> None:
+    settings = Config(config)
+    settings.CourseDirectory.submitted_directory = str(place / "submitted")
+    settings.CourseDirectory.db_url = address
     for student in students:
-        parts = read_record(chapter, student)["parts"]
         folder = place / "submitted" / student / chapter.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _stage(chapter, student, parts, folder)
-        settings = Config(config)
-        settings.CourseDirectory.submitted_directory = str(place / "submitted")
-        settings.CourseDirectory.db_url = address
-        course = CourseDirectory(config=settings, root=str(paths.ROOT))
-        course.assignment_id, course.student_id = chapter.name, student
-        step = Autograde(coursedir=course, config=settings)
-        step.force = True
-        step.log.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():  # nbgrader's habits with its database
-            warnings.simplefilter("ignore")
-            step.start()
+        record = read_record(chapter, student)
+        _stage(chapter, student, record["parts"], folder)
+        try:
+            _take_in(chapter, student, settings)
+        except NbGraderException:  # ours to look into; it must not keep the others out
+            why = f"nbgrader does not take it; `nbgrader autograde {chapter.name} --student {student}` says why"
+            print(f"  {student}: {why}")
+            record["parts"] = {"": {"broken": why}}
+            write_record(chapter, student, record)
+            _stage(chapter, student, record["parts"], folder)
+            _take_in(chapter, student, settings)
     _found.clear()
+
+
+def _take_in(chapter: Chapter, student: str, settings: Config) -> None:
+    course = CourseDirectory(config=settings, root=str(paths.ROOT))
+    course.assignment_id, course.student_id = chapter.name, student
+    step = Autograde(coursedir=course, config=settings)
+    step.force = True
+    step.log.setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():  # nbgrader's habits with its database
+        warnings.simplefilter("ignore")
+        step.start()
 
 
 def _stage(chapter: Chapter, student: str, parts: dict, folder: Path) -> None:
