@@ -68,6 +68,7 @@ SCRIPTS = {
     "a link with an entity": "[link](javascript&#58;ran=1) [link](javascript&colon;ran=1)",
     "a link with a tab": "[link](java&Tab;script:ran=1) [link](java&#9;script:ran=1) [link](java&NewLine;script:ran=1)",
     "a link with an entity before": "[link](&#1;javascript:ran=1) [link](&#106;avascript:ran=1)",
+    "a link with an escape": "[link](javascript\\:ran=1) [link](java\\script:ran=1)",
     "a link elsewhere": "[link][1]\n\n[1]: javascript:ran=1",
     "a link elsewhere, hidden": "[link][2]\n\n[2]: &#106;ava&Tab;script:ran=1",
     "a link in brackets": "<javascript:ran=1>",
