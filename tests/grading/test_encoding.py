@@ -236,6 +236,16 @@ def test_calls_go_both_ways_with_their_gradients(worker):
     assert found[1] is not None and torch.allclose(found[1], wanted[1])
 
 
+@pytest.mark.parametrize("backward", [True, False])
+def test_backward_leaves_gradients_on_what_only_a_function_of_the_check_holds(worker, backward):
+    how = "total.backward()" if backward else "torch.autograd.grad(total, x)"
+    f = defined(worker, f"import torch\ndef f(x, metric):\n    total = metric(x * 1).sum()\n    {how}")
+    x, held = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    f(x, lambda y: held * y * y)
+    assert held.grad == 5 if backward else held.grad is None
+    assert x.grad.tolist() == [6, 12] if backward else x.grad is None
+
+
 def test_an_exception_comes_back_as_what_it_was(worker):
     class Own(Exception):
         pass

@@ -293,7 +293,7 @@ def outputs_of(course, student):
 def test_another_hand_in_is_graded_by_itself_and_an_endless_loop_costs_its_own_points(finished, shell):
     loop = RIGHT["Scale"].replace("return", "while True: pass\n        return")
     Submission(finished, **RIGHT | {"Scale": loop}).hand_in("damaged")
-    outcome = shell(finished, "autograde", MINI, "--student=damaged", MI_TIME_LIMIT="2")
+    outcome = shell(finished, "autograde", MINI, "--student=damaged", "--force", MI_TIME_LIMIT="2")
     assert outcome.returncode == 0, outcome.stderr
     assert "TCP" not in outcome.stderr
     outputs = outputs_of(finished, "damaged")
