@@ -5,6 +5,7 @@ process of its own beside each of a worker's threads, as only a process's main t
 over its time. The workers see the same course, in the same folder, and run the same version of it, or they are told no.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -134,7 +135,8 @@ class Beside:
     def close(self) -> None:
         """Hang up; it ends by itself, whatever it is at."""
         for end in (self.process.stdin, self.process.stdout):
-            end.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended before
+                end.close()
         self.process.wait()
 
 
@@ -196,12 +198,17 @@ def main() -> None:
             print(json.dumps({"graded": graded}), file=replies, flush=True)
     except CourseError as error:
         print(json.dumps({"unfit": f"{os.uname().nodename} can't grade: {error}"}), file=replies, flush=True)
+        _end(opened)
 
 
 def _read(lines: "queue.SimpleQueue[str]", opened: list[Zygote]) -> None:
     """Requests, until the Dask worker hangs up or is killed; then everything here ends, whatever it is at."""
     for line in sys.stdin:
         lines.put(line)
+    _end(opened)
+
+
+def _end(opened: list[Zygote]) -> None:
     for zygote in opened:
         zygote.close()
     os._exit(0)
