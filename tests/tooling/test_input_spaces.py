@@ -34,7 +34,7 @@ class Recording(Answer):
         weights = function if isinstance(function, nn.Module) else None
         key = [fingerprint([weights, args, sorted(kwargs.items())], values) for values in (False, True)]
         result = super()._run(function, label, signature, args, kwargs)
-        self.asked[tuple(key)] = result.numel() if isinstance(result, torch.Tensor) else 0
+        self.asked[tuple(key)] = result.numel() if isinstance(result, torch.Tensor) else 8 * len(repr(result))
         return result
 
 
@@ -74,21 +74,22 @@ def asked_for(exercise, seed):
 
 def kinds_of_calls(exercise, n_seeds=SEEDS):
     """By check, and by the kind of call in it: how many inputs were drawn, how many pairs of these were the same, and
-    how many numbers an answer holds.
+    how many bits an answer takes at least.
 
     What half of the seeds have in common is no draw.
     """
-    times, sizes = defaultdict(Counter), defaultdict(list)
+    times, sizes = defaultdict(Counter), {}
     for seed in range(1000, 1000 + n_seeds):
         for title, asked in asked_for(exercise, seed).items():
-            for (kind, key), size in asked.items():
-                for group in ((title, ""), (title, kind)):
-                    times[group][key] += 1
-                    sizes[group].append(size)
+            sizes |= asked
+            for kind, key in asked:
+                times[title, ""][kind, key] += 1
+                times[title, kind][kind, key] += 1
     found = {}
     for group, counted in times.items():
-        drawn = [n for n in counted.values() if n < n_seeds / 2]
-        found[group] = sum(drawn), sum(n * (n - 1) // 2 for n in drawn), sum(sizes[group]) / len(sizes[group])
+        drawn = {key: n for key, n in counted.items() if n < n_seeds / 2}
+        repeated = sum(n * (n - 1) // 2 for n in drawn.values())
+        found[group] = sum(drawn.values()), repeated, sum(map(sizes.get, drawn)) / max(len(drawn), 1)
     return found
 
 
