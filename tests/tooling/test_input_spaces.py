@@ -7,6 +7,7 @@ table of what they ask for has to be larger than a submission may be.
 """
 
 import hashlib
+import inspect
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -56,7 +57,12 @@ def fingerprint(value, values=True):
         return str([fingerprint(item, values) for item in value])
     if isinstance(value, str | int | float | bool | complex | None):
         return repr(value) if values else type(value).__name__
-    if callable(value) or not hasattr(value, "__dict__"):
+    if isinstance(value, set | frozenset):
+        return str(sorted(fingerprint(item, values) for item in value))
+    if inspect.isfunction(value):  # what it draws on; itself, if it is recursive, no second time
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        return value.__name__ + fingerprint([item for item in held if item is not value], values)
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
         return type(value).__name__
     return type(value).__name__ + fingerprint(vars(value), values)
 
