@@ -7,6 +7,7 @@ table of what they ask for has to be larger than a submission may be.
 """
 
 import hashlib
+import inspect
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -34,7 +35,7 @@ class Recording(Answer):
         weights = function if isinstance(function, nn.Module) else None
         key = [fingerprint([weights, args, sorted(kwargs.items())], values) for values in (False, True)]
         result = super()._run(function, label, signature, args, kwargs)
-        self.asked[tuple(key)] = result.numel() if isinstance(result, torch.Tensor) else 0
+        self.asked[tuple(key)] = result.numel() if isinstance(result, torch.Tensor) else 8 * len(repr(result))
         return result
 
 
@@ -56,7 +57,12 @@ def fingerprint(value, values=True):
         return str([fingerprint(item, values) for item in value])
     if isinstance(value, str | int | float | bool | complex | None):
         return repr(value) if values else type(value).__name__
-    if callable(value) or not hasattr(value, "__dict__"):
+    if isinstance(value, set | frozenset):
+        return str(sorted(fingerprint(item, values) for item in value))
+    if inspect.isfunction(value):  # what it draws on; itself, if it is recursive, no second time
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        return value.__name__ + fingerprint([item for item in held if item is not value], values)
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
         return type(value).__name__
     return type(value).__name__ + fingerprint(vars(value), values)
 
@@ -74,21 +80,22 @@ def asked_for(exercise, seed):
 
 def kinds_of_calls(exercise, n_seeds=SEEDS):
     """By check, and by the kind of call in it: how many inputs were drawn, how many pairs of these were the same, and
-    how many numbers an answer holds.
+    how many bits an answer takes at least.
 
     What half of the seeds have in common is no draw.
     """
-    times, sizes = defaultdict(Counter), defaultdict(list)
+    times, sizes = defaultdict(Counter), {}
     for seed in range(1000, 1000 + n_seeds):
         for title, asked in asked_for(exercise, seed).items():
-            for (kind, key), size in asked.items():
-                for group in ((title, ""), (title, kind)):
-                    times[group][key] += 1
-                    sizes[group].append(size)
+            sizes |= asked
+            for kind, key in asked:
+                times[title, ""][kind, key] += 1
+                times[title, kind][kind, key] += 1
     found = {}
     for group, counted in times.items():
-        drawn = [n for n in counted.values() if n < n_seeds / 2]
-        found[group] = sum(drawn), sum(n * (n - 1) // 2 for n in drawn), sum(sizes[group]) / len(sizes[group])
+        drawn = {key: n for key, n in counted.items() if n < n_seeds / 2}
+        repeated = sum(n * (n - 1) // 2 for n in drawn.values())
+        found[group] = sum(drawn.values()), repeated, sum(map(sizes.get, drawn)) / max(len(drawn), 1)
     return found
 
 
