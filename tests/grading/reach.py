@@ -14,6 +14,7 @@ from utils.grading.grader import Unprotected, WorkerProcess, Zygote
 ATTEMPTS = {
     "reading a file": "open('{secret}').read()",
     "listing a folder": "import os\nassert os.listdir('{folder}')",
+    "listing the root": "os.listdir('/')",
     "reading through a link": "os.symlink('{secret}', f'{scratch}/link')\nopen(f'{scratch}/link').read()",
     "writing a file": "open('{secret}', 'a').write('x')",
     "cutting a file short": "os.truncate('{secret}', 1)",
