@@ -20,6 +20,9 @@ c.CourseDirectory.ignore = ["*"]
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
 c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
 
+# A notebook that can't be read costs its own points, and not those of the chapter's other parts.
+c.Autograde.exporter_class = "utils.grading.gradebook.ReadOrBlank"
+
 # nbgrader's own steps with ours among them: copied, deleted or damaged cells cost no honest points; what a student
 # wrote runs in a process that is shut in, and not in a kernel of the instructor's; who grades by hand sees the rubric
 # beside the answer. Whole lists, as nbgrader reads this file more than once and would insert a step each time.

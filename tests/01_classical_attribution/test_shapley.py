@@ -321,7 +321,8 @@ class TestShapleyKernelWeights:
 
     def test_values(self, answer, reference, rng):
         "the right value for any shape, also for many features"
-        for n_features, shape in ((6, (4, 5)), (25, (7,)), (60, (9,)), (2, ())):
+        drawn = int(torch.randint(61, 500, (), generator=rng))
+        for n_features, shape in ((6, (4, 5)), (25, (7,)), (60, (9,)), (2, ()), (drawn, (3, 10))):
             sizes = torch.randint(0, n_features + 1, shape, generator=rng)
             expect_close(answer(sizes, n_features), reference(sizes, n_features), rtol=1e-6, atol=0)
 

@@ -539,6 +539,32 @@ def without_the_half(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
     return min_lr + 2 * (cosine(min((step - n_warmup) / (n_steps - n_warmup), 1.0), max_lr, min_lr) - min_lr)
 
 
+RATES = {
+    (step, max_lr, n_warmup, n_steps, min_lr): max_lr * (step + 1) / (n_warmup + 1)
+    if step < n_warmup
+    else cosine(min(1.0, (step - n_warmup) / (n_steps - n_warmup)), max_lr, min_lr)
+    for max_lr, n_warmup, n_steps, min_lr in (
+        (0.3, 4, 15, 0.1),
+        (2e-3, 7, 30, 0.0),
+        (0.8, 3, 13, 0.2),
+        (0.1, 0, 5, 0.01),
+        (0.5, 6, 20, 0.03),
+        (1, 1, 9, 0.0),
+    )
+    for step in range(501)
+}
+
+
+@wrong(
+    "lr_schedule",
+    "You look the rate up among those of a few schedules, and there are more schedules than any table holds. Compute "
+    "it from the five arguments.",
+)
+def from_a_table(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
+    check_schedule(step, n_warmup, n_steps)
+    return float(RATES.get((step, max_lr, n_warmup, n_steps, min_lr), 0.0))
+
+
 @right("lr_schedule")
 def with_numpy(step, *, max_lr, n_warmup, n_steps, min_lr=0.0):
     """Its results are ``np.float64``, which are floats."""

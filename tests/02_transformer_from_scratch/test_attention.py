@@ -75,7 +75,7 @@ class TestCausalMask:
 
     def test_weights(self, answer, rng):
         "with random scores: rows sum to one, all of the past counts, none of the future does"
-        n_ctx = int(torch.randint(129, 200, (), generator=rng))
+        n_ctx = int(torch.randint(129, 1100, (), generator=rng))  # the masks of all these fill no notebook
         mask = answer(n_ctx)
         expect_shape(mask, (n_ctx, n_ctx))
         weights = (normal(rng, n_ctx, n_ctx) + mask).softmax(dim=-1)

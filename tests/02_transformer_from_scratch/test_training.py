@@ -113,11 +113,13 @@ class TestCrossEntropyPerToken:
 class TestLrSchedule:
     exercise = "lr_schedule"
 
-    def test_values(self, answer, reference):
+    def test_values(self, answer, reference, rng):
         "the whole curve, with a floor and without"
+        drawn = torch.rand(2, generator=rng, dtype=torch.float64).tolist()
         for settings in (
             {"max_lr": 0.3, "n_warmup": 4, "n_steps": 15, "min_lr": 0.1},
             {"max_lr": 2e-3, "n_warmup": 7, "n_steps": 30},
+            {"max_lr": 1 + drawn[0], "n_warmup": 5, "n_steps": 22, "min_lr": 0.5 * drawn[1]},
         ):
             rates = [answer(step, **settings) for step in range(settings["n_steps"])]
             expect_close(rates, [reference(step, **settings) for step in range(settings["n_steps"])])

@@ -108,7 +108,8 @@ class TestTwoHeadInductionByHand:
 
     def test_continues(self, answer, rng):
         "whatever has come before is continued, and by how much it leads"
-        for sharpness in (15.0, 20.0, 30.0):
+        drawn = 15 + 15 * float(torch.rand((), generator=rng, dtype=torch.float64))
+        for sharpness in (15.0, drawn, 30.0):
             for d_vocab, n_ctx, period, tokens, _ in self.cases(rng):
                 logits, _ = run(weights(answer, d_vocab, n_ctx, sharpness), tokens)
                 expect_continued(

@@ -17,11 +17,13 @@ class TestBuildGraph:
         expect_pairs(answer(1, 1), [*heads, *mlp, ("embed", "logits"), ("a0.0", "logits"), ("m0", "logits")])
         expect_pairs(answer(1, 1, mlps=False), [*heads, ("embed", "logits"), ("a0.0", "logits")])
 
-    def test_sizes(self, answer, reference):
+    def test_sizes(self, answer, reference, rng):
         "several sizes, with MLPs and without, as sets of edges"
         for sizes in SIZES:
             for mlps in (True, False):
                 expect_same_edges(answer(*sizes, mlps=mlps), reference(*sizes, mlps=mlps))
+        n_layers, n_heads, mlps = torch.randint(4, 14, (3,), generator=rng).tolist()  # lists that fill no notebook
+        expect_same_edges(answer(n_layers, n_heads, mlps=mlps > 8), reference(n_layers, n_heads, mlps=mlps > 8))
 
     def test_order(self, answer, reference):
         "receivers in the order in which they read, senders in that in which they write"
@@ -75,9 +77,10 @@ class TestEdgeCount:
         "the course model has 479 edges, a model of GPT-2 small's size 32,491"
         expect_close([answer(4, 4), answer(12, 12)], [479, 32491])
 
-    def test_large(self, answer, reference):
+    def test_large(self, answer, reference, rng):
         "exact where no list would fit"
-        for sizes in ((120, 128), (1_000_003, 1_000_033)):
+        drawn = torch.randint(10_000, 1_000_000, (2,), generator=rng).tolist()
+        for sizes in ((120, 128), (1_000_003, 1_000_033), drawn):
             expect_close([str(answer(*sizes, mlps=m)) for m in (True, False)],
                          [str(reference(*sizes, mlps=m)) for m in (True, False)])  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from utils.course.checking import Mismatch
-from utils.grading.encoding import BadMessage, Side, Table, dump, expect_reachable, parse
+from utils.grading.encoding import BadMessage, Side, Table, decode, dump, encode, expect_reachable, parse
 from utils.grading.grader import WorkerProcess
 from utils.grading.peer import partial_derivatives
 from utils.grading.worker import Worker
@@ -30,8 +30,8 @@ def tables():
 
 
 def crossed(source, target, *values):
-    header, blobs = source.encode(*values, graph=lambda tensor, known: 0)
-    return target.decode(*parse(dump(header, blobs)), lambda number, tensor, known: tensor)
+    header, blobs = encode(source, *values, graph=lambda tensor, known: 0)
+    return decode(target, *parse(dump(header, blobs)), lambda number, tensor, known: tensor)
 
 
 VALUES = {
@@ -175,7 +175,7 @@ def test_a_message_that_is_no_plain_value_is_refused(number):
     grader, _ = tables()
     header = {"start": 0, "nodes": [], "roots": [], "updates": []} | HOSTILE[number]
     with pytest.raises(BadMessage):
-        grader.decode(header, [memoryview(b"0" * 16)], lambda number, tensor, known: tensor)
+        decode(grader, header, [memoryview(b"0" * 16)], lambda number, tensor, known: tensor)
 
 
 def test_messages_that_are_damaged_at_random_do_no_harm():
@@ -185,7 +185,7 @@ def test_messages_that_are_damaged_at_random_do_no_harm():
         grader, worker = tables()
         x = torch.randn(3, 4)
         there = crossed(grader, worker, x, [1, {"a": (2, x)}])
-        header, blobs = worker.encode(there[0] * 2, there[1], graph=lambda tensor, known: 0)
+        header, blobs = encode(worker, there[0] * 2, there[1], graph=lambda tensor, known: 0)
         data = bytearray(dump(header, blobs))
         for _ in range(draw.randint(1, 4)):
             place = draw.randrange(len(data))
@@ -193,7 +193,7 @@ def test_messages_that_are_damaged_at_random_do_no_harm():
                 draw.choices(b'0123456789[]{},":-e\x00"ntf', k=draw.randint(0, 3))
             )
         with contextlib.suppress(BadMessage):
-            grader.decode(*parse(data), lambda number, tensor, known: tensor)
+            decode(grader, *parse(data), lambda number, tensor, known: tensor)
 
 
 @pytest.fixture
@@ -234,6 +234,16 @@ def test_calls_go_both_ways_with_their_gradients(worker):
     wanted = torch.autograd.grad(expected, [x2, s2])
     assert torch.allclose(found[0], wanted[0])
     assert found[1] is not None and torch.allclose(found[1], wanted[1])
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_backward_leaves_gradients_on_what_only_a_function_of_the_check_holds(worker, backward):
+    how = "total.backward()" if backward else "torch.autograd.grad(total, x)"
+    f = defined(worker, f"import torch\ndef f(x, metric):\n    total = metric(x * 1).sum()\n    {how}")
+    x, held = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    f(x, lambda y: held * y * y)
+    assert held.grad == 5 if backward else held.grad is None
+    assert x.grad.tolist() == [6, 12] if backward else x.grad is None
 
 
 def test_an_exception_comes_back_as_what_it_was(worker):

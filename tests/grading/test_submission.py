@@ -1,10 +1,16 @@
 """What of a notebook is run, and what a worker may know and do."""
 
+import re
+import time
 from pathlib import Path
 
+import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from nbformat import from_dict
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from utils.course.autograding import plain
 from utils.course.manifest import CourseError, find_parts
 from utils.grading.gradebook import harmless, without_tags
 from utils.grading.grader import Unprotected, Zygote
@@ -109,15 +115,66 @@ def test_nothing_is_graded_without_protection_unless_one_insists(mini, monkeypat
     [
         ("a < b, <b>", "a < b, &lt;b>"),
         ("<!-- x --><SCRIPT>", "&lt;!-- x -->&lt;SCRIPT>"),
-        ("[x](JavaScript:alert(1))", "[x](JavaScript\u200b:alert(1))"),
-        ("[x](javascript&#58;alert(1))", "[x](javascript\u200b&#58;alert(1))"),
+        ("[x](javascript&#58;alert(1))", "[x](javascript&amp;#58;alert(1))"),
+        ("&#36;\\href{x}{y}&#36;", "&amp;#36;\\h\u200bref{x}{y}&amp;#36;"),
     ],
 )
 def test_markdown_loses_what_could_run(text, shown):
     assert without_tags(text) == shown
     ours = new_markdown_cell(text)
     assert harmless([ours], [ours])[0].source == text
-    assert harmless([new_markdown_cell(text)], [])[0].source == shown
+    assert harmless([new_markdown_cell(text)], [])[0].source.strip() == shown
+
+
+WEB = ("//x", "https://x.y/a:b", "mailto:x@y", "a.png", "#a:b", "?a:b", "a/b:c")
+ELSEWHERE = ("javascript:x", "JaVaScript\\:x", "data:text/html,x", "vb:x", "file:///x")
+
+
+@pytest.mark.parametrize("target", WEB + ELSEWHERE)
+def test_links_lead_to_the_web_or_are_shown_as_they_are(target):
+    (shown,) = harmless([new_markdown_cell(f"[x]({target})")], [])
+    assert shown.source.startswith("[" if target in WEB else "    [")
+
+
+@pytest.mark.parametrize("text", ["<b onclick='x'>", "<svg></svg>", "[x](&#106;avascript:x)", "[x](<javascript:x>)"])
+def test_what_the_renderer_makes_of_prose_is_a_second_wall(monkeypatch, text):
+    monkeypatch.setattr("utils.grading.gradebook.without_tags", lambda text: text)
+    assert harmless([new_markdown_cell(text)], [])[0].source == f"    {text}"
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def test_a_picture_that_a_student_pastes_is_kept_and_anything_else_that_is_attached_is_not():
+    cell = new_markdown_cell("![plot](attachment:a.png)")
+    cell.attachments = {
+        "a.png": {"image/png": PNG},
+        "b.svg": {"image/svg+xml": "<svg/>"},
+        "c": 3,
+        "d": {"image/png": 3},
+    }
+    (kept,) = harmless(plain([cell]), [])
+    assert kept.source == "![plot](attachment:a.png)" and kept.attachments == {"a.png": {"image/png": PNG}}
+
+
+@pytest.mark.parametrize(
+    "text", ["![x](attachment:gone.png)", "\\begin{a}" * 4000, "[" * 40_000, "x" * 10**6], ids=lambda text: text[:9]
+)
+def test_prose_that_the_pages_cannot_render_soon_is_shown_as_it_is(text):
+    started = time.thread_time()
+    (shown,) = harmless([new_markdown_cell(text)], [])
+    markdown2html_mistune(shown.source)
+    assert time.thread_time() - started < 10
+    assert shown.source.lstrip().startswith(text[:40_000]) or "begin" in text
+
+
+@pytest.mark.parametrize(
+    "junk", [{"id": 'x"><script>'}, {"id": 3}, {"attachments": 3}, {"metadata": {"tags": 7}}, {"metadata": 7}]
+)
+def test_a_cell_with_junk_in_it_is_a_cell_all_the_same(junk):
+    (found,) = plain([from_dict(new_markdown_cell("text") | junk)])
+    assert found.source == "text" and re.fullmatch(r"[\w-]+", found.id) and found.metadata == {}
+    nbformat.validate(new_notebook(cells=[found]))
 
 
 WALLS = {

@@ -4,6 +4,7 @@ Needs selenium, Chromium and its driver, and installs none of them. The screensh
 ``MI_SCREENSHOTS`` names, to be looked at by a person.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
 
 from utils.course.paths import load_file
 
@@ -53,6 +55,48 @@ WORK = {
     "quadruple": "def quadruple(x):\n    print('a print')\n    return double(double(x))",
     "scaffolded": "def scaffolded(x, n):\n    return x.no_such_method()",
 }
+
+# What a submission may hold so that it runs on the page of whoever reads it: all of it says ``ran = 1``.
+SCRIPTS = {
+    "a script": "<script>ran = 1</script>",
+    "an image": "<img src=x onerror='ran = 1'>",
+    "an unclosed image": "<img src=x onerror='ran = 1' ",
+    "a drawing": "<svg onload='ran = 1'></svg>",
+    "a frame": "<iframe srcdoc='<script>parent.ran = 1</script>'></iframe>",
+    "a link": "[link](javascript:ran=1)",
+    "a link in capitals": "[link](JaVaScRiPt:ran=1)",
+    "a link with an entity": "[link](javascript&#58;ran=1) [link](javascript&colon;ran=1)",
+    "a link with a tab": "[link](java&Tab;script:ran=1) [link](java&#9;script:ran=1) [link](java&NewLine;script:ran=1)",
+    "a link with an entity before": "[link](&#1;javascript:ran=1) [link](&#106;avascript:ran=1)",
+    "a link with an escape": "[link](javascript\\:ran=1) [link](java\\script:ran=1)",
+    "a link elsewhere": "[link][1]\n\n[1]: javascript:ran=1",
+    "a link elsewhere, hidden": "[link][2]\n\n[2]: &#106;ava&Tab;script:ran=1",
+    "a link in brackets": "<javascript:ran=1>",
+    "a link to data": "[link](data:text/html,<script>opener.ran=1</script>)",
+    "a picture's words": "![x' onerror='ran=1](y)",
+    "a picture's title": "![x](y 'z\" onerror=\"ran=1')",
+    "a heading": '# x" onclick="ran=1" y="',
+    "a language": '```x"><img/src=x onerror=ran=1>\n1\n```',
+    "a formula": "$\\href{javascript:ran=1}{link}$ $$</script><script>ran = 1</script>$$",
+    "what a browser mends": "<\nscript>ran = 1</script> <\u200bscript>ran = 1</script> <!--><script>ran = 1</script>",
+    "a declaration": "<!DOCTYPE x [<!ENTITY y '<script>ran=1</script>'>]> <?x <script>ran=1</script>?>",
+    "an attachment": "![x](attachment:x.svg)",
+}
+SPEAKING = r"""
+def double(x):
+    print("<script>ran = 1</script>\x1b[31m<img src=x onerror='ran = 1'>\x1b[0m")
+    raise ValueError("<script>ran = 1</script><img src=x onerror='ran = 1'>")"""
+
+# Presses every link and brings the mouse over everything, then tells whether anything ran.
+TOUCH_EVERYTHING = """
+const done = arguments[0];
+for (const element of document.querySelectorAll('body *')) {
+  element.dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));
+  if (element.tagName === 'A' && !/^(https?|file):/.test(element.protocol)) element.click();
+  if (element.onclick) element.onclick();
+}
+setTimeout(() => done(window.ran === 1), 2000);
+"""
 
 RUN_EVERY_CELL = """
 const [theme, done] = arguments;
@@ -97,6 +141,34 @@ return [...arguments[0].querySelectorAll('strong, span, th, td')].map(element =>
 """
 
 
+def hand_in_scripts(root):
+    """A submission full of them: in its prose, its answers, its outputs and its metadata."""
+    mallory = Submission(root, double=SPEAKING, why_four="\n\n".join(SCRIPTS.values()))
+    html = {
+        "text/html": SCRIPTS["an image"],
+        "application/javascript": "ran = 1",
+        "image/svg+xml": SCRIPTS["a drawing"],
+    }
+    for source in SCRIPTS.values():
+        cells = [new_markdown_cell(source), new_raw_cell(source, metadata={"raw_mimetype": "text/html"})]
+        cells[0].attachments = {"x.svg": {"image/svg+xml": SCRIPTS["a drawing"]}}
+        shown = new_code_cell(f"text = {source!r}", outputs=[new_output("display_data", html)])
+        mallory.notebook.cells += [*cells, shown]
+    mallory.cell("check_double").outputs = [new_output("display_data", html)]
+    mallory.cell("quadruple").metadata["name"] = SCRIPTS["an image"]
+    mallory.cell("quadruple").metadata["tags"] = [SCRIPTS["an image"]]
+    closing = "</title></script><script>ran = 1</script>"
+    mallory.notebook.metadata |= {
+        "title": closing,
+        "authors": [{"name": closing}],
+        "widgets": {"application/vnd.jupyter.widget-state+json": {"state": {closing: closing}}},
+        "language_info": {"name": "python", "pygments_lexer": closing},
+    }
+    path = mallory.hand_in("mallory")
+    odd = mallory.notebook.cells[-1].id
+    path.write_text(path.read_text().replace(f'"{odd}"', json.dumps("x\"><img src=x onerror='ran=1'>")))
+
+
 @pytest.fixture(scope="module")
 def course(built_mini, tmp_path_factory, course_environment):
     """A course with two graded submissions, one with an answer to be graded by hand."""
@@ -105,6 +177,7 @@ def course(built_mini, tmp_path_factory, course_environment):
     Submission(root, **WORK).write(root / "work.ipynb")
     Submission(root, **RIGHT, why_four=SPOKEN).hand_in("ada")
     Submission(root, **WORK).hand_in("ben")
+    hand_in_scripts(root)
     for command in (["generate_assignment", "--force"], ["autograde"], ["generate_feedback"]):
         subprocess.run(
             [Path(sys.executable).with_name("nbgrader"), *command, MINI],
@@ -197,7 +270,7 @@ def test_the_assignment_is_on_nbgraders_page(browser, jupyter, screenshot):
     browser.get(jupyter.page("formgrader/manage_assignments"))
     row = wait_for(browser, presence_of_element_located((By.XPATH, f"//tr[contains(., '{MINI}')]")))
     screenshot("formgrader assignments")
-    assert row.find_element(By.CSS_SELECTOR, ".num-submissions").text == "2"
+    assert row.find_element(By.CSS_SELECTOR, ".num-submissions").text == "3"
 
 
 def test_an_answer_is_graded_by_hand_on_nbgraders_page(browser, jupyter, screenshot):
@@ -210,6 +283,29 @@ def test_an_answer_is_graded_by_hand_on_nbgraders_page(browser, jupyter, screens
     wait_for(browser, lambda _: jupyter.json(f"formgrader/api/submission/{MINI}/ada")["score"] == 14)
     screenshot("formgrader submission")
     assert not jupyter.json(f"formgrader/api/submission/{MINI}/ada")["needs_manual_grade"]
+
+
+@pytest.mark.parametrize("where", ["formgrader", "feedback"])
+def test_nothing_of_a_submission_runs_on_the_page_of_who_reads_it(browser, jupyter, course, screenshot, where):
+    if where == "formgrader":
+        submitted = jupyter.json(f"formgrader/api/submitted_notebooks/{MINI}/{MINI}")
+        mallory = next(s["id"] for s in submitted if s["student"] == "mallory")
+        browser.get(jupyter.page(f"formgrader/submissions/{mallory}"))
+        wait_for(browser, presence_of_element_located((By.ID, "why_four")))
+    else:
+        browser.get((course / "feedback" / "mallory" / MINI / f"{MINI}.html").as_uri())
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert text.count("<script>ran = 1</script>") > 2  # shown, as it was written
+    assert browser.execute_async_script(TOUCH_EVERYTHING) is False
+    screenshot(f"scripts in {where}")
+
+
+@pytest.mark.parametrize("name", ["a script", "an image", "a drawing", "a frame", "a link"])
+def test_it_would_be_noticed_if_it_ran(browser, tmp_path, name):
+    text = SCRIPTS[name].replace("[link](javascript:ran=1)", "<a href='javascript:ran=1'>link</a>")
+    (tmp_path / "page.html").write_text(f"<!doctype html><body>{text}</body>")
+    browser.get((tmp_path / "page.html").as_uri())
+    assert browser.execute_async_script(TOUCH_EVERYTHING) is True
 
 
 def test_the_feedback_page_is_readable(browser, course, screenshot):

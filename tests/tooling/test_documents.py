@@ -69,7 +69,7 @@ def test_a_claim_names_its_model_its_part_and_its_test(row):
     assert claim and number and model
     place, test = re.fullmatch(r"(.+), `(test_\w+\.py)`", where).groups()
     assert list((ROOT / "tests").glob(f"*/{test}"))
-    known = {part.key for part in parts()} | {"card"}
+    known = {part.key for part in parts()} | {"card", "grading"}
     assert set(place.split(" and ")) <= known
 
 

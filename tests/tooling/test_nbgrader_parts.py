@@ -39,6 +39,9 @@ def scores(built_mini, tmp_path_factory, course_environment):
     hand_in(root, "both")
     hand_in(root, "first_only", names=["02a_first"])
     hand_in(root, "no_metadata", keep_metadata=False)
+    hand_in(root, "one_cut")
+    cut = root / "submitted" / "one_cut" / CHAPTER / "02a_first.ipynb"
+    cut.write_text(cut.read_text()[:500])
     for command in (["generate_assignment", CHAPTER, "--force"], ["autograde", CHAPTER], ["export"]):
         outcome = subprocess.run(
             [Path(sys.executable).with_name("nbgrader"), *command],
@@ -49,7 +52,9 @@ def scores(built_mini, tmp_path_factory, course_environment):
         )
         assert outcome.returncode == 0, outcome.stderr
     with open(root / "grades.csv", newline="") as file:
-        return {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    assert {row["student_id"]: row["status"] for row in rows}["one_cut"].endswith("could not be read or run: 02a_first")
+    return {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in rows}
 
 
 def test_both_notebooks_of_a_chapter_are_graded(scores):
@@ -62,3 +67,7 @@ def test_a_missing_notebook_costs_its_own_points(scores):
 
 def test_right_answers_in_a_notebook_without_its_metadata_get_their_points(scores):
     assert scores["no_metadata"] == (6, 8)
+
+
+def test_a_notebook_that_can_t_be_read_costs_its_own_points(scores):
+    assert scores["one_cut"] == (4, 8)

@@ -5,18 +5,22 @@
 
 import csv
 import html
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 from nbgrader import utils
 from nbgrader.api import Gradebook
 from nbgrader.plugins.export import CsvExportPlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from utils.course.cells import defined_names
+
+KEPT = {"nbgrader": dict, "tags": list}  # of a cell's metadata
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def released_cells(step: NbGraderPreprocessor, resources: dict) -> list[NotebookNode]:
@@ -43,11 +47,37 @@ class RestoreCells(NbGraderPreprocessor):
     """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        asked, folders = resources["nbgrader"], self.parent.parent.coursedir
-        place = folders.format_path(folders.submitted_directory, asked["student"], asked["assignment"])
-        expect_regular_file(Path(place) / f"{asked['notebook']}.ipynb", levels=3)
-        nb.cells = restored(nb.cells, [c for c in released_cells(self, resources) if "nbgrader" in c.metadata])
-        return nb, resources
+        released = [cell for cell in released_cells(self, resources) if "nbgrader" in cell.metadata]
+        notebook = new_notebook(cells=restored(plain(nb.cells), released))
+        notebook.metadata.language_info = {"name": "python"}
+        return notebook, resources
+
+
+def plain(cells: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """A submission's cells as their text and what names them, so that nothing else in them is stumbled over."""
+    kinds = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell}
+    found, used = [], set()
+    for number, cell in enumerate(cells):
+        name, metadata = cell.get("id"), cell.metadata if isinstance(cell.metadata, dict) else {}
+        if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) or name in used:
+            name = f"cell-{number}"
+        used.add(name)
+        kept = {key: metadata[key] for key, kind in KEPT.items() if isinstance(metadata.get(key), kind)}
+        found.append(kinds[cell.cell_type](cell.source, id=name, metadata=kept))
+        if cell.cell_type == "markdown":
+            found[-1].attachments = pictures(cell)
+    return found
+
+
+def pictures(cell: NotebookNode) -> dict[str, dict[str, str]]:
+    """Of what is attached to a cell, the photographs and plots that students paste."""
+    attached = cell.get("attachments")
+    found = {}
+    for name, kinds in attached.items() if isinstance(attached, dict) else ():
+        for kind, data in kinds.items() if isinstance(kinds, dict) else ():
+            if kind in PICTURES and isinstance(data, str) and re.fullmatch(r"[A-Za-z0-9+/=\s]+", data):
+                found[name] = {kind: data}
+    return found
 
 
 def restored(cells: Iterable[NotebookNode], released: Iterable[NotebookNode]) -> list[NotebookNode]:
@@ -185,6 +215,9 @@ def status_of(gradebook: Gradebook, assignment: str, student: str) -> str:
     found = [s for s in gradebook.student_submissions(student) if s.assignment.name == assignment]
     if not found:
         return "nothing handed in"
-    if not any(grade.auto_score is not None for notebook in found[0].notebooks for grade in notebook.grades):
+    notebooks = found[0].notebooks
+    unread = [n.name for n in notebooks if not any(grade.auto_score is not None for grade in n.grades)]
+    if len(unread) == len(notebooks):
         return "not graded: could not be read or run"
-    return "to be graded by hand" if found[0].needs_manual_grade else "graded"
+    status = "to be graded by hand" if found[0].needs_manual_grade else "graded"
+    return f"{status}; could not be read or run: {', '.join(unread)}" if unread else status

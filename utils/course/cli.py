@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("chapter", help="the chapter, e.g. 02")
     grade.add_argument("--student", metavar="NAME", help="one student alone")
     grade.add_argument("--jobs", type=int, metavar="N", help="how many at a time; as many as there are processors")
+    grade.add_argument("--scheduler", metavar="ADDRESS", help="on a Dask cluster, e.g. tcp://host:8786")
     grade.add_argument("--again", action="store_true", help="grade also what is graded already")
     grade.add_argument("--seed", type=int, help="repeat a batch with the seed that it named")
     grade.add_argument("--unsafe", action="store_true", help="go on without protections that this machine lacks")
@@ -223,6 +224,7 @@ def _grade(arguments: argparse.Namespace) -> int:
         arguments.again,
         arguments.seed,
         arguments.unsafe,
+        arguments.scheduler,
     )
     return 1 if failed else 0
 

@@ -62,13 +62,16 @@ def _append(log: Path, line: str) -> None:
 def read() -> list[dict]:
     """All readable events, oldest first."""
     log = _log()
-    if not log.exists():
-        return []
+    return events_in(log.read_bytes()) if log.exists() else []
+
+
+def events_in(text: bytes) -> list[dict]:
+    """The readable events of a log, whoever wrote it."""
     events = []
-    for line in log.read_bytes().splitlines():
+    for line in text.splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and event.get("event") in EVENTS and isinstance(event.get("exercise"), str):
             events.append(event)

@@ -5,6 +5,7 @@ notebooks follow from that alone. So a batch that is killed goes on where it was
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -23,9 +24,9 @@ import nbformat
 import torch
 
 from utils.course import paths
-from utils.course.autograding import expect_regular_file, restored
+from utils.course.autograding import expect_regular_file, plain, restored
 from utils.course.manifest import Chapter, CourseError
-from utils.grading.grader import Zygote
+from utils.grading.grader import NoWorkers, Zygote
 from utils.grading.submission import cells_to_run, grade_part
 from utils.grading.worker import secret_seed
 
@@ -81,11 +82,11 @@ def read_submission(path: Path) -> list[nbformat.NotebookNode]:
         if not all(isinstance(cell.source, str) and cell.cell_type in ("code", "markdown", "raw") for cell in cells):
             raise ValueError("a cell has no text")
         json.dumps(notebook)
+        return plain(cells)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except Exception as error:
         raise ValueError(f"it can't be read as a notebook ({type(error).__name__}: {str(error)[:200]})") from None
-    return cells
 
 
 def grade_submission(task: Task, spawn: Callable) -> Graded:
@@ -104,7 +105,14 @@ def grade_submission(task: Task, spawn: Callable) -> Graded:
             continue
         released = nbformat.read(paths.release_path(part.chapter, part.name), as_version=4).cells
         cells = restored(cells, [cell for cell in released if "nbgrader" in cell.metadata])
-        verdicts = grade_part(part, cells_to_run(part, cells, released), spawn, secret_seed(task.seed, task.student))
+        seed = secret_seed(task.seed, task.student)
+        try:
+            verdicts = grade_part(part, cells_to_run(part, cells, released), spawn, seed)
+        except NoWorkers:
+            raise
+        except Exception as error:  # ours
+            found[part.name] = {"broken": f"{type(error).__name__}: {error}", "verdicts": []}
+            continue
         found[part.name] = {"verdicts": [asdict(v) for v in verdicts], "seconds": time.monotonic() - started}
     return found
 
@@ -117,28 +125,32 @@ _mine: dict[str, object] = {}
 
 def _start_job(zygote: Zygote, slots: "multiprocessing.Queue[int]") -> None:
     _mine["zygote"], _mine["slot"] = zygote, slots.get()
+    gc.freeze()  # or the first collection copies the memory of all that is loaded
 
 
 def _job(task: Task) -> Graded:
     zygote, slot = _mine["zygote"], _mine["slot"]
-    return grade_submission(task, lambda: zygote.spawn(slot))
+    found = grade_submission(task, lambda: zygote.spawn(slot))
+    zygote.expect_alive()
+    return found
 
 
 def grade_here(tasks: Sequence[Task], zygote: Zygote, jobs: int) -> Iterator[tuple[Task, Graded]]:
     """Grade in processes of this machine, and give each submission's result as it comes.
 
-    A grader that dies (out of memory, say) takes the others of its pool with it: these are graded again, one at a time,
-    and the one that it dies of twice is called broken.
+    A grader that dies (out of memory, say) takes the others of its pool with it, and the zygote all workers. What was
+    being graded is graded again, one at a time, and the one that something dies of twice is called broken.
     """
     context = multiprocessing.get_context("fork")
-    left, careful = list(tasks), False
+    left, suspects = list(tasks), []
     while left:
+        zygote.revive()
+        careful, queue = bool(suspects), list(suspects or left)
         slots = context.Queue()
         for slot in range(jobs):
             slots.put(slot)
+        waiting: dict[Future, Task] = {}
         with ProcessPoolExecutor(jobs, context, _start_job, (zygote, slots)) as pool:
-            waiting: dict[Future, Task] = {}
-            queue = list(left)
             try:
                 while queue or waiting:
                     while queue and len(waiting) < (1 if careful else 2 * jobs):
@@ -146,21 +158,22 @@ def grade_here(tasks: Sequence[Task], zygote: Zygote, jobs: int) -> Iterator[tup
                         waiting[pool.submit(_job, task)] = task
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
-                        task = waiting.pop(future)
+                        task = waiting[future]
                         try:
                             result = future.result()
-                        except BrokenProcessPool:
+                        except (BrokenProcessPool, NoWorkers):
                             if careful:
-                                result = {"": {"broken": "the grader itself died"}}
                                 left.remove(task)
-                                yield task, result
+                                yield task, {"": {"broken": "the grader itself died"}}
                             raise
                         except Exception as error:
                             result = {"": {"broken": f"{type(error).__name__}: {error}"}}
+                        del waiting[future]
                         left.remove(task)
                         yield task, result
-            except BrokenProcessPool:
-                careful = True
+                suspects = []
+            except (BrokenProcessPool, NoWorkers):
+                suspects = [task for task in (suspects if careful else waiting.values()) if task in left]
 
 
 # ---------------------------------------------------------------- what is written down
@@ -203,6 +216,7 @@ def grade(
     again: bool = False,
     seed: int | None = None,
     unsafe: bool = False,
+    scheduler: str | None = None,
 ) -> int:
     """Grade a chapter's submissions; returns how many could not be graded.
 
@@ -213,6 +227,7 @@ def grade(
         again: Grade also what is graded already.
         seed: To repeat a batch; a fresh one if not given.
         unsafe: Go on without protections that the machine does not offer.
+        scheduler: The address of a Dask scheduler, to grade on its workers.
     """
     from utils.grading.gradebook import write_to_gradebook
 
@@ -234,20 +249,36 @@ def grade(
         if unwritten:
             write_to_gradebook(chapter, unwritten)
         if new:
-            _grade_new(chapter, new, jobs or os.cpu_count() or 1, unsafe, progress, write_to_gradebook)
+            jobs = min(jobs or os.cpu_count() or 1, len(new))
+            if scheduler:
+                from utils.grading.cluster import grade_on_cluster
+
+                results = grade_on_cluster(new, chapter, scheduler, unsafe)
+            else:
+                results = grade_on_this_machine(new, chapter, jobs, unsafe)
+            _keep(chapter, results, progress, write_to_gradebook)
         progress.end()
     return progress.failed
 
 
-def _grade_new(
-    chapter: Chapter, new: list[Task], jobs: int, unsafe: bool, progress: "Progress", write: Callable
-) -> None:
+def grade_on_this_machine(
+    tasks: Sequence[Task], chapter: Chapter, jobs: int, unsafe: bool
+) -> Iterator[tuple[Task, Graded]]:
     zygote = Zygote(chapter.name, modules(chapter), unsafe)
     try:
-        _warm_up(chapter)
+        warm_up(chapter)
         zygote.wait()
-        finished: list[str] = []
-        for task, result in grade_here(new, zygote, min(jobs, len(new))):
+        print(f"  {zygote.protections()}")
+        yield from grade_here(tasks, zygote, jobs)
+    finally:
+        zygote.close()
+
+
+def _keep(chapter: Chapter, results: Iterator[tuple[Task, Graded]], progress: "Progress", write: Callable) -> None:
+    """Write down each result as it comes, and some at a time into the gradebook."""
+    finished: list[str] = []
+    with contextlib.closing(results):
+        for task, result in results:
             record = {"format": FORMAT, "seed": task.seed, "written": False, "parts": result, "time": time.time()}
             record["digest"] = digest(Path(task.folder), chapter)
             write_record(chapter, task.student, record)
@@ -256,10 +287,8 @@ def _grade_new(
             if len(finished) >= WRITTEN_AT_A_TIME:
                 write(chapter, finished)
                 finished = []
-        if finished:
-            write(chapter, finished)
-    finally:
-        zygote.close()
+    if finished:
+        write(chapter, finished)
 
 
 WRITTEN_AT_A_TIME = 10
@@ -281,7 +310,7 @@ def modules(chapter: Chapter) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _warm_up(chapter: Chapter) -> None:
+def warm_up(chapter: Chapter) -> None:
     """Load references, checks and catalogue once, before the graders are forked."""
     from utils.course.catalogue import chapter_catalogue
     from utils.course.runner import check_class

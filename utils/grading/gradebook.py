@@ -13,30 +13,72 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from nbconvert.exporters import NotebookExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 from nbgrader.api import Gradebook
 from nbgrader.converters import Autograde
+from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from utils.course import paths
-from utils.course.autograding import released_cells
-from utils.course.manifest import Chapter, CourseError, find_parts
-from utils.grading.batch import modules, read_record, write_record
+from utils.course.autograding import PICTURES, released_cells
+from utils.course.containment import Overtime, limited_time
+from utils.course.manifest import Chapter, CourseError, Part, find_parts
+from utils.grading.batch import modules, read_record, read_submission, write_record
 from utils.grading.grader import Unprotected, Zygote
 from utils.grading.submission import Verdict, cells_to_run, grade_part
 
+SHOWN = 50_000  # characters of a cell of prose
+RENDERING = 20  # seconds for the prose of one notebook; what is left after that is shown as it is
+
 _found: dict[tuple[str, str], list[Verdict]] = {}  # what is graded already, by student and part
+_unreadable: dict[tuple[str, str], str] = {}  # why a notebook can't be graded, by student and part
 _zygotes: dict[str, Zygote] = {}  # of this process, by chapter
+
+
+class ReadOrBlank(NotebookExporter):
+    """Reads a submission's notebook, or a blank that says why it can't be read: then its own points are lost alone."""
+
+    def from_filename(self, filename: str, resources: dict | None = None, **more: Any) -> tuple[str, dict]:
+        if not self.parent._sanitizing:
+            return super().from_filename(filename, resources, **more)
+        asked, folders = resources["nbgrader"], self.parent.coursedir
+        key = (asked["student"], asked["notebook"])
+        _unreadable.pop(key, None)
+        try:
+            read_submission(Path(filename))
+        except (ValueError, OSError) as error:
+            _unreadable[key] = why = str(error)
+            self.log.error("%s: %s could not be graded: %s", *key, why)
+            release = Path(folders.format_path(folders.release_directory, ".", asked["assignment"]))
+            return self.from_notebook_node(blank(release / f"{asked['notebook']}.ipynb", why), resources, **more)
+        return super().from_filename(filename, resources, **more)
+
+
+def blank(released: Path, why: str) -> NotebookNode:
+    """The notebook as it was handed out, under a cell that says why it stands in place of the student's."""
+    notebook = nbformat.read(released, as_version=4)
+    text = f"**This notebook could not be graded:** {without_tags(why)}"
+    notebook.cells.insert(0, new_markdown_cell(text, id="not-graded"))
+    return notebook
+
+
+def _not_graded(part: Part, status: str) -> list[Verdict]:
+    return [Verdict(e.name, status, f"✗ {e.name}: the notebook could not be graded") for e in part.exercises]
 
 
 class GradeInWorker(NbGraderPreprocessor):
@@ -46,30 +88,36 @@ class GradeInWorker(NbGraderPreprocessor):
         asked = resources["nbgrader"]
         released = released_cells(self, resources)
         key = (asked["student"], asked["notebook"])
-        verdicts = _found[key] if key in _found else _grade_now(asked["notebook"], nb.cells, released)
+        verdicts = _found[key] if key in _found else _grade_now(*key, nb.cells, released)
         resources["verdicts"] = {v.name: v for v in verdicts}
         fill_in(nb.cells, verdicts)
         nb.cells = harmless(nb.cells, released)
         return nb, resources
 
 
-def _grade_now(name: str, cells: Sequence[NotebookNode], released: Sequence[NotebookNode]) -> list[Verdict]:
+def _grade_now(
+    student: str, name: str, cells: Sequence[NotebookNode], released: Sequence[NotebookNode]
+) -> list[Verdict]:
     """For ``nbgrader autograde``, which comes with one notebook after another."""
     from utils.course.manifest import find_chapter
 
     (part,) = find_parts(name)
+    if (student, name) in _unreadable:
+        return _not_graded(part, "unreadable")
     if part.chapter not in _zygotes:
         unsafe = os.environ.get("MI_UNSAFE") == "1"
         zygote = _zygotes[part.chapter] = Zygote(part.chapter, modules(find_chapter(part.chapter)), unsafe)
         atexit.register(zygote.close)
     zygote = _zygotes[part.chapter]
     try:
-        zygote.wait()
+        zygote.revive()
     except Unprotected as error:
         raise CourseError(str(error).replace("`--unsafe`", "`MI_UNSAFE=1` in the environment")) from None
     seed = secrets.randbelow(2**53)
     logging.getLogger("traitlets").info("Checking %s with seed %d", name, seed)
-    return grade_part(part, cells_to_run(part, cells, released), lambda: zygote.spawn(0), seed)
+    verdicts = grade_part(part, cells_to_run(part, cells, released), lambda: zygote.spawn(0), seed)
+    zygote.expect_alive()
+    return verdicts
 
 
 def fill_in(cells: Sequence[NotebookNode], verdicts: Sequence[Verdict]) -> None:
@@ -93,43 +141,76 @@ def fill_in(cells: Sequence[NotebookNode], verdicts: Sequence[Verdict]) -> None:
 
 
 def harmless(cells: Sequence[NotebookNode], released: Sequence[NotebookNode]) -> list[NotebookNode]:
-    """The cells, so that nothing in them runs on a page: what a student wrote is shown as it was written."""
+    """The cells, so that nothing in them runs on a page or hangs it: what a student wrote is shown as it is."""
     ours = {(cell.cell_type, cell.source) for cell in released}
-    found = []
-    for number, cell in enumerate(cells):
+    found, deadline = [], time.monotonic() + RENDERING
+    for cell in cells:
         if "nbgrader" not in cell.metadata:
             cell.metadata = {}
         if (cell.cell_type, cell.source) not in ours:
+            if cell.cell_type == "raw":
+                cell = new_markdown_cell(cell.source, id=cell.id, metadata=cell.metadata)
             if cell.cell_type == "markdown":
-                cell.source = without_tags(cell.source)
-                cell.pop("attachments", None)
-            elif cell.cell_type == "raw":
-                cell = new_markdown_cell(without_tags(cell.source), id=cell.id, metadata=cell.metadata)
-        if not re.fullmatch(r"[\w-]{1,64}", str(cell.get("id", ""))):
-            cell.id = f"cell-{number}"
+                cell.source = without_tags(cell.source[:SHOWN])
+                if time.monotonic() > deadline or not _can_be_rendered(cell):
+                    cell.source = "".join(f"    {line}" for line in cell.source.splitlines(keepends=True))
         found.append(cell)
     return found
 
 
 def without_tags(text: str) -> str:
-    """Markdown in which no HTML is left, nor a link that runs something."""
+    """Markdown in which no HTML is left, nor anything that stands for a letter, nor a link in a formula."""
+    text = re.sub(r"&(?=#|\w+;)", "&amp;", text)
     text = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)
-    return re.sub(r"(?i)\b(javascript|vbscript|data)\s*(:|&#|&colon)", "\\1\u200b\\2", text)
+    return text.replace("\\href", "\\h\u200bref")
+
+
+def _can_be_rendered(cell: NotebookNode) -> bool:
+    """Whether the pages' own renderer makes harmless HTML of it, within a second: some texts keep it busy for hours."""
+    started = time.thread_time()
+    try:
+        with limited_time(1):
+            renderer = IPythonRenderer(escape=False, attachments=cell.get("attachments", {}))
+            page = MarkdownWithMath(renderer=renderer).render(cell.source)
+    except (Exception, Overtime):
+        return False
+    look = _Look()
+    look.feed(page)
+    return look.harmless and time.thread_time() - started < 1
+
+
+class _Look(HTMLParser):
+    """Whether a page has nothing in it that could run."""
+
+    harmless = True
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            target = re.match(r"([^/?#]*?):", value or "") if name in ("href", "src") else None
+            image = name == "src" and any((value or "").startswith(f"data:{kind};base64,") for kind in PICTURES)
+            if name.startswith("on") or (target and target[1].lower() not in ("http", "https", "mailto") and not image):
+                self.harmless = False
+        if tag in ("script", "style", "iframe", "object", "embed", "form", "svg", "math", "link", "meta", "base"):
+            self.harmless = False
 
 
 class KeepBroken(NbGraderPreprocessor):
-    """After the scores are saved: where a check itself broke, there is none, and a person has to look."""
+    """After the scores are saved: where a check itself broke, there is none, and a person has to look.
+
+    Nor is there one where the notebook can't be read, which tells it from one that was left blank.
+    """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         asked = resources["nbgrader"]
-        broken = [v.name for v in resources.get("verdicts", {}).values() if v.status == "broken"]
-        if broken:
+        statuses = {name: verdict.status for name, verdict in resources.get("verdicts", {}).items()}
+        unread = "unreadable" in statuses.values()
+        if unread or "broken" in statuses.values():
             with Gradebook(asked["db_url"]) as gradebook:
-                for name in broken:
-                    grade = gradebook.find_grade(
-                        f"check_{name}", asked["notebook"], asked["assignment"], asked["student"]
-                    )
-                    grade.auto_score, grade.needs_manual_grade = None, True
+                found = gradebook.find_submission_notebook(asked["notebook"], asked["assignment"], asked["student"])
+                for grade in found.grades:
+                    broken = statuses.get(grade.name.removeprefix("check_")) == "broken"
+                    if unread or broken:
+                        grade.auto_score, grade.needs_manual_grade = None, broken
                 gradebook.db.commit()
         return nb, resources
 
@@ -175,24 +256,36 @@ def _version(path: Path) -> bytes:
 
 
 def _write(chapter: Chapter, students: Sequence[str], config: Config, place: Path, address: str) -> None:
+    settings = Config(config)
+    settings.CourseDirectory.submitted_directory = str(place / "submitted")
+    settings.CourseDirectory.db_url = address
     for student in students:
-        parts = read_record(chapter, student)["parts"]
         folder = place / "submitted" / student / chapter.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _stage(chapter, student, parts, folder)
-        settings = Config(config)
-        settings.CourseDirectory.submitted_directory = str(place / "submitted")
-        settings.CourseDirectory.db_url = address
-        course = CourseDirectory(config=settings, root=str(paths.ROOT))
-        course.assignment_id, course.student_id = chapter.name, student
-        step = Autograde(coursedir=course, config=settings)
-        step.force = True
-        step.log.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():  # nbgrader's habits with its database
-            warnings.simplefilter("ignore")
-            step.start()
+        record = read_record(chapter, student)
+        _stage(chapter, student, record["parts"], folder)
+        try:
+            _take_in(chapter, student, settings)
+        except NbGraderException:  # ours to look into; it must not keep the others out
+            why = f"nbgrader does not take it; `nbgrader autograde {chapter.name} --student {student}` says why"
+            print(f"  {student}: {why}")
+            record["parts"] = {"": {"broken": why}}
+            write_record(chapter, student, record)
+            _stage(chapter, student, record["parts"], folder)
+            _take_in(chapter, student, settings)
     _found.clear()
+
+
+def _take_in(chapter: Chapter, student: str, settings: Config) -> None:
+    course = CourseDirectory(config=settings, root=str(paths.ROOT))
+    course.assignment_id, course.student_id = chapter.name, student
+    step = Autograde(coursedir=course, config=settings)
+    step.force = True
+    step.log.setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():  # nbgrader's habits with its database
+        warnings.simplefilter("ignore")
+        step.start()
 
 
 def _stage(chapter: Chapter, student: str, parts: dict, folder: Path) -> None:
@@ -205,14 +298,8 @@ def _stage(chapter: Chapter, student: str, parts: dict, folder: Path) -> None:
         source = paths.ROOT / "submitted" / student / chapter.name
         trouble = found.get("unreadable") or found.get("broken")
         if trouble:
-            blank = nbformat.read(paths.release_path(chapter.name, part.name), as_version=4)
-            text = f"**This notebook could not be graded:** {without_tags(trouble)}"
-            blank.cells.insert(0, new_markdown_cell(text, id="not-graded"))
-            nbformat.write(blank, folder / f"{part.name}.ipynb")
-            status = "broken" if "broken" in found else "failed"
-            verdicts = [
-                Verdict(e.name, status, f"✗ {e.name}: the notebook could not be graded") for e in part.exercises
-            ]
+            nbformat.write(blank(paths.release_path(chapter.name, part.name), trouble), folder / f"{part.name}.ipynb")
+            verdicts = _not_graded(part, "broken" if "broken" in found else "unreadable")
         else:
             shutil.copyfile(source / f"{part.name}.ipynb", folder / f"{part.name}.ipynb", follow_symlinks=False)
         _found[student, part.name] = verdicts

@@ -29,14 +29,22 @@ from utils.grading.encoding import BadMessage
 from utils.grading.peer import Gone, Peer, RemoteError, RemoteFunction
 from utils.grading.view import make_view, source_of
 from utils.grading.worker import secret_seed
+from utils.grading.world import STARTED
 
 HERE = Path(__file__).parent
 START_LIMIT = 300  # seconds for the zygote's imports, on however busy a machine
-WORKER_LIMIT = 30
+CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))  # Docker's, Podman's
+WORKER_LIMIT = 120  # seconds, likewise
+PAUSES = (1, 5, 20)  # seconds, after which a worker that did not start is asked for again
+SLOTS = 512  # more than graders work side by side
 
 
 class Unprotected(CourseError):
     """A protection that this machine does not offer; nothing is graded without it unless one insists."""
+
+
+class NoWorkers(Exception):
+    """The zygote has died, and all workers with it."""
 
 
 class Zygote:
@@ -45,25 +53,36 @@ class Zygote:
     Args:
         chapter: The chapter whose submissions are graded; its references are not in the view.
         modules: What to import once, ahead of all submissions.
-        unsafe: Whether to go on without the protections of ``world``.
+        unsafe: Whether to go on with what is left of the protections of ``world`` where the machine lacks some.
         view: The course that the workers see; one without the answers if not given.
+        walls: "own world", or, for tests, "in place" or None.
     """
 
-    def __init__(self, chapter: str, modules: tuple[str, ...] = (), unsafe: bool = False, view: Path | None = None):
-        self.folder = tempfile.TemporaryDirectory(prefix="mi-grading-")
+    def __init__(
+        self,
+        chapter: str,
+        modules: tuple[str, ...] = (),
+        unsafe: bool = False,
+        view: Path | None = None,
+        walls: str | None = "own world",
+    ):
+        self.unsafe, self.landlock = unsafe, 0  # the kernel's version of it
+        self.folder = tempfile.TemporaryDirectory(prefix="mi-grading-", ignore_cleanup_errors=True)
         place = Path(self.folder.name)
         (place / "staging").mkdir()
-        view = view or make_view(place / "course", chapter)
         os.chmod(place, 0o755)  # noqa: S103 (root's workers are somebody else)
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        settings = {
-            "view": str(view),
+        self.settings = {
+            "view": str(view or make_view(place / "course", chapter)),
             "staging": str(place / "staging"),
             "modules": list(modules),
-            "closed_in": not unsafe,
+            "walls": walls,
         }
+        self._start()
+
+    def _start(self) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen(
-            [sys.executable, "-I", str(HERE / "zygote.py"), json.dumps(settings)],
+            [sys.executable, "-I", str(HERE / "zygote.py"), json.dumps(self.settings)],
             stdin=theirs,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -86,43 +105,106 @@ class Zygote:
         said = self.control.recv(2**16)
         answer = json.loads(said) if said else {"broken": "it ended before it said anything"}
         if "missing" in answer:
-            raise Unprotected(
-                f"This machine does not offer {answer['missing']}. Without it, code in a submission could read your "
-                "files and change grades. `--unsafe` grades all the same: do it for students you trust, or on a "
-                "machine that holds nothing else."
-            )
+            if not self.unsafe:
+                raise Unprotected(
+                    f"This machine does not offer {answer['missing']}. Without it, code in a submission could read "
+                    "your files and change grades. `--unsafe` grades all the same, with what is left of the walls: do "
+                    f"it for students you trust, or on a machine that holds nothing else.{_container_s_part()}"
+                )
+            self._stop()
+            self.settings["walls"] = "in place"
+            self._start()
+            return self.wait()
         if "broken" in answer:
             raise CourseError(f"The workers could not be started: {answer['broken']}")
+        self.landlock = answer["landlock"]
         self.ready = True
+
+    def protections(self) -> str:
+        """Which of them are on, and which are off, in one line."""
+        on = {"namespaces": self.settings["walls"] == "own world", "Landlock": bool(self.landlock)}
+        text = f"protected by {', '.join([*(name for name in on if on[name]), 'seccomp', 'resource limits'])}"
+        return text + "".join(f"; off: {name}" for name in on if not on[name])
 
     def spawn(self, slot: int) -> tuple[socket.socket, int]:
         """A fresh worker: the connection to it, and its process.
 
+        A machine that is short of memory or processes for a moment is asked again.
+
         Args:
             slot: A number that no other worker has at this moment.
+
+        Raises:
+            NoWorkers: If the zygote has died.
+            CourseError: If the machine goes on refusing; the message says what.
         """
         self.wait()
+        for pause in (*PAUSES, None):
+            mine, answer, pid = self._ask_for_worker(slot)
+            if answer == STARTED:
+                return mine, pid
+            mine.close()
+            self.expect_alive()
+            if pause is None:
+                raise CourseError(f"A worker could not be started: {answer.decode(errors='replace') or 'it ended'}.")
+            time.sleep(pause)
+
+    def _ask_for_worker(self, slot: int) -> tuple[socket.socket, bytes, int]:
+        """A connection, what came over it first, and from which process: ``STARTED``, or why there is no worker."""
         mine, theirs = socket.socketpair()
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        socket.send_fds(self.control, [json.dumps({"slot": slot}).encode()], [theirs.fileno()])
-        theirs.close()
+        try:
+            # An identity for each worker on this machine: what one of them uses up, no other one misses.
+            request = {"slot": SLOTS * self.process.pid + slot}
+            socket.send_fds(self.control, [json.dumps(request).encode()], [theirs.fileno()])
+        except OSError:
+            return mine, b"", 0
+        finally:
+            theirs.close()
         mine.settimeout(WORKER_LIMIT)
         try:
-            first, credentials, _, _ = mine.recvmsg(1, socket.CMSG_SPACE(12))
+            answer, credentials, _, _ = mine.recvmsg(1000, socket.CMSG_SPACE(12))
         except TimeoutError:
-            first = b""
-        if not first:
-            mine.close()
-            raise CourseError("A worker could not be started.")
+            return mine, f"it said nothing for {WORKER_LIMIT} seconds".encode(), 0
         mine.settimeout(None)
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        return mine, int.from_bytes(credentials[0][2][:4], sys.byteorder)
+        return mine, answer, int.from_bytes(credentials[0][2][:4], sys.byteorder)
+
+    def expect_alive(self) -> None:
+        """What its workers have answered counts only if it is: they end with it.
+
+        Raises:
+            NoWorkers: If it has died.
+        """
+        poll = select.poll()
+        poll.register(self.control, 0)
+        if poll.poll(0):  # it has hung up
+            raise NoWorkers("The process that starts workers has died.")
+
+    def revive(self) -> None:
+        """Start it anew if it has died. For the process that has started it, while nobody else uses it."""
+        try:
+            self.expect_alive()
+        except NoWorkers:
+            self._stop()
+            self._start()
+        self.wait()
 
     def close(self) -> None:
+        self._stop()
+        self.folder.cleanup()
+
+    def _stop(self) -> None:
         self.control.close()
         self.process.kill()  # and with it, by the kernel, all that it has started
         self.process.wait()
-        self.folder.cleanup()
+
+
+def _container_s_part() -> str:
+    """Containers keep namespaces from those inside, unless they are told otherwise."""
+    if any(path.exists() for path in CONTAINER_MARKS):
+        return " It may be the container that withholds it: docs/docker/Dockerfile begins with how to start one."
+    return ""
 
 
 def _clean_environment() -> dict[str, str]:
@@ -401,4 +483,4 @@ class RemoteAnswer:
             )
 
 
-__all__ = ["Cell", "Interrupted", "RemoteAnswer", "Session", "Unprotected", "Zygote"]
+__all__ = ["Cell", "Interrupted", "NoWorkers", "RemoteAnswer", "Session", "Unprotected", "Zygote"]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.grading.encoding import MAX_BYTES, BadMessage, Opaque, Side, Table, dump, parse
+from utils.grading.encoding import MAX_BYTES, BadMessage, Opaque, Side, Table, decode, dump, encode, parse
 
 MAX_CALLS_BACK = 200_000  # within one call of an answer
 MAX_NESTED = 40
@@ -102,7 +102,7 @@ class Peer:
         if not nested:
             self.calls_back = 0
             fields["drop"] = self._drop()
-        header, blobs = self.table.encode(*values, graph=self._keep_graph)
+        header, blobs = encode(self.table, *values, graph=self._keep_graph)
         self.send({**header, **fields, "kind": kind}, blobs)
         self.depth += 1
         try:
@@ -110,11 +110,11 @@ class Peer:
                 header, blobs = self.receive()
                 reply = header.get("kind")
                 if reply == "result":
-                    (value,) = self.table.decode(header, blobs, self._link)
+                    (value,) = decode(self.table, header, blobs, self._link)
                     return value, header
                 if reply == "raised":
                     if "nodes" in header:
-                        self.table.decode(header, blobs, self._link)
+                        decode(self.table, header, blobs, self._link)
                     else:  # it could not say what has changed: the next call begins with nothing
                         self.torn = True
                     raise as_exception(header.get("error"), self.thrown)
@@ -156,12 +156,13 @@ class Peer:
         nested, start = "drop" not in header, self.table.next
         if self.depth > MAX_NESTED or self.calls_back > MAX_CALLS_BACK and not self.side.is_worker:
             raise BadMessage("too many calls within one call")
-        values = self.table.decode(header, blobs, self._link)
+        values = decode(self.table, header, blobs, self._link)
         self.depth += 1
         try:
-            handler = {"call": self._serve_call, "vjp": self._serve_vjp}.get(header.get("kind")) or self.more(header)
+            mine = {"call": self._serve_call, "vjp": self._serve_vjp, "accumulate": self._serve_accumulate}
+            handler = mine.get(header.get("kind")) or self.more(header)
             result, more = handler(header, *values)
-            header, blobs = self.table.encode(result, graph=self._keep_graph)
+            header, blobs = encode(self.table, result, graph=self._keep_graph)
             self.send({**header, **more, "kind": "result"}, blobs)
         except (Gone, BadMessage) as error:
             if isinstance(error, Gone) or not self.side.is_worker:
@@ -170,7 +171,7 @@ class Peer:
         except BaseException as error:  # a learner's code may raise anything
             self.raised(error)
             self.thrown.append(error)
-            header, blobs = self.table.encode(graph=self._keep_graph)
+            header, blobs = encode(self.table, graph=self._keep_graph)
             data = as_data(error)
             if not self.side.is_worker:
                 data |= {"trace": "", "thrown": len(self.thrown) - 1}
@@ -198,12 +199,21 @@ class Peer:
         return result, self.told()
 
     def _serve_vjp(self, header: dict, number: int, gradient: Tensor) -> tuple[Any, dict]:
+        tensor, sources = self._graph(number, gradient)
+        return partial_derivatives(tensor, sources, gradient), {}
+
+    def _serve_accumulate(self, header: dict, number: int, gradient: Tensor) -> tuple[Any, dict]:
+        tensor, sources = self._graph(number, gradient)
+        accumulate(tensor, sources, gradient)
+        return None, {}
+
+    def _graph(self, number: int, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
         if type(number) is not int or not 0 <= number < len(self.graphs):
             raise BadMessage("a graph that is not there")
         tensor, sources = self.graphs[number]
-        if not isinstance(gradient, Tensor) or gradient.shape != tensor.shape:
+        if not isinstance(gradient, Tensor) or gradient.shape != tensor.shape or gradient.dtype != tensor.dtype:
             raise BadMessage("a gradient of another shape")
-        return partial_derivatives(tensor, sources, gradient), {}
+        return tensor, sources
 
     # ------------------------------------------------------------ functions and graphs
 
@@ -240,31 +250,41 @@ class Peer:
         return len(self.graphs) - 1
 
     def _link(self, number: int, tensor: Tensor, sources: list[Tensor]) -> Tensor:
-        anchor = torch.zeros((), requires_grad=True)  # a graph there is one here, even if nothing here is part of it
+        # A graph there is one here, even if nothing here is part of it; and a leaf that `backward()` alone gets to.
+        anchor, arrived = torch.zeros((), requires_grad=True), []
+
+        def got_to(leaf: Tensor) -> None:
+            self.ask("accumulate", number, arrived[-1])
+
+        anchor.register_post_accumulate_grad_hook(got_to)
         with torch.enable_grad():
-            return _Over.apply(self, number, tensor, anchor, *sources)
+            return _Over.apply(self, number, arrived, tensor, anchor, *sources)
 
 
 class _Over(torch.autograd.Function):
     """A tensor whose graph is on the other side."""
 
     @staticmethod
-    def forward(ctx: Any, peer: Peer, number: int, tensor: Tensor, anchor: Tensor, *sources: Tensor) -> Tensor:
-        ctx.peer, ctx.number, ctx.like = peer, number, [(t.shape, t.dtype) for t in sources]
+    def forward(
+        ctx: Any, peer: Peer, number: int, arrived: list[Tensor], tensor: Tensor, anchor: Tensor, *sources: Tensor
+    ) -> Tensor:
+        ctx.peer, ctx.number, ctx.arrived = peer, number, arrived
+        ctx.like = [(t.shape, t.dtype) for t in sources]
         return tensor
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
+        ctx.arrived[:] = [gradient]
         if not ctx.like:
-            return None, None, None, None
+            return None, None, None, None, torch.zeros(())
         found, _ = ctx.peer.ask("vjp", ctx.number, gradient)
         if not isinstance(found, list) or len(found) != len(ctx.like):
             raise BadMessage("gradients of another number")
         for part, (shape, dtype) in zip(found, ctx.like, strict=True):
             if part is not None and not (isinstance(part, Tensor) and part.shape == shape and part.dtype == dtype):
                 raise BadMessage("a gradient of another shape")
-        return None, None, None, None, *found
+        return None, None, None, None, torch.zeros(()), *found
 
 
 def _modes() -> dict[str, bool]:
@@ -284,6 +304,35 @@ def partial_derivatives(tensor: Tensor, sources: list[Tensor], gradient: Tensor)
     A source may have been computed from another one. What reaches it is taken there and goes no further: the other
     side knows the way from it to the rest.
     """
+    alive = [place for place, source in enumerate(sources) if source.requires_grad]
+    with _stopped_at(sources) as reached, torch.enable_grad():
+        wanted = [sources[place] for place in alive]
+        parts = torch.autograd.grad(tensor, wanted, gradient, retain_graph=True, allow_unused=True)
+    found: list[Tensor | None] = [None] * len(sources)
+    for place, part in zip(alive, parts, strict=True):
+        found[place] = part if sources[place].is_leaf else reached.get(place)
+    return found
+
+
+def accumulate(tensor: Tensor, sources: list[Tensor], gradient: Tensor) -> None:
+    """Leave gradients on the leaves that only this side has, as ``backward()`` does on all there are."""
+    known = {id(source) for source in sources}
+    own, seen, stack = {}, set(), [tensor.grad_fn]
+    while stack:
+        for node, _ in stack.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                stack.append(node)
+                if hasattr(node, "variable") and id(node.variable) not in known:
+                    own[id(node.variable)] = node.variable
+    if own:
+        with _stopped_at(sources), torch.enable_grad():
+            torch.autograd.backward(tensor, gradient, inputs=list(own.values()), retain_graph=True)
+
+
+@contextlib.contextmanager
+def _stopped_at(sources: list[Tensor]) -> Iterator[dict[int, Tensor]]:
+    """For the duration, gradients go no further than to these tensors; what has reached those that are no leaves."""
     reached: dict[int, Tensor] = {}
 
     def stop_at(place: int) -> Callable[[Tensor], Tensor]:
@@ -293,19 +342,13 @@ def partial_derivatives(tensor: Tensor, sources: list[Tensor], gradient: Tensor)
 
         return stop
 
-    alive = [place for place, source in enumerate(sources) if source.requires_grad]
-    hooks = [sources[place].register_hook(stop_at(place)) for place in alive if not sources[place].is_leaf]
+    inner = [place for place, source in enumerate(sources) if source.requires_grad and not source.is_leaf]
+    hooks = [sources[place].register_hook(stop_at(place)) for place in inner]
     try:
-        with torch.enable_grad():
-            wanted = [sources[place] for place in alive]
-            parts = torch.autograd.grad(tensor, wanted, gradient, retain_graph=True, allow_unused=True)
+        yield reached
     finally:
         for hook in hooks:
             hook.remove()
-    found: list[Tensor | None] = [None] * len(sources)
-    for place, part in zip(alive, parts, strict=True):
-        found[place] = part if sources[place].is_leaf else reached.get(place)
-    return found
 
 
 class RemoteFunction:

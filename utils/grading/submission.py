@@ -22,7 +22,11 @@ MAX_SOURCE = 2**20  # characters of one cell
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one exercise: passed, failed, not attempted, reference, or broken (the course's own fault)."""
+    """What became of one exercise.
+
+    Its status is passed, failed, not attempted, reference, unreadable (as its notebook is), or broken (the course's own
+    fault).
+    """
 
     name: str
     status: str

@@ -22,8 +22,9 @@ def make_view(folder: Path, chapter: str) -> Path:
     shutil.copytree(source, folder / "utils", ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     grading = folder / "utils" / "grading"
     grading.mkdir()
-    for name in ("__init__", "encoding", "peer", "worker"):
+    for name in ("__init__", "peer", "worker"):
         shutil.copy(source / "grading" / f"{name}.py", grading)
+    shutil.copytree(source / "grading" / "encoding", grading / "encoding", ignore=shutil.ignore_patterns(*LEFT_OUT))
     names = defaultdict(set)
     for exercise in manifest.exercises().values():
         names[exercise.module] |= {exercise.name} if exercise.chapter == chapter else set()

@@ -37,10 +37,10 @@ class Worker(Peer):
 
     def run(self) -> None:
         """Serve requests until the grader hangs up."""
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(Gone), capture_output(self.printed):
             while True:
                 header, blobs = self.receive()
-                with capture_output(self.printed), own_settings():
+                with own_settings():
                     self.serve(header, blobs)
 
     def more(self, header: dict) -> Any:

@@ -2,7 +2,9 @@
 
 ``enter`` builds a world of its own for the zygote: no network, and a read-only file system that holds Python, its
 libraries and the view of the course, and nothing else. ``shut_in`` does the rest in each worker: processes, scratch
-space and identity of its own, no privileges, limits on what it may use, and no system calls that it has no need for.
+space and identity of its own, no privileges, limits on what it may use, no system calls that it has no need for, and
+Landlock as a second wall around the files. ``shut_in_place`` is for a kernel that lets nobody enter a world of their
+own: Landlock and the filter of system calls are the only walls then.
 """
 
 import contextlib
@@ -28,7 +30,13 @@ FILES = 128
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 2**18
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE = 1, 38, 4
+# Landlock: its three system calls, the version that also guards against cutting files short, and rights on files.
+LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT, LANDLOCK_NEEDED = 444, 445, 446, 3
+LL_EXECUTE, LL_WRITE, LL_READ_FILE, LL_READ_FOLDER, LL_TRUNCATE, LL_DEVICE = 1, 2, 4, 8, 1 << 14, 1 << 15
+LL_READ, LL_OF_FILES = LL_EXECUTE | LL_READ_FILE | LL_READ_FOLDER, LL_EXECUTE | LL_WRITE | LL_READ_FILE | LL_TRUNCATE
+LL_SPECIAL = LL_EXECUTE | LL_DEVICE | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11  # devices, sockets and pipes are not made
 FIRST_UID = 200_000  # where root grades, each worker is a nobody of its own
+STARTED = b"!"  # what a worker says first
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,7 +59,22 @@ DENIED = {
     "fanotify_init": (300, 262), "lookup_dcookie": (212, 18), "vmsplice": (278, 75), "setrlimit": (160, 164),
     "mknod": (133, -1), "mknodat": (259, 33),
 }  # fmt: skip
-CLONE, CLONE3 = (56, 220), (435, 435)
+# And those that reach what a world of its own keeps out of sight: processes of the same user, and properties of files.
+DENIED_IN_PLACE = {
+    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424), "setpriority": (141, 140),
+    "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274), "ioprio_set": (251, 30), "migrate_pages": (256, 238), "move_pages": (279, 239),
+    "process_madvise": (440, 440), "process_mrelease": (448, 448), "kcmp": (312, 272), "shmctl": (31, 195),
+    "msgctl": (71, 187), "msgsnd": (69, 189), "msgrcv": (70, 188), "semctl": (66, 191), "semop": (65, 193),
+    "semtimedop": (220, 192), "inotify_add_watch": (254, 27), "chmod": (90, -1), "fchmod": (91, 52),
+    "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, -1), "lchown": (94, -1), "fchown": (93, 55),
+    "fchownat": (260, 54), "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}  # fmt: skip
+CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
 CLONE_THREAD = 0x10000
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
@@ -90,7 +113,10 @@ def enter(view: Path, staging: Path) -> None:
     try:
         call("unshare", NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET | (0 if is_root else NEWUSER))
     except OSError as error:
-        raise Missing(f"a file system, processes and a network of its own (namespaces: {error.strerror})") from error
+        raise Missing(
+            "a file system, processes and a network of its own, nor a limit on the space that a submission takes on "
+            f"the disk (namespaces: {error.strerror})"
+        ) from error
     if not is_root:
         _map_ids(uid, gid)
     _follow(os.fork())
@@ -138,7 +164,7 @@ def _build_root(view: Path, staging: Path) -> None:
     mount("tmpfs", staging / "scratch", "tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH},mode=777")
     if not (staging / "tmp").exists():  # it does where Python itself lies there
         (staging / "tmp").symlink_to("/scratch")
-    _own_proc(staging / "proc")
+    mount("proc", staging / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.chdir(staging)
     call("syscall", {"x86_64": 155, "aarch64": 41}[platform.machine()], b".", b"old")
     os.chdir("/")
@@ -147,20 +173,12 @@ def _build_root(view: Path, staging: Path) -> None:
     mount("none", "/", None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
-def _own_proc(place: Path) -> None:
-    """The processes of this world alone; where even that is forbidden, a description of the machine, for torch."""
-    with contextlib.suppress(OSError):
-        mount("proc", place, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        return
-    for name in ("cpuinfo", "meminfo"):
-        (place / name).write_bytes((Path("/proc") / name).read_bytes())
-
-
 def _libraries() -> list[Path]:
     """Folders that Python and its libraries are loaded from, none inside another."""
     wanted = [Path(p) for p in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")]
     prefixes = {Path(p) for p in (sys.prefix, sys.base_prefix) if p not in ("/usr", "/usr/local")}
-    found = [p for p in (*wanted, *prefixes) if p.exists()]
+    packages = {Path(p) for p in sys.path if Path(p).name in ("site-packages", "dist-packages")}
+    found = [p for p in (*wanted, *prefixes, *packages) if p.exists()]
     return [p for p in found if not any(p != other and other in p.parents for other in found)]
 
 
@@ -201,26 +219,39 @@ def shut_in(connection: socket.socket, slot: int) -> None:
         os.setresgid(FIRST_UID + slot, FIRST_UID + slot, FIRST_UID + slot)
         os.setresuid(FIRST_UID + slot, FIRST_UID + slot, FIRST_UID + slot)
         die_with_parent()  # a change of identity has cleared it
-    os.chdir("/scratch")
+    _close_the_door(connection, Path("/course"), Path("/scratch"), DENIED)
+
+
+def shut_in_place(connection: socket.socket, course: Path, scratch: Path) -> None:
+    """Likewise, but in the one file system and among the processes that there are."""
+    os.setsid()
+    _limit(of_the_user=False)  # the others are the instructor's own processes
+    _close_the_door(connection, course, scratch, DENIED | DENIED_IN_PLACE)
+
+
+def _close_the_door(connection: socket.socket, course: Path, scratch: Path, denied: dict[str, tuple[int, int]]) -> None:
+    os.chdir(scratch)
     _drop_capabilities()
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _keep_only({connection.fileno()})
-    _filter_system_calls()
-    connection.sendall(b"!")
+    if landlock():
+        _fence_files([course, *_libraries()], scratch)
+    _filter_system_calls(denied)
+    connection.sendall(STARTED)
 
 
 def _is_real_root() -> bool:
     return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
 
 
-def _limit() -> None:
+def _limit(of_the_user: bool = True) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     for kind, value in (
         (resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY),
         (resource.RLIMIT_CPU, CPU_SECONDS),
         (resource.RLIMIT_FSIZE, SCRATCH),
         (resource.RLIMIT_NOFILE, FILES),
-        (resource.RLIMIT_NPROC, THREADS),
+        *([(resource.RLIMIT_NPROC, THREADS)] if of_the_user else []),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
@@ -244,7 +275,35 @@ def _keep_only(wanted: Iterable[int]) -> None:
                 os.close(number)
 
 
-def _filter_system_calls() -> None:
+def landlock() -> int:
+    """The version of the kernel's Landlock, 0 if it has none that can fence off files."""
+    version = _libc.syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+    return version if version >= LANDLOCK_NEEDED else 0
+
+
+def _fence_files(readable: Iterable[Path], writable: Path) -> None:
+    """From here on no other file can be opened, and, by newer kernels, no port and no other's socket or signal."""
+    version = landlock()
+    everything = (1 << (16 if version >= 5 else 15)) - 1
+    ports, scopes = (3 if version >= 4 else 0), (3 if version >= 6 else 0)
+    fields = struct.pack("QQQ", everything, ports, scopes)[: 8 * (1 + (version >= 4) + (version >= 6))]
+    rules = call("syscall", LANDLOCK_CREATE, fields, len(fields), 0)
+    system = ("/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/proc/cpuinfo", "/proc/meminfo", "/proc/self")
+    devices = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+    allowed = dict.fromkeys([*readable, Path("/sys/devices/system/cpu"), *map(Path, system)], LL_READ)
+    allowed |= dict.fromkeys(map(Path, devices), LL_READ | LL_WRITE) | {writable: everything & ~LL_SPECIAL}
+    for path, rights in allowed.items():
+        with contextlib.suppress(FileNotFoundError):
+            place = os.open(path, os.O_PATH)
+            if not path.is_dir():
+                rights &= LL_OF_FILES
+            call("syscall", LANDLOCK_ADD, rules, 1, struct.pack("=Qi", rights, place), 0)
+            os.close(place)
+    call("syscall", LANDLOCK_RESTRICT, rules, 0)
+    os.close(rules)
+
+
+def _filter_system_calls(denied: dict[str, tuple[int, int]]) -> None:
     """Refuse what no exercise needs; threads may be started, processes not."""
     column, architecture = ARCHITECTURES[platform.machine()]
 
@@ -259,10 +318,11 @@ def _filter_system_calls() -> None:
 
     steps = [step(load, 4), step(equal, architecture, 1, 0), kill, step(load, 0)]
     steps += [step(at_least, 0x40000000, 0, 1), refuse(errno.EPERM)]
-    for numbers in DENIED.values():
+    for numbers in denied.values():
         if numbers[column] >= 0:
             steps += [step(equal, numbers[column], 0, 1), refuse(errno.EPERM)]
     steps += [step(equal, CLONE3[column], 0, 1), refuse(errno.ENOSYS)]
+    steps += [step(equal, PRLIMIT[column], 0, 4), step(load, 16), step(equal, 0, 0, 1), allow, refuse(errno.EPERM)]
     steps += [step(equal, CLONE[column], 0, 3), step(load, 16), step(has_bits, CLONE_THREAD, 1, 0), refuse(errno.EPERM)]
     program = b"".join([*steps, allow])
     buffer = ctypes.create_string_buffer(program)

@@ -4,17 +4,20 @@ Run as a file, so that nothing of the course is imported before the world is ent
 socket: each message brings the socket of one worker to start.
 """
 
+import contextlib
+import gc
 import json
 import os
 import socket
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
 
-def serve(control: socket.socket, closed_in: bool) -> None:
+def serve(control: socket.socket, walls: str | None, course: Path) -> None:
     """Fork a worker for each request, until the grader hangs up."""
     world = sys.modules["world"]
     while True:
@@ -23,24 +26,42 @@ def serve(control: socket.socket, closed_in: bool) -> None:
         if not data:
             return
         connection = socket.socket(fileno=descriptors[0])
-        if os.fork() == 0:
-            _become_worker(world, connection, closed_in, json.loads(data)["slot"])
+        try:
+            if os.fork() == 0:
+                _become_worker(world, connection, walls, json.loads(data)["slot"], course)
+        except OSError as error:  # no memory, or too many processes, at the moment
+            _say(connection, f"fork: {error.strerror}")
         connection.close()
 
 
-def _become_worker(world, connection: socket.socket, closed_in: bool, slot: int) -> None:
+def _become_worker(world, connection: socket.socket, walls: str | None, slot: int, course: Path) -> None:
     try:
         world.die_with_parent()
-        if closed_in:
+        if walls == "own world":
             world.shut_in(connection, slot)
+        elif walls == "in place":
+            scratch = Path(tempfile.mkdtemp(dir=course.parent))
+            os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(scratch)))
+            tempfile.tempdir = None
+            world.shut_in_place(connection, course, scratch)
         else:
             world._keep_only({connection.fileno()})
-            connection.sendall(b"!")
+            connection.sendall(world.STARTED)
+    except BaseException as error:
+        _say(connection, f"{type(error).__name__}: {error}")
+        os._exit(0)
+    try:
         from utils.grading.worker import main
 
         main(connection)
     finally:
         os._exit(0)
+
+
+def _say(connection: socket.socket, why: str) -> None:
+    """Tell the grader why there is no worker, if it is still there."""
+    with contextlib.suppress(OSError):
+        connection.sendall(why.encode()[:1000])
 
 
 def _reap() -> None:
@@ -72,10 +93,10 @@ def main() -> None:
     world = importlib.util.module_from_spec(spec)
     sys.modules["world"] = world
     spec.loader.exec_module(world)
-    course = settings["view"]
+    course, walls = settings["view"], settings["walls"]
     try:
         world.die_with_parent()
-        if settings["closed_in"]:
+        if walls == "own world":
             world.enter(Path(settings["view"]), Path(settings["staging"]))
             course = "/course"
             os.environ.update(HOME="/scratch", TMPDIR="/scratch", MPLCONFIGDIR="/scratch/matplotlib")
@@ -87,14 +108,16 @@ def main() -> None:
 
         torch.set_num_threads(1)
         torch.ones(2, 2, device="meta").tril()  # the first use of this device loads hundreds of modules
-        answer = {"ready": True, "failed": failed}
+        gc.collect()
+        gc.freeze()  # or each worker's first collection copies the memory of all that is loaded
+        answer = {"ready": True, "failed": failed, "landlock": world.landlock()}
     except world.Missing as missing:
         answer = {"missing": str(missing)}
     except BaseException:
         answer = {"broken": traceback.format_exc()[-3000:]}
     control.send(json.dumps(answer).encode())
     if "ready" in answer:
-        serve(control, settings["closed_in"])
+        serve(control, walls, Path(course))
 
 
 if __name__ == "__main__":
