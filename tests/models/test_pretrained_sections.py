@@ -45,6 +45,7 @@ SECTIONS = {
     "05a_induction": ("loss without nothing", "loss without five others"),
     "05b_ioi": ("the receiver leads by", "S2 looks at S1:", "all thirteen", "movers"),
     "05c_found_automatically": ("edges; logit difference", "with another giver", "EAP", "exact"),
+    "07b_what_the_network_uses": ("Monday …, embedding", "January …, layer", "weekday sums right"),
 }
 
 
@@ -92,7 +93,7 @@ ON_THE_INDEX = [part for part in parts() if index_section(part)]
 def test_every_section_is_here():
     found = {part.name for part in parts() if any(load in cell for load in GPT2 for cell in code_cells(part))}
     assert found == SECTIONS.keys()
-    assert {part.key for part in ON_THE_INDEX} == {"01d", "01e", "02d", "03a", "04b", "05a", "05b", "05c", "05d"}
+    assert {part.key for part in ON_THE_INDEX} == {"01d", "01e", "02d", "03a", "04b", "05a", "05b", "05c", "05d", "07b"}
 
 
 @pytest.mark.parametrize("part", ON_THE_INDEX, ids=[part.key for part in ON_THE_INDEX])

@@ -1,0 +1,1 @@
+"""Linear probes: what a layer holds, and what the network uses."""
