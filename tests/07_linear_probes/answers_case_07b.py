@@ -8,7 +8,7 @@ from utils.course.cases import estimate
 from utils.course.catalogue import right, wrong
 from utils.patching.hooks import run_with_cache, run_with_hooks
 from utils.probes.case_07b import is_it_used
-from utils.probes.erasing import project_out
+from utils.probes.erasing import iterated_nullspace, project_out
 from utils.probes.fit import least_squares_probe, logistic_probe
 from utils.probes.planted import inside, leads, planted_network, planted_texts
 
@@ -82,8 +82,8 @@ def no_effect_is_not_used(seed):
 
 @wrong(
     "is_it_used",
-    "Your other directions are random ones. They do not hold the quotation, so that with them removed it can still be "
-    'decoded, and "all together" is not all.',
+    "Your other directions hold next to nothing of the quotation: with them removed it is decoded as it was before, "
+    'and "all together" is not all. Random directions are like that.',
 )
 def random_others(seed):
     network = planted_network(seed)
@@ -93,13 +93,38 @@ def random_others(seed):
 
 @wrong(
     "is_it_used",
-    "Your other directions have a part along the network's own: a probe was fitted to states from which that direction "
-    "had not been removed.",
+    "All of your other directions have a part along the network's own. A probe that is fitted to states which still "
+    "have that direction makes use of it.",
 )
 def fitted_to_everything(seed):
     network, texts = planted_network(seed), planted_texts(600, seed)
     probe = least_squares_probe(state(network, texts), inside(texts))
     return changed(seed, others=probe.direction[None])
+
+
+@wrong(
+    "is_it_used",
+    "Your other directions hold the quotation, and not all of it: with them removed it is decoded less well, and still "
+    "too well. A classifier's direction is tilted, and what the tilt leaves is enough for the next probe. Which "
+    "direction left nothing, when you took out three and asked anew?",
+)
+def one_classifier(seed):
+    network, texts = planted_network(seed), planted_texts(800, seed)
+    x = project_out(state(network, texts), network.direction[None], about=state(network, texts).mean(0))
+    return changed(seed, others=logistic_probe(x, inside(texts)).direction[None])
+
+
+@wrong(
+    "is_it_used",
+    "Some of your other directions are free of the network's own, and some are not. If you took it out of the states "
+    "once, before the first of several probes, rounding has left a trace, and each probe enlarges it: keep the "
+    "network's direction among the rows that are removed in every turn.",
+)
+def removed_once(seed):
+    network, texts = planted_network(seed), planted_texts(1000, seed)
+    x = project_out(state(network, texts), network.direction[None], about=state(network, texts).mean(0))
+    directions, _ = iterated_nullspace(x, inside(texts), x, inside(texts), 6, logistic_probe)
+    return changed(seed, others=directions)
 
 
 @wrong(

@@ -98,6 +98,27 @@ def any_period(x, steps, period, penalty=1e-3):
     return fitted(x, on_the_circle(angles_of(steps, period)), penalty)
 
 
+@wrong("circular_probe", "The bias is penalised along with the weights. It is free.")
+def bias_penalised(x, steps, period, penalty=1e-3):
+    long_enough(period)
+    z, targets = x.double(), on_the_circle(angles_of(steps, period))
+    scale = z.var(0, correction=0).mean()
+    rows = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
+    n, d = rows.shape
+    weights = torch.linalg.solve(rows.T @ rows / n + penalty * scale * torch.eye(d), rows.T @ targets / n)
+    return CircularProbe(weights[:-1].to(x.dtype), weights[-1].to(x.dtype))
+
+
+@wrong(
+    "circular_probe",
+    "Your loss is a sum over activations, and the penalty is weighed against their mean: it counts the less the more "
+    "of them there are.",
+)
+def sum_over_activations(x, steps, period, penalty=1e-3):
+    long_enough(period)
+    return fitted(x, on_the_circle(angles_of(steps, period)), penalty / len(x))
+
+
 @right("circular_probe")
 def by_augmented_rows(x, steps, period, penalty=1e-3):
     if period < 3:
@@ -186,6 +207,34 @@ def any_plane(x, plane, angle, centre):
     return turned(x, plane, angle, centre)
 
 
+@wrong("rotate_in_plane", "You check that the directions are at right angles, and not that their length is 1.")
+def any_length(x, plane, angle, centre):
+    if (plane[0] @ plane[1]).abs() > 1e-3:
+        raise ValueError("not at right angles")
+    return turned(x, plane, angle, centre)
+
+
+@wrong("rotate_in_plane", "You check that the directions are of length 1, and not that they are at right angles.")
+def any_angle(x, plane, angle, centre):
+    if ((plane.square().sum(1) - 1).abs() > 1e-3).any():
+        raise ValueError("not of length 1")
+    return turned(x, plane, angle, centre)
+
+
+@wrong("rotate_in_plane", "Planes that are off by more than 0.001 are taken: your tolerance is too wide.")
+def wide_tolerance(x, plane, angle, centre):
+    if ((plane @ plane.T - torch.eye(2, dtype=plane.dtype)).abs() > 0.05).any():
+        raise ValueError("not orthonormal")
+    return turned(x, plane, angle, centre)
+
+
+@wrong("rotate_in_plane", "A plane that is off by less than 0.001 is refused: your tolerance is too narrow.")
+def narrow_tolerance(x, plane, angle, centre):
+    if ((plane @ plane.T - torch.eye(2, dtype=plane.dtype)).abs() > 1e-5).any():
+        raise ValueError("not orthonormal")
+    return turned(x, plane, angle, centre)
+
+
 @right("rotate_in_plane")
 def with_a_matrix(x, plane, angle, centre):
     gram = plane @ plane.mT
@@ -269,6 +318,27 @@ def zigzag_twice(points, frequency=1):
 def any_frequency(points, frequency=1):
     power = power_of(points)
     return 2 * power[frequency % len(power)] / power[1:].sum()
+
+
+@wrong(
+    "ring_score",
+    "Your Fourier transform runs along the dimensions, its default, and not along the points.",
+)
+def along_the_dimensions(points, frequency=1):
+    possible(points, frequency)
+    power = torch.fft.fft(points).abs().square().sum(0)
+    return 2 * power[frequency] / power[1:].sum()
+
+
+@wrong(
+    "ring_score",
+    "You double the frequency that is asked for, and below the line each is counted once: `rfft` lists one of the two "
+    "that belong together. A perfect ring gets 2.",
+)
+def doubled_above_alone(points, frequency=1):
+    possible(points, frequency)
+    power = torch.fft.rfft(points, dim=0).abs().square().sum(1)
+    return 2 * power[frequency] / power[1:].sum()
 
 
 @right("ring_score")

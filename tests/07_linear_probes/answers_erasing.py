@@ -102,6 +102,41 @@ def one_is_enough(x, directions, *, about=None):
     return ours(x, directions.reshape(-1, x.shape[-1]), about=about)
 
 
+@wrong(
+    "project_out",
+    "You ask QR for an orthonormal basis. It gives as many vectors as there are directions, also where some of them "
+    "depend on the others or are zero; those left over are arbitrary, and you remove them, too.",
+)
+def by_qr(x, directions, *, about=None):
+    fitting(x, directions)
+    basis = torch.linalg.qr(directions.T)[0]
+    return x - (x if about is None else x - about) @ basis @ basis.T
+
+
+@wrong(
+    "project_out",
+    "A short direction is taken for nothing: what counts as zero goes by the lengths as they are given. Only where a "
+    "direction points matters.",
+)
+def short_is_nothing(x, directions, *, about=None):
+    fitting(x, directions)
+    return x - (x if about is None else x - about) @ torch.linalg.pinv(directions) @ directions
+
+
+@wrong(
+    "project_out",
+    "Without `about` your activations end at their own mean. It is the origin that stays then.",
+)
+def mean_by_default(x, directions, *, about=None):
+    fitting(x, directions)
+    return ours(x, directions, about=x.reshape(-1, x.shape[-1]).mean(0) if about is None else about)
+
+
+@wrong("project_out", "Your result is float64, also where the activations were float32.")
+def always_double(x, directions, *, about=None):
+    return ours(x.double(), directions, about=about)
+
+
 @right("project_out")
 def by_an_orthonormal_basis(x, directions, *, about=None):
     if directions.dim() != 2 or directions.size(1) != x.size(-1):
@@ -234,6 +269,37 @@ def negative_positions(model, tokens, names, directions, *, about=None, position
     return ablated(model, tokens, names, directions, about, positions, hooks)
 
 
+@wrong("ablate_direction", "Only the last of the hook points has lost the directions.")
+def last_hook_point_alone(model, tokens, names, directions, *, about=None, positions=None, hooks=()):
+    inside_prompts(tokens, positions)
+    return ablated(model, tokens, names[-1:], directions, about, positions, hooks)
+
+
+@wrong(
+    "ablate_direction",
+    "You write into the activation that arrives. The same tensor may be read elsewhere, and is changed there, too: "
+    "return a new one.",
+)
+def written_in_place(model, tokens, names, directions, *, about=None, positions=None, hooks=()):
+    inside_prompts(tokens, positions)
+    rows = torch.arange(len(tokens))
+
+    def erase(x):
+        if positions is None:
+            return ours(x, directions, about=about)
+        x[rows, positions] = ours(x[rows, positions], directions, about=about)
+        return x
+
+    return run_with_hooks(model, tokens, [*hooks, *((name, erase) for name in names)])
+
+
+@wrong("ablate_direction", "You switch gradients off. They are left to the caller, who may want them.")
+def gradients_off(model, tokens, names, directions, *, about=None, positions=None, hooks=()):
+    inside_prompts(tokens, positions)
+    with torch.no_grad():
+        return ablated(model, tokens, names, directions, about, positions, hooks)
+
+
 @right("ablate_direction")
 def with_a_mask(model, tokens, names, directions, *, about=None, positions=None, hooks=()):
     n, pos = tokens.shape
@@ -363,6 +429,62 @@ def nothing_refused(intact, erased, random, units):
     return made(by_units(intact - erased, units), by_units(intact - random, units))
 
 
+def with_p(intact, erased, random, units, p):
+    enough(random, units)
+    return made(by_units(intact - erased, units), by_units(intact - random, units)) | {"p": p}
+
+
+def rank(drop, draws):
+    return (1 + sum(cost >= drop for cost in draws)) / (1 + len(draws))
+
+
+@wrong(
+    "amnesic_effect",
+    "Your p compares costs that are averaged over prompts. A unit with many prompts then counts more, in p alone.",
+)
+def p_over_prompts(intact, erased, random, units):
+    p = rank((intact - erased).mean().item(), (intact - random).mean(-1).tolist())
+    return with_p(intact, erased, random, units, p)
+
+
+@wrong(
+    "amnesic_effect",
+    "Your p compares the draws' costs with the effect, from which random costs have been taken already. Like is "
+    'compared with like: with "drop".',
+)
+def p_against_the_effect(intact, erased, random, units):
+    enough(random, units)
+    draws = by_units(intact - random, units).mean(-1)
+    effect = by_units(intact - erased, units).mean() - draws.mean()
+    return with_p(intact, erased, random, units, rank(effect.item(), draws.tolist()))
+
+
+@wrong(
+    "amnesic_effect",
+    "Your p counts draws by the size of their cost, whatever its sign: also those after which the behaviour got "
+    "better.",
+)
+def p_without_signs(intact, erased, random, units):
+    enough(random, units)
+    drop, draws = by_units(intact - erased, units).mean(), by_units(intact - random, units).mean(-1)
+    return with_p(intact, erased, random, units, rank(drop.abs().item(), draws.abs().tolist()))
+
+
+@wrong(
+    "amnesic_effect",
+    "Your interval is made with the standard deviation: that is how much units differ, and not how well their mean is "
+    "known.",
+)
+def deviation_for_error(intact, erased, random, units):
+    enough(random, units)
+
+    def interval(values):
+        mean, half = estimate(values)
+        return mean, half * math.sqrt(len(values))
+
+    return made(by_units(intact - erased, units), by_units(intact - random, units), interval=interval)
+
+
 @right("amnesic_effect")
 def with_loops(intact, erased, random, units):
     labels = sorted(set(units.tolist()))
@@ -432,10 +554,93 @@ def only_the_last(x, labels, x_test, labels_test, n_directions, fit):
     return torch.stack(rows), torch.stack(accuracy)
 
 
+def varied(x, labels, x_test, labels_test, n, fit, *, about=None, about_test=None, unit=True, free=True, test=True):
+    """The right way, with parts that can be replaced."""
+    if not 1 <= n <= x.shape[1]:
+        raise ValueError("n_directions")
+    about = x.mean(0) if about is None else about
+    about_test = about if about_test is None else about_test
+    removed, accuracy = x[:0], []
+    for _ in range(n):
+        probe = fit(ours(x, removed, about=about), labels)
+        scores = probe(ours(x_test, removed, about=about_test) if test else x_test)
+        accuracy.append(((scores > 0) == labels_test).float().mean())
+        new = ours(probe.direction, removed) if free else probe.direction
+        removed = torch.cat([removed, new[None] / (new.norm() if unit else 1)])
+    return removed, torch.stack(accuracy)
+
+
 @wrong("iterated_nullspace", "Your directions are not of length 1.")
 def any_length(x, labels, x_test, labels_test, n_directions, fit):
-    directions, accuracy = nullspace(x, labels, x_test, labels_test, n_directions, fit)
-    return directions * fit(x, labels).direction.norm(), accuracy
+    return varied(x, labels, x_test, labels_test, n_directions, fit, unit=False)
+
+
+@wrong(
+    "iterated_nullspace",
+    "You remove the directions about the origin. It is the mean of x that stays: to a probe that goes by where "
+    "activations lie, they would lie elsewhere after every removal.",
+)
+def about_the_origin(x, labels, x_test, labels_test, n_directions, fit):
+    return varied(x, labels, x_test, labels_test, n_directions, fit, about=torch.zeros_like(x[0]))
+
+
+@wrong(
+    "iterated_nullspace",
+    "You remove the directions about the point half-way between the classes' means. Here it is the mean of x that "
+    "stays, and the two differ if the classes are of different sizes.",
+)
+def about_the_middle(x, labels, x_test, labels_test, n_directions, fit):
+    middle = (x[labels].mean(0) + x[~labels].mean(0)) / 2
+    return varied(x, labels, x_test, labels_test, n_directions, fit, about=middle)
+
+
+@wrong(
+    "iterated_nullspace",
+    "In the test's activations you remove the directions about the test's own mean. A probe is tested as it was "
+    "fitted, about the mean of x; the test's mean is not known.",
+)
+def about_the_tests_mean(x, labels, x_test, labels_test, n_directions, fit):
+    return varied(x, labels, x_test, labels_test, n_directions, fit, about_test=x_test.mean(0))
+
+
+@wrong(
+    "iterated_nullspace",
+    "Your probes are tested on activations from which nothing has been removed: a probe whose direction has a part "
+    "along earlier rows finds there what was to be gone.",
+)
+def test_as_it_is(x, labels, x_test, labels_test, n_directions, fit):
+    return varied(x, labels, x_test, labels_test, n_directions, fit, test=False)
+
+
+@wrong(
+    "iterated_nullspace",
+    "A probe's direction may have a part along the earlier rows, and yours keep it: they are not at right angles.",
+)
+def parts_of_earlier_ones(x, labels, x_test, labels_test, n_directions, fit):
+    return varied(x, labels, x_test, labels_test, n_directions, fit, free=False)
+
+
+@wrong(
+    "iterated_nullspace",
+    "Each probe is tested on activations from which its own direction has gone already.",
+)
+def tested_too_late(x, labels, x_test, labels_test, n_directions, fit):
+    if not 1 <= n_directions <= x.shape[1]:
+        raise ValueError("n_directions")
+    removed, accuracy, about = x[:0], [], x.mean(0)
+    for _ in range(n_directions):
+        probe = fit(ours(x, removed, about=about), labels)
+        new = ours(probe.direction, removed)
+        removed = torch.cat([removed, new[None] / new.norm()])
+        accuracy.append(((probe(ours(x_test, removed, about=about)) > 0) == labels_test).float().mean())
+    return removed, torch.stack(accuracy)
+
+
+@wrong("iterated_nullspace", "As many probes as there are dimensions are refused. That many are allowed.")
+def one_less_than_dimensions(x, labels, x_test, labels_test, n_directions, fit):
+    if n_directions >= x.shape[1]:
+        raise ValueError("n_directions")
+    return nullspace(x, labels, x_test, labels_test, n_directions, fit)
 
 
 @wrong("iterated_nullspace", "Your directions point to where the feature is absent.")

@@ -113,6 +113,72 @@ def doses_first(model, tokens, name, directions, centre, doses, metric, position
     return found.transpose(0, 1)
 
 
+@wrong("steer_with_probe", "The further hooks are left out of your runs.")
+def without_other_hooks(model, tokens, name, directions, centre, doses, metric, positions, *, hooks=()):
+    refused(tokens, directions, positions)
+    return steered(model, tokens, name, directions, centre, doses, metric, positions, ())
+
+
+@wrong(
+    "steer_with_probe",
+    "Your direction is not of length 1 where the place along it is taken out and set: with one of length 3, nine times "
+    "too much goes and three times too much comes.",
+)
+def not_a_unit(model, tokens, name, directions, centre, doses, metric, positions, *, hooks=()):
+    refused(tokens, directions, positions)
+    rows, half, found = torch.arange(len(tokens)), directions[0].norm() / 2, []
+    with torch.no_grad():
+        for u in directions:
+            for dose in doses:
+
+                def edit(activation, u=u, dose=dose):
+                    x = activation[rows, positions]
+                    new = x + (dose * half - (x - centre) @ u)[:, None] * u
+                    return activation.index_put((rows, positions), new)
+
+                found.append(metric(run_with_hooks(model, tokens, [*hooks, (name, edit)])))
+    return torch.stack(found).view(len(directions), len(doses), -1)
+
+
+@wrong("steer_with_probe", "Your result holds on to a graph: gradients are on while your runs are made.")
+def with_a_graph(model, tokens, name, directions, centre, doses, metric, positions, *, hooks=()):
+    refused(tokens, directions, positions)
+    rows, half, found = torch.arange(len(tokens)), directions[0].norm() / 2, []
+    for direction in directions:
+        u = direction / direction.norm()
+        for dose in doses:
+
+            def edit(activation, u=u, dose=dose):
+                x = activation[rows, positions]
+                new = x + (dose * half - (x - centre) @ u)[:, None] * u
+                return activation.index_put((rows, positions), new)
+
+            found.append(metric(run_with_hooks(model, tokens, [*hooks, (name, edit)])))
+    return torch.stack(found).view(len(directions), len(doses), -1)
+
+
+@wrong(
+    "steer_with_probe",
+    "You write into the activation that arrives. The same tensor may be read elsewhere, and is changed there, too: "
+    "return a new one.",
+)
+def written_in_place(model, tokens, name, directions, centre, doses, metric, positions, *, hooks=()):
+    refused(tokens, directions, positions)
+    rows, half, found = torch.arange(len(tokens)), directions[0].norm() / 2, []
+    with torch.no_grad():
+        for direction in directions:
+            u = direction / direction.norm()
+            for dose in doses:
+
+                def edit(activation, u=u, dose=dose):
+                    x = activation[rows, positions]
+                    activation[rows, positions] = x + (dose * half - (x - centre) @ u)[:, None] * u
+                    return activation
+
+                found.append(metric(run_with_hooks(model, tokens, [*hooks, (name, edit)])))
+    return torch.stack(found).view(len(directions), len(doses), -1)
+
+
 @right("steer_with_probe")
 def by_removing_first(model, tokens, name, directions, centre, doses, metric, positions, *, hooks=()):
     n, pos = tokens.shape
@@ -227,6 +293,45 @@ def nan_for_nothing(model, tokens, name, direction, metric, positions):
 def small_is_nothing(model, tokens, name, direction, metric, positions):
     gradient = gradient_at(model, tokens, name, metric, positions)[0]
     return gradient @ direction / (gradient.norm(dim=1) * direction.norm() + 1e-6)
+
+
+@wrong(
+    "probe_vs_gradient_direction",
+    "Where gradients are switched off, or no weight asks for one, your run keeps nothing to go back along. Switch them "
+    "on for it, and let the activation itself ask.",
+)
+def gradients_taken_for_granted(model, tokens, name, direction, metric, positions):
+    logits, cache = run_with_cache(model, tokens, [name])
+    gradient = torch.autograd.grad(metric(logits).sum(), cache[name])[0][torch.arange(len(tokens)), positions]
+    return cosine(gradient, direction[None])
+
+
+@wrong(
+    "probe_vs_gradient_direction",
+    "You let the weights ask for gradients, and leave it so: the model was frozen, and is no longer. It is enough that "
+    "the activation asks.",
+)
+def frozen_no_more(model, tokens, name, direction, metric, positions):
+    model.requires_grad_(True)
+    with torch.enable_grad():
+        return gradients_taken_for_granted(model, tokens, name, direction, metric, positions).detach()
+
+
+@wrong(
+    "probe_vs_gradient_direction",
+    "You go back with `backward`, and that leaves a gradient on every weight. `torch.autograd.grad` does not.",
+)
+def by_backward(model, tokens, name, direction, metric, positions):
+    kept = []
+
+    def listen(x):
+        kept.append(x if x.requires_grad else x.detach().requires_grad_())
+        kept[-1].retain_grad()
+        return kept[-1]
+
+    with torch.enable_grad():
+        metric(run_with_hooks(model, tokens, [(name, listen)])).sum().backward()
+    return cosine(kept[-1].grad[torch.arange(len(tokens)), positions], direction[None])
 
 
 @right("probe_vs_gradient_direction")

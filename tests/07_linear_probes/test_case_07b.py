@@ -143,12 +143,13 @@ def expect_others(network, others, seed):
         len(others) <= 6, "You remove more than six other directions. With so many, other things go as well.",
         actual="many others", returned=f"{len(others)} directions",
     )  # fmt: skip
-    close = cosine_similarity(others, network.direction[None]).abs().max().item()
+    cosines = cosine_similarity(others, network.direction[None]).abs()
+    close = cosines.max().item()
     expect(
         close <= 0.2,
         "One of your other directions has a part along the network's own. To remove the others is then to remove that "
         "direction, too, and the two can't be told apart.",
-        actual="not other",
+        actual=("not other", "none" if cosines.min() > 0.2 else "some"),
         returned=f"a cosine of {close:.2f}",
         expected="at most 0.2",
     )
@@ -157,7 +158,7 @@ def expect_others(network, others, seed):
         left <= 0.8,
         "With the network's direction and your others removed, the quotation can still be decoded: there are more "
         "directions that hold it, and the tense may be read from those.",
-        actual="decodable",
+        actual=("decodable", "as before" if left > 0.95 else "less well"),
         returned=f"accuracy {left:.2f} on new texts",
         expected="at most 0.8",
     )

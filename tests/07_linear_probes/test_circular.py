@@ -104,12 +104,24 @@ class TestRotateInPlane:
             found = answer(x, plane, 0.3, centre)
             expect_close(found, reference(x, plane, 0.3, centre), dtype=True, rtol=1e-6, atol=1e-9)
 
-    def test_bad_input(self, answer, rng):
-        "directions that are not of length 1, or not at right angles, are refused"
+    def test_rounding(self, answer, reference, rng):
+        "a plane that is off by less than 0.001 is taken"
         for x, plane, centre in self.inputs(rng):
-            skew = torch.stack([plane[0], (plane[0] + plane[1]) / 2**0.5])
-            for wrong in (1.1 * plane, skew):
+            slightly = torch.stack([1.0003 * plane[0], plane[1] + 3e-4 * plane[0]])
+            expect_close(answer(x, slightly, 0.5, centre), reference(x, slightly, 0.5, centre), rtol=1e-2, atol=0.05)
+
+    def test_lengths(self, answer, rng):
+        "directions that are not of length 1 are refused"
+        for x, plane, centre in self.inputs(rng):
+            for wrong in (1.1 * plane, torch.stack([plane[0], 1.003 * plane[1]])):
                 expect_raises(ValueError, answer, x, wrong, 0.5, centre)
+
+    def test_angle(self, answer, rng):
+        "directions that are not at right angles are refused"
+        for x, plane, centre in self.inputs(rng):
+            for part in (1.0, 0.005):
+                skew = torch.stack([plane[0], (part * plane[0] + plane[1]) / (1 + part**2) ** 0.5])
+                expect_raises(ValueError, answer, x, skew, 0.5, centre)
 
 
 class TestRingScore:

@@ -5,7 +5,7 @@ from torch import nn
 
 from utils.course.checking import expect, expect_close, expect_raises, expect_shape
 from utils.patching.networks import SmallTransformer
-from utils.probes.fit import least_squares_probe, mass_mean_probe
+from utils.probes.fit import Probe, least_squares_probe, mass_mean_probe
 
 SIZES = ((3, 5, 7), (1, 2, 4), (2, 1, 6))  # batch, pos, d
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -59,10 +59,12 @@ class TestProjectOut:
         expect_close(answer(x, torch.zeros(0, 4)), x, **CLOSE)
 
     def test_shapes_and_dtype(self, answer, reference, rng):
-        "one activation, three dimensions before the last, float64"
+        "one activation, three dimensions before the last, float64 and float32"
         for shape in ((5,), (2, 3, 4, 5)):
             x, directions = draw(rng, *shape, dtype=torch.float64), draw(rng, 2, 5, dtype=torch.float64)
             expect_close(answer(x, directions), reference(x, directions), dtype=True, rtol=1e-6, atol=1e-6)
+            x, directions = x.float(), directions.float()
+            expect_close(answer(x, directions), reference(x, directions), dtype=True, **CLOSE)
 
     def test_bad_input(self, answer, rng):
         "a direction by itself, or of another width, is refused"
@@ -75,6 +77,19 @@ def models(rng):
         model = SmallTransformer(rng, **sizes)
         tokens = torch.randint(len(model.W_E), (3 + i, 5 + i), generator=rng)
         yield model, tokens, model.W_E.shape[1]
+
+
+class Stream(nn.Module):
+    """Embeddings that pass a hook point and come out as they are; the same tensor also goes past."""
+
+    def __init__(self, rng, d=4):
+        super().__init__()
+        self.W_E, self.hook = nn.Parameter(torch.randn(7, d, generator=rng)), nn.Identity()
+
+    def forward(self, tokens):
+        stream = self.W_E[tokens] * 1.0
+        passed = self.hook(stream)
+        return torch.cat([passed, stream], dim=-1)
 
 
 class TestAblateDirection:
@@ -117,6 +132,26 @@ class TestAblateDirection:
             case = model, tokens, [self.name, "blocks.1.hook_resid_post"], draw(rng, 1, d)
             with torch.no_grad():
                 expect_close(answer(*case, hooks=hooks), reference(*case, hooks=hooks), **CLOSE)
+
+    def test_past_the_hook(self, answer, rng):
+        "a tensor that goes past the hook point stays as it is"
+        model, tokens = Stream(rng), torch.randint(7, (3, 5), generator=rng)
+        for at in (None, torch.tensor([4, 0, 2])):
+            out = answer(model, tokens, ["hook"], draw(rng, 2, 4), positions=at).detach()
+            expect_shape(out, (3, 5, 8))
+            expect_close(out[..., 4:], model.W_E[tokens].detach(), note="What goes past the hook point has changed.")
+
+    def test_gradients(self, answer, reference, rng):
+        "gradients reach the weights, where they are on"
+        for model, tokens, d in models(rng):
+            for at in (None, torch.randint(tokens.shape[1], (len(tokens),), generator=rng)):
+                case = model, tokens, [self.name], draw(rng, 1, d)
+                found = answer(*case, positions=at)
+                expect(
+                    found.requires_grad, "The result has no graph: gradients are off in your run.", actual="no graph"
+                )
+                ours = torch.autograd.grad(reference(*case, positions=at).square().sum(), model.W_E)[0]
+                expect_close(torch.autograd.grad(found.square().sum(), model.W_E)[0], ours, rtol=1e-3, atol=1e-3)
 
     def test_the_model_is_as_it_was(self, answer, rng):
         "no hook is left on the model"
@@ -172,6 +207,17 @@ class TestAmnesicEffect:
             random[:costly] = -2.0  # as much as the direction itself
             expect_close(answer(intact, erased, random, units)["p"], p, atol=1e-6)
 
+    def test_what_p_compares(self, answer):
+        "p goes by costs over units, neither by prompts, by effects, nor by what a draw gains"
+        intact, units = torch.zeros(5), torch.tensor([0, 1, 1, 1, 1])
+        erased = torch.tensor([-4.0, 0.0, 0.0, 0.0, 0.0])  # drop: 2; over prompts 0.8
+        for costs, p in (
+            ([[0.0, 2.0, 2.0, 2.0, 2.0]] + 3 * [5 * [0.0]], 1 / 5),  # a cost of 1; over prompts 1.6
+            (4 * [5 * [1.5]], 1 / 5),  # the effect is 0.5
+            (3 * [5 * [-3.0]] + [5 * [3.0]], 2 / 5),
+        ):
+            expect_close(answer(intact, erased, -torch.tensor(costs), units)["p"], p, atol=1e-6)
+
     def test_numbers(self, answer, rng):
         "plain numbers under six names"
         found = answer(*costs(rng, (2, 3, 4), 5))
@@ -197,6 +243,13 @@ def two_classes(rng, n, d, n_test):
 
 def softer(x, labels):
     return least_squares_probe(x, labels, penalty=0.1)
+
+
+def leaning(x, labels):
+    """A probe that goes by where the activations lie, too, and leans on what has been removed from them."""
+    mean, own = x.mean(0), least_squares_probe(x, labels)
+    direction = nn.functional.normalize(own.direction, dim=0) + 0.5 * (mean - 4).roll(1)
+    return Probe(direction, -direction @ mean)
 
 
 class TestIteratedNullspace:
@@ -233,6 +286,21 @@ class TestIteratedNullspace:
         expect_close(accuracy[0], expected, atol=1e-6)
         _, turned = answer(x, labels, x_test, ~labels_test, 1, fit)
         expect_close(turned[0], 1 - expected, atol=1e-6)
+
+    def test_any_probe(self, answer, reference, rng):
+        "a probe that leans on what was removed, a test that lies elsewhere; all about the mean of x"
+        for _ in range(3):
+            x, labels, x_test, labels_test = two_classes(rng, 60, 6, 200)
+            case = x, labels, x_test + 2 * torch.randn(6, generator=rng), labels_test, 4, leaning
+            (directions, accuracy), (ours, our_accuracy) = answer(*case), reference(*case)
+            expect_close(directions, ours, rtol=5e-3, atol=5e-3)
+            expect_close(accuracy, our_accuracy, atol=1.5 / 200)
+
+    def test_as_many_as_dimensions(self, answer, rng):
+        "as many probes as there are dimensions"
+        directions, accuracy = answer(*two_classes(rng, 40, 2, 10), 2, least_squares_probe)
+        expect_shape(accuracy, (2,))
+        expect_close(directions @ directions.T, torch.eye(2), atol=1e-3)
 
     def test_bad_input(self, answer, rng):
         "no probe, or more than there are dimensions, are refused"

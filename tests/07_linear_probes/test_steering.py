@@ -172,6 +172,8 @@ class TestProbeVsGradientDirection:
                 found = answer(*case)
             expect_close(found, reference(*case), **CLOSE)
             expect(not found.requires_grad, "The result holds on to a graph.", actual="graph")
+            asking = [name for name, weight in model.named_parameters() if weight.requires_grad]
+            expect(not asking, "The model's frozen weights ask for gradients afterwards.", actual="not frozen")
 
     def test_no_weight_is_touched(self, answer, rng):
         "no weight has a gradient afterwards"

@@ -22,7 +22,7 @@ def project_out(
     Args:
         x: Activations, of any number of dimensions.
         directions: Their span is removed. They may be of any length, need not be at right angles, and may depend on
-            each other; a row of zeros adds nothing. With k = 0 nothing is removed.
+            each other, up to the rounding of their dtype; a row of zeros adds nothing. With k = 0 nothing is removed.
         about: The point that stays where it is, such as the mean of the activations; the origin if None.
 
     Returns:
@@ -56,7 +56,8 @@ def ablate_direction(
     Args:
         model: Any module.
         tokens: What it reads.
-        names: Hook points; the directions are removed at each of them, from what arrives there.
+        names: Hook points; the directions are removed at each of them, from what arrives there. Where the same tensor
+            is read elsewhere, past the hook point, it is as it was.
         directions: What to remove, as in ``project_out``.
         about: As in ``project_out``; the same at every hook point.
         positions: The one position of each prompt where to remove them, counted from 0; everything else stays. Hook

@@ -98,7 +98,7 @@ def probe_vs_gradient_direction(
     Returns:
         For each prompt the cosine between ``direction`` and the gradient of the metric with respect to the activation;
         0 where the gradient is 0. Without a graph. Also where gradients are switched off; no weight's ``grad`` is
-        changed.
+        changed, nor whether it asks for one.
 
     Source: Kim et al. (2018), "Interpretability Beyond Feature Attribution: Quantitative Testing with Concept
     Activation Vectors (TCAV)", for the gradient along a concept's direction.
