@@ -138,12 +138,23 @@ def any_matrix(state, cfg, rotation):
 
 @wrong(
     "rotate_basis",
-    "The inverse's sign matters: a matrix that turns the vector of ones into its opposite is refused in your answer. "
-    "The mean that a layer norm subtracts turns with it, and nothing is lost.",
+    "A matrix that turns the vector of ones into its opposite is refused in your answer. The mean that a layer norm "
+    "subtracts turns with it, and nothing is lost.",
 )
 def no_reflections(state, cfg, rotation):
     if (rotation.sum(0) - 1).abs().max() > 1e-3:
         raise ValueError("moves the ones")
+    return turned(state, cfg, rotation)
+
+
+@wrong(
+    "rotate_basis",
+    "Orthogonal matrices with a determinant of -1 are refused in your answer. They mirror the stream as well as turn "
+    "it; their transpose is still their inverse, and the outputs stay.",
+)
+def proper_rotations_only(state, cfg, rotation):
+    if torch.linalg.det(rotation) < 0:
+        raise ValueError("mirrors")
     return turned(state, cfg, rotation)
 
 
@@ -213,8 +224,8 @@ def over_units(x):
 
 @wrong(
     "coordinate_kurtosis",
-    "A unit that is the same in all samples has a number in your answer. It has no spread whose tails could be "
-    "measured: NaN says so.",
+    "A unit that is 0 in all samples has a number in your answer. It has no spread whose tails could be measured: NaN "
+    "says so.",
 )
 def number_for_silence(x):
     enough(x)

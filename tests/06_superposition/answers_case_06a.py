@@ -44,6 +44,19 @@ def one_side(layers):
 
 @wrong(
     "which_bases_are_privileged",
+    "Your p is a share of the turned bases alone, and may be 0. The layer's own basis is one of the 1 + n that might "
+    "have been the most extreme: it counts above and below.",
+)
+def without_the_own_one(layers):
+    def p(own, others):
+        extreme = min(sum(other >= own for other in others), sum(other <= own for other in others))
+        return min(1.0, 2 * extreme / len(others))
+
+    return designed(layers, p=p)
+
+
+@wrong(
+    "which_bases_are_privileged",
     "Your other bases have the layer's own axes in another order. A permutation turns nothing: what is special about "
     "the axes is as special afterwards, and the layer can never stand out.",
 )
@@ -51,7 +64,7 @@ def permuted(layers):
     def turn(activations, seed):
         return activations[:, torch.randperm(activations.shape[1], generator=torch.Generator().manual_seed(seed))]
 
-    return designed(layers, turn=turn, measure=lambda a: kurtosis(a[:, :5]))
+    return designed(layers, turn=turn)
 
 
 @wrong(
@@ -69,8 +82,8 @@ def stretched(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your control shuffles each unit's activations over the samples. That keeps every unit as it was and breaks what "
-    "they have to do with each other; asked for is the opposite.",
+    "Your control keeps every unit's values and changes which sample has which. Asked for is the opposite: the same "
+    "samples, seen along other directions.",
 )
 def shuffled(layers):
     def turn(activations, seed):
@@ -78,7 +91,7 @@ def shuffled(layers):
         order = torch.rand(activations.shape, generator=generator).argsort(0)
         return activations.gather(0, order)
 
-    return designed(layers, turn=turn, measure=lambda a: kurtosis(a) + a[:, 0].dot(a[:, 1]).item())
+    return designed(layers, turn=turn)
 
 
 @wrong(
@@ -91,7 +104,8 @@ def one_basis(layers):
 
 @wrong(
     "which_bases_are_privileged",
-    "Your bases are the layer's own, turned by a little. What is special about its axes is nearly as special in them.",
+    "The axes of your bases lie near the layer's own, or most of them do. What is special about its axes is nearly as "
+    "special in them.",
 )
 def turned_a_little(layers):
     def turn(activations, seed):

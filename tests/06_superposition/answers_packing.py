@@ -119,17 +119,45 @@ def one_step_size(start, n_steps, *, sharpness=30.0, lr=0.02, signed=False):
 
 @wrong(
     "optimize_packing",
-    "The overlaps grow: the steps lead up the gradient, and the rows gather instead of spreading.",
+    "The overlaps do not become small: your rows gather, or hardly spread. Which way do the steps lead, and is it the "
+    "cosines that they change?",
 )
 def uphill(start, n_steps, *, sharpness=30.0, lr=0.02, signed=False):
     return spread(start, n_steps, -sharpness, lr, (lambda c: -c) if signed else (lambda c: -c.abs()))
 
 
-@wrong(
-    "optimize_packing", "The result carries a graph: whoever uses it next would differentiate through all your steps."
-)
+@wrong("optimize_packing", "The result carries a graph: whoever computes with it next would go on building it.")
 def with_a_graph(start, n_steps, *, sharpness=30.0, lr=0.02, signed=False):
     return spread(start, n_steps, sharpness, lr, (lambda c: c) if signed else torch.abs).requires_grad_()
+
+
+@wrong(
+    "optimize_packing",
+    "The steps begin with the rows at their own lengths. The longer a row is, the less a step of the same size turns "
+    "it: bring them to length 1 first.",
+)
+def at_their_own_lengths(start, n_steps, *, sharpness=30.0, lr=0.02, signed=False):
+    overlaps = (lambda c: c) if signed else torch.abs
+    W, different = start.detach().clone().requires_grad_(), ~torch.eye(len(start), dtype=torch.bool)
+    optimizer = torch.optim.Adam([W], lr=lr)
+    with torch.enable_grad():
+        for _ in range(n_steps):
+            directions = W / W.norm(dim=-1, keepdim=True)
+            loss = (sharpness * overlaps((directions @ directions.T)[different])).logsumexp(0) / sharpness
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return (W / W.norm(dim=-1, keepdim=True)).detach()
+
+
+@wrong("optimize_packing", "Your defaults are not those of the stub: a sharpness of 30, and steps of 0.02.")
+def other_defaults(start, n_steps, *, sharpness=10.0, lr=0.05, signed=False):
+    return spread(start, n_steps, sharpness, lr, (lambda c: c) if signed else torch.abs)
+
+
+@wrong("optimize_packing", "One step too few is done: after the first one no row has moved.")
+def one_step_less(start, n_steps, *, sharpness=30.0, lr=0.02, signed=False):
+    return spread(start, max(0, n_steps - 1), sharpness, lr, (lambda c: c) if signed else torch.abs)
 
 
 @right("optimize_packing")

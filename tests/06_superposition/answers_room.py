@@ -20,8 +20,8 @@ def not_normalised(n, d, generator):
 
 @wrong(
     "random_directions",
-    "Directions towards the corners of a cube come more often than others: that is what uniform numbers give, at "
-    "length 1. Only normal numbers have the same density in all directions.",
+    "Directions towards the corners of a cube come more often than others, as they do if the numbers in a row are "
+    "uniform. Only normal numbers have the same density in all directions.",
 )
 def from_a_cube(n, d, generator):
     return unit(2 * torch.rand(n, d, generator=generator) - 1)
@@ -47,6 +47,28 @@ def from_elsewhere(n, d, generator):
 def columns(n, d, generator):
     x = torch.randn(n, d, generator=generator)
     return x / x.norm(dim=0, keepdim=True)
+
+
+@wrong(
+    "random_directions",
+    "Where there are no more rows than dimensions, yours are at right angles to each other. Directions drawn "
+    "independently are only nearly so: how nearly is what this part asks.",
+)
+def at_right_angles(n, d, generator):
+    if n > d:
+        return unit(torch.randn(n, d, generator=generator))
+    q, r = torch.linalg.qr(torch.randn(d, d, generator=generator))
+    return (q * r.diagonal().sign()).T[:n]
+
+
+@wrong(
+    "random_directions",
+    "Each row's mean is subtracted, so that all rows are at right angles to the vector of ones. There are directions "
+    "along it, too.",
+)
+def without_their_mean(n, d, generator):
+    x = torch.randn(n, d, generator=generator)
+    return unit(x - x.mean(-1, keepdim=True) * (d > 1))
 
 
 @right("random_directions")
@@ -117,8 +139,8 @@ def average(W, *, signed=False):
 
 @wrong(
     "max_interference",
-    "What is subtracted for the row itself leaves 0 in its place, and 0 is larger than every cosine of rows that all "
-    "point away from each other: with `signed` your result is never below 0.",
+    "With `signed` your result is never below 0. Rows that all point away from each other have negative cosines only, "
+    "and nothing else (such as a 0 that stands where a row meets itself) may count beside those.",
 )
 def zero_on_the_diagonal(W, *, signed=False):
     directions = rows_of(W)
@@ -217,7 +239,7 @@ def without_the_cube(n, epsilon):
     return math.ceil(8 * math.log(n) / epsilon**2)
 
 
-@wrong("jl_dimension", "One point, or an epsilon outside 0 to 1, is not refused.")
+@wrong("jl_dimension", "Not all that is out of range is refused: a single point, and an epsilon of 0, of 1 or outside.")
 def refuses_nothing(n, epsilon):
     below = epsilon**2 / 2 - epsilon**3 / 3
     return math.ceil(4 * math.log(n) / below) if below else 0
@@ -287,6 +309,16 @@ def floor(n, epsilon, failure):
     return int(2 * math.log(n * (n - 1) / failure) / epsilon**2)
 
 
+@wrong(
+    "almost_orthogonal_dimension",
+    "Yours is the rule of thumb, 4 ln n / epsilon². It leaves n² for n (n - 1) and a sum of chances of up to 1; asked "
+    "for is the dimension for the chance that the caller names.",
+)
+def rule_of_thumb(n, epsilon, failure):
+    all_in_range(n, epsilon, failure)
+    return math.ceil(4 * math.log(n) / epsilon**2)
+
+
 @wrong("almost_orthogonal_dimension", "What is out of its range is not refused.")
 def takes_anything(n, epsilon, failure):
     if epsilon == 0 or failure <= 0 or n < 2:
@@ -351,6 +383,24 @@ def off_only(W, features):
 def normalised(W, features):
     W = unit(W)
     return (features @ W @ W.T - features).square().mean().sqrt().item()
+
+
+@wrong(
+    "reading_error",
+    "The squares are added up over the features, and only then is the mean taken, over the samples: an error that "
+    "grows with the number of features. The mean is over both.",
+)
+def summed_over_features(W, features):
+    return (features @ W @ W.T - features).square().sum(-1).mean().sqrt().item()
+
+
+@wrong(
+    "reading_error",
+    "The root is taken for each sample, and the mean after that. The mean comes first, over all samples and features, "
+    "and one root at the end.",
+)
+def roots_first(W, features):
+    return (features @ W @ W.T - features).square().mean(-1).sqrt().mean().item()
 
 
 @wrong(

@@ -57,11 +57,13 @@ class TestRotateBasis:
             expect_close(found, reference(state, cfg, rotation), rtol=1e-4, atol=1e-4)
 
     def test_reflections_and_strangers(self, answer, reference, rng):
-        "a matrix that turns the ones into their opposite is allowed; what else the dict holds is handed on"
+        "matrices that mirror, or turn the ones into their opposite, are allowed; what else is in the dict is handed on"
         cfg = SIZES[0]
         state = drawn_state(cfg, rng) | {"blocks.0.attn.mask": torch.ones(5, 5).tril()}
-        rotation = -random_rotation(cfg.d_model, seed_of(rng), keep_ones=True)
-        expect_close(answer(dict(state), cfg, rotation), reference(state, cfg, rotation), rtol=1e-4, atol=1e-4)
+        opposite = -random_rotation(cfg.d_model, seed_of(rng), keep_ones=True)
+        swapped = opposite[:, [1, 0, *range(2, cfg.d_model)]]  # of these two one has a determinant of -1
+        for rotation in (opposite, swapped):
+            expect_close(answer(dict(state), cfg, rotation), reference(state, cfg, rotation), rtol=1e-4, atol=1e-4)
 
     def test_dtype(self, answer, reference, rng):
         "float64 weights stay float64"

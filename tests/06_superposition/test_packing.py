@@ -8,6 +8,10 @@ from utils.course.checking import expect, expect_close, expect_raises, expect_sh
 from utils.superposition.room import max_interference, random_directions
 
 
+def close(found, other):
+    return torch.allclose(found, other, atol=1e-4)
+
+
 class TestWelchBound:
     exercise = "welch_bound"
 
@@ -46,7 +50,15 @@ class TestOptimizePacking:
     def test_no_steps(self, answer, rng):
         "after no steps the rows are those of the start, at length 1"
         start = 3 * torch.randn(4, 3, generator=rng)
-        expect_close(answer(start, 0), start / start.norm(dim=-1, keepdim=True))
+        unit = start / start.norm(dim=-1, keepdim=True)
+        expect_close(answer(start, 0), unit)
+        expect(not close(answer(start, 1), unit), "After one step no row has moved.", actual="not moved")
+
+    def test_lengths_at_the_start(self, answer, rng):
+        "the rows are brought to length 1 before the first step: whatever their lengths were, the steps are the same"
+        start = random_directions(5, 3, rng)
+        long = start * torch.tensor([[8.0], [3.0], [0.5], [6.0], [20.0]])
+        expect_close(answer(long, 10), answer(start, 10), atol=1e-2, note="Longer rows at the start lead elsewhere.")
 
     def test_the_simplex(self, answer, rng):
         "d + 1 directions come near the best that is possible, 1/d"
@@ -62,10 +74,13 @@ class TestOptimizePacking:
     def test_signed(self, answer, rng):
         "with signs d + 1 directions come near -1/d, and three in a plane lie at 120 degrees"
         for d in (2, 4):
-            overlap = max_interference(answer(random_directions(d + 1, d, rng), 200, signed=True), signed=True)
+            start = random_directions(d + 1, d, rng)
+            found = answer(start, 200, signed=True)
+            overlap, far = max_interference(found, signed=True), "With signs the largest cosine stays far from the"
             expect(
-                overlap < -1 / d + 0.03, "With signs the largest cosine stays far from the smallest that is possible.",
-                actual="signed", returned=f"{overlap:.3f} for {d + 1} directions in {d} dimensions",
+                overlap < -1 / d + 0.03, f"{far} smallest that is possible.",
+                actual="same" if overlap >= -1 / d + 0.03 and close(found, answer(start, 200)) else "signed",
+                returned=f"{overlap:.3f} for {d + 1} directions in {d} dimensions",
                 expected=f"{-1 / d:.3f}",
             )  # fmt: skip
 
@@ -74,18 +89,19 @@ class TestOptimizePacking:
         # Symmetric about no axis, and in the order in which they will lie: nothing has to get past anything.
         angles = torch.tensor([0.1, 1.4, 3.0, 4.9]) + 0.05 * torch.randn(4, generator=rng)
         start = torch.stack([angles.cos(), angles.sin()], dim=1)
-        crossed = max_interference(answer(start, 200, signed=True), signed=True)
+        with_signs, without = answer(start, 200, signed=True), answer(start, 200)
+        same, crossed = close(with_signs, without), max_interference(with_signs, signed=True)
         expect(
             crossed < 0.1,
             "With signs, four directions have room at right angles.",
-            actual="no cross",
+            actual=("no cross", same),
             returned=f"{crossed:.3f}",
         )
-        lines = max_interference(answer(start, 200))
+        lines = max_interference(without)
         expect(
             lines < 0.76,
             "Without signs, opposite directions overlap fully.",
-            actual="no lines",
+            actual=("no lines", same),
             returned=f"{lines:.3f}",
         )
 
@@ -94,6 +110,8 @@ class TestOptimizePacking:
         start = random_directions(6, 3, rng)
         still = answer(start, 3, lr=1e-7)
         expect_close(still, start, atol=1e-4, note="With a step size of 1e-7 the rows have moved.")
+        as_default = answer(start, 3, sharpness=30.0, lr=0.02)
+        expect_close(answer(start, 3), as_default, atol=1e-4, note="The defaults are not those of the stub.")
         small, large = answer(start, 3, lr=0.01), answer(start, 3, lr=0.05)
         expect(not torch.allclose(small, large, atol=1e-4), "Two step sizes give the same rows.", actual="lr")
         soft, sharp = answer(start, 10, sharpness=1.0), answer(start, 10, sharpness=100.0)

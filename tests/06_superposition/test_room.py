@@ -26,10 +26,18 @@ class TestRandomDirections:
     def test_everywhere_on_the_sphere(self, answer, rng):
         "no direction is favoured: neither a half, nor the axes, nor the diagonals"
         found = answer(20_000, 3, rng)
+        expect_shape(found, (20_000, 3))
+        found = found / found.norm(dim=-1, keepdim=True)
         centre = found.mean(dim=0).abs().max().item()
         expect(
             centre < 0.03, "Their mean is far from 0: one side of the sphere is favoured.", actual="lopsided",
             returned=f"a mean with an entry of {centre:.3f}", expected="near 0",
+        )  # fmt: skip
+        second = (found.T @ found / len(found) - torch.eye(3, dtype=found.dtype) / 3).abs().max().item()
+        expect(
+            second < 0.015, "Some directions come more often than others: they lie near a plane, or near a line.",
+            actual="flat", returned=f"mean products of coordinates off by up to {second:.3f}",
+            expected="1/3 for each with itself, 0 for two different ones",
         )  # fmt: skip
         fourth = found.pow(4).mean().item()  # on the sphere in three dimensions a coordinate's mean 4th power is 1/5
         expect(
@@ -37,6 +45,22 @@ class TestRandomDirections:
             "Some directions come more often than others: towards the corners of a cube, or along the axes.",
             actual="corners" if fourth < 0.2 else "axes",
             returned=f"coordinates with a mean fourth power of {fourth:.4f}", expected="0.2",
+        )  # fmt: skip
+
+    def test_independent(self, answer, rng):
+        "fewer directions than dimensions: they know nothing of each other, and are not at right angles"
+        n, d = 40, 60
+        found = answer(n, d, rng)
+        expect_shape(found, (n, d))
+        found = found / found.norm(dim=-1, keepdim=True)
+        square = (found @ found.T)[~torch.eye(n, dtype=torch.bool)].square().mean().item() * d  # has a mean of 1
+        expect(
+            square < 1.5, "Some rows are too close to each other, or to each other's opposites.", actual="alike",
+            returned=f"a mean squared cosine of {square / d:.4f}", expected=f"about 1/{d} = {1 / d:.4f}",
+        )  # fmt: skip
+        expect(
+            square > 0.5, "The rows keep away from each other: given the others, a row is not free.", actual="apart",
+            returned=f"a mean squared cosine of {square / d:.4f}", expected=f"about 1/{d} = {1 / d:.4f}",
         )  # fmt: skip
 
 
@@ -64,10 +88,10 @@ class TestMaxInterference:
         expect_close(answer(torch.tensor([[1.0, 2.0], [2.0, -1.0], [2.0, 4.0]])), 1.0, rtol=1e-4)
 
     def test_many_rows(self, answer, rng):
-        "2,500 rows, the two that matter far apart"
-        W = torch.randn(2500, 60, generator=rng)
-        W[2400] = -(W[30] + 0.05 * torch.randn(60, generator=rng))
-        cosine = torch.nn.functional.cosine_similarity(W[2400], W[30], dim=0).abs()
+        "1,200 rows, the two that matter far apart"
+        W = torch.randn(1200, 60, generator=rng)
+        W[1150] = -(W[30] + 0.05 * torch.randn(60, generator=rng))
+        cosine = torch.nn.functional.cosine_similarity(W[1150], W[30], dim=0).abs()
         expect_close(answer(W), cosine.item(), rtol=1e-3)
 
     def test_bad_input(self, answer):

@@ -94,7 +94,8 @@ def coordinate_kurtosis(activations: Float[Tensor, "sample unit"]) -> Float[Tens
         activations: At least 2 samples.
 
     Returns:
-        A number of at least 1 for each unit; NaN for a unit that is the same (say 0) in all samples.
+        A number of at least 1 for each unit; NaN for a unit that is 0 in all samples. For one that has another value in
+        all of them it is left open, as rounding may give it some spread.
 
     Raises:
         ValueError: If there are fewer than 2 samples.

@@ -43,7 +43,7 @@ def optimize_packing(
         start: The rows to begin with, of any length; left unchanged.
         n_steps: How many steps of the optimiser. 0 returns the rows of ``start``, at length 1.
         sharpness: See above.
-        lr: Step size, of the rows at length 1.
+        lr: Step size, of the rows at length 1, to which they are brought before the first step.
         signed: Let rows that point away from each other pass as not overlapping.
 
     Returns:
