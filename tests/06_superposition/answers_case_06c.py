@@ -20,22 +20,20 @@ def of_the_covariance(x, dictionary, seed):
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-def designed(settings, measure=None, control=of_the_covariance, n=20, spread=torch.std, above=8.0):
+def designed(settings, measure=None, control=of_the_covariance, n=20, spread=torch.std, above=8.0, guarded=True):
     measure = measure or left_over()
     design = {"measure": measure, "control": control, "n_controls": n}
     for name, (x, dictionary) in settings.items():
-        null = torch.tensor([measure(x, control(x, dictionary, seed)) for seed in range(n)])
-        deviation = spread(null).item()
-        z = (measure(x, dictionary) - null.mean().item()) / deviation if deviation else 0.0
+        null = torch.tensor([measure(x, control(x, dictionary, seed)) for seed in range(n)], dtype=torch.float64)
+        deviation = spread(null)
+        z = ((measure(x, dictionary) - null.mean()) / deviation).item() if deviation or not guarded else 0.0
         design |= {f"z_{name}": z, f"verdict_{name}": "holds" if z > above else "does not"}
     return design
 
 
 @wrong(
     "does_it_hold_the_features",
-    "Your controls point everywhere alike, and x does not vary everywhere alike: whatever lies where x varies "
-    "most beats "
-    "them.",
+    "Your controls do not lie where x varies most. Whatever does beats them, features or not.",
 )
 def isotropic_control(settings):
     def control(x, dictionary, seed):
@@ -74,7 +72,28 @@ def one_control(settings):
     return designed(settings, control=lambda x, dictionary, seed: of_the_covariance(x, dictionary, 0))
 
 
-@wrong("does_it_hold_the_features", "Five controls are too few to know how much controls differ.")
+@wrong(
+    "does_it_hold_the_features",
+    "Your control does not depend on its seed, so that the standard deviation by which you divide is 0.",
+)
+def one_control_and_a_division_by_0(settings):
+    return designed(settings, control=lambda x, dictionary, seed: of_the_covariance(x, dictionary, 0), guarded=False)
+
+
+@wrong(
+    "does_it_hold_the_features",
+    "Your controls measure exactly what the dictionary does, and do not differ: they hold its directions, in another "
+    "order or with other signs, and z is 0 / 0.",
+)
+def the_same_directions_and_a_division_by_0(settings):
+    def control(x, dictionary, seed):
+        signs = 2.0 * torch.randint(2, (len(dictionary), 1), generator=Generator().manual_seed(seed)) - 1
+        return signs * dictionary
+
+    return designed(settings, control=control, guarded=False)
+
+
+@wrong("does_it_hold_the_features", "So few controls do not say how much controls differ.")
 def five_controls(settings):
     return designed(settings, n=5)
 
@@ -102,11 +121,63 @@ def standard_error(settings):
 
 @wrong(
     "does_it_hold_the_features",
-    "Your verdicts do not follow from your z: the rule is 8 standard deviations, not 2.",
+    "You say 'holds' of a dictionary that stands out from its controls hardly or not at all: your verdict does not "
+    "follow from your z.",
 )
 def verdict_at_every_dictionary(settings):
     design = designed(settings)
     return design | {f"verdict_{name}": "holds" for name in settings}
+
+
+@wrong(
+    "does_it_hold_the_features",
+    "Your verdict says 'holds' of a z that is not above 8, the rule of this case (2 or 3 is that of others).",
+)
+def usual_border(settings):
+    return designed(settings, above=3.0)
+
+
+@wrong(
+    "does_it_hold_the_features",
+    "Your verdict goes by the size of z. A dictionary far worse than its controls does not hold the features either.",
+)
+def far_off_on_either_side(settings):
+    design = designed(settings)
+    return design | {f"verdict_{name}": "holds" if abs(design[f"z_{name}"]) > 8 else "does not" for name in settings}
+
+
+@wrong(
+    "does_it_hold_the_features",
+    "Your standard deviation over controls divides by n and not by n - 1.",
+)
+def divided_by_n(settings):
+    return designed(settings, spread=lambda null: null.std(correction=0))
+
+
+@wrong(
+    "does_it_hold_the_features",
+    "Your controls are rows of x. Each is a sum of the features that are on in it, so they know more than a "
+    "covariance.",
+)
+def activations_as_control(settings):
+    def control(x, dictionary, seed):
+        generator = Generator().manual_seed(seed)
+        rows = x[torch.randint(len(x), (len(dictionary),), generator=generator)]
+        return rows / rows.norm(dim=1, keepdim=True)
+
+    return designed(settings, control=control)
+
+
+@wrong(
+    "does_it_hold_the_features",
+    "Your controls are the dictionary with a little noise, and hold nearly what it holds.",
+)
+def noisy_dictionary(settings):
+    def control(x, dictionary, seed):
+        rows = dictionary + 0.1 * torch.randn(dictionary.shape, generator=Generator().manual_seed(seed))
+        return rows / rows.norm(dim=1, keepdim=True)
+
+    return designed(settings, control=control)
 
 
 @wrong("does_it_hold_the_features", "Your measure grows with what is left over: the larger, the worse.")

@@ -26,12 +26,50 @@ def answered_by_zero(p, r):
 
 @wrong(
     "pure_losses",
-    "Your third loss is twice too small or counts one of the two errors alone: where both features are on, both "
-    "come out "
-    "too small by the smaller one.",
+    "Your third loss counts the error of the first feature alone: where both are on, both come out too small by the "
+    "smaller one.",
 )
 def one_error(p, r):
     return stacked(p, r, shared=torch.ones_like(r) * p**2 / 6)
+
+
+@wrong(
+    "pure_losses",
+    "Your third loss counts the error of the extra feature alone: where both are on, both come out too small by the "
+    "smaller one.",
+)
+def the_extra_error(p, r):
+    return stacked(p, r, shared=r * p**2 / 6)
+
+
+@wrong(
+    "pure_losses",
+    "In your third loss both errors count alike. That of the extra feature counts r times.",
+)
+def shared_without_importance(p, r):
+    return stacked(p, r, shared=torch.ones_like(r) * p**2 / 3)
+
+
+@wrong(
+    "pure_losses",
+    "Your third loss is half of what it should be. Does your density of the smaller of two numbers integrate to 1?",
+)
+def half_a_density(p, r):
+    return stacked(p, r, shared=(1 + r) * p**2 / 12)
+
+
+@wrong(
+    "pure_losses",
+    "The variance of your ignored feature is that of a feature which is always on, times p. One that is off part of "
+    "the time varies more: take its mean square less its mean, squared.",
+)
+def variance_while_on(p, r):
+    return stacked(p, r, variance=p / 12)
+
+
+@wrong("pure_losses", "Your three losses lie along the first axis, and belong along a new last one.")
+def along_the_first_axis(p, r):
+    return stacked(*torch.broadcast_tensors(p, r)).movedim(-1, 0)
 
 
 @wrong(
@@ -54,9 +92,8 @@ def exchanged(p, r):
 
 @wrong(
     "pure_losses",
-    "Your loss of sharing is (1 + r) p² / 4, the square of a feature's mean error. What counts is the mean of "
-    "the squared "
-    "error; the smaller of two has 1/6.",
+    "Your loss of sharing is (1 + r) p² / 9: it squares the mean of the smaller of two numbers, 1/3. What counts is "
+    "the mean of the square, and that is more.",
 )
 def square_of_mean(p, r):
     return stacked(p, r, shared=(1 + r) * p**2 / 9)
@@ -110,7 +147,7 @@ def upper_first(p):
 )
 def without_bias(p):
     checked(p)
-    lower = torch.where(p < 4 / 7, p / (2 - p), torch.ones_like(p))
+    lower = p / (2 - p)
     return lower, 1 / lower
 
 
@@ -126,9 +163,36 @@ def on_a_grid(p):
     return lower, 1 / lower
 
 
-@wrong("analytic_boundary", "A probability of 0 or above 1 goes through: it should be refused.")
+@wrong(
+    "analytic_boundary",
+    "A probability that is not above 0 goes through, though it stands beside others that are: refuse it wherever it "
+    "stands.",
+)
 def unchecked(p):
-    return analytic_boundary(p.clamp(0.01, 1))
+    lower = torch.where(p < 4 / 7, 2 * p / (4 - 5 * p), torch.ones_like(p))
+    return lower, 1 / lower
+
+
+@wrong(
+    "analytic_boundary",
+    "You hold the lower border at 1 from above and the upper one from below, but for large p the formula's denominator "
+    "changes its sign, and your borders do, too.",
+)
+def held_at_one(p):
+    checked(p)
+    lower = 2 * p / (4 - 5 * p)
+    return lower.clamp(max=1), (1 / lower).clamp(min=1)
+
+
+@wrong(
+    "analytic_boundary",
+    "Your borders become 1 only where the denominator changes its sign. They have crossed before, where both are 1: "
+    "from there on sharing never has the smallest loss.",
+)
+def until_the_sign_changes(p):
+    checked(p)
+    lower = torch.where(p < 0.8, 2 * p / (4 - 5 * p), torch.ones_like(p))
+    return lower, 1 / lower
 
 
 @right("analytic_boundary")
@@ -224,6 +288,67 @@ def by_cosine(W, feature=-1, threshold=0.5):
     )
 
 
+@wrong(
+    "classify_phase",
+    "The feature itself is among the others in your sum: whatever has a direction then shares it, with itself.",
+)
+def with_itself(W, feature=-1, threshold=0.5):
+    return phases(W, feature, threshold, overlap=lambda overlaps, norm: (overlaps.square().sum(1) + norm**2).sqrt())
+
+
+@wrong(
+    "classify_phase",
+    "With a negative number the feature itself is among the others: its place, counted from the front, has another "
+    "number.",
+)
+def not_counted_from_the_end(W, feature=-1, threshold=0.5):
+    return (with_itself if feature < 0 else classify_phase)(W, feature, threshold)
+
+
+@wrong(
+    "classify_phase",
+    "You compare a sum of squares with the threshold, which is a length: the root is missing.",
+)
+def without_a_root(W, feature=-1, threshold=0.5):
+    return phases(W, feature, threshold, overlap=lambda overlaps, norm: overlaps.square().sum(1))
+
+
+@wrong(
+    "classify_phase",
+    "You add up the overlaps' absolute values. What lies along a direction adds up in squares.",
+)
+def sum_of_sizes(W, feature=-1, threshold=0.5):
+    return phases(W, feature, threshold, overlap=lambda overlaps, norm: overlaps.abs().sum(1))
+
+
+@wrong(
+    "classify_phase",
+    "You project W_i onto the directions of the others, and their own lengths are lost: a partner of length 0.1 counts "
+    "as much as one of length 1. It is W_i whose direction is taken.",
+)
+def onto_the_others(W, feature=-1, threshold=0.5):
+    directions = W / W.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    overlaps = (directions.mT @ W[:, :, feature, None])[..., 0]
+    overlaps[:, feature] = 0
+    other = overlaps.norm(dim=1)
+    return torch.where(W[:, :, feature].norm(dim=1) < threshold, 0, torch.where(other >= threshold, 2, 1))
+
+
+@wrong("classify_phase", "You compare the square of the length with the threshold, which is a length.")
+def squared_length(W, feature=-1, threshold=0.5):
+    return phases(W, feature, threshold, length=lambda norm: norm**2)
+
+
+@wrong("classify_phase", "An overlap of exactly the threshold counts as none in your answer.")
+def overlap_above_the_threshold(W, feature=-1, threshold=0.5):
+    return phases(W, feature, threshold, at_least=threshold * (1 + 1e-6))
+
+
+@wrong("classify_phase", "A length of exactly the threshold counts as none in your answer.")
+def length_above_the_threshold(W, feature=-1, threshold=0.5):
+    return phases(W, feature, threshold, length=lambda norm: norm * (1 - 1e-6))
+
+
 @right("classify_phase")
 def model_by_model(W, feature=-1, threshold=0.5):
     found = []
@@ -307,6 +432,21 @@ def row_by_row(train, p, relative_importance, n_features=2, n_starts=1):
 @wrong("phase_diagram", "Rows and columns have changed places: rows are probabilities.")
 def transposed(train, p, relative_importance, n_features=2, n_starts=1):
     return diagram(train, p, relative_importance, n_features, n_starts).T
+
+
+@wrong(
+    "phase_diagram",
+    "Your list holds all cells once for each start, and you fold the losses as if the starts of a cell stood side by "
+    "side: starts of different cells are compared.",
+)
+def starts_folded_wrongly(train, p, relative_importance, n_features=2, n_starts=1):
+    grid_p, grid_r = torch.meshgrid(p, relative_importance, indexing="ij")
+    importance = torch.ones(grid_p.numel() * n_starts, n_features)
+    importance[:, -1] = grid_r.flatten().repeat(n_starts)
+    W, losses = train(grid_p.flatten().repeat(n_starts), importance)
+    best = losses.reshape(-1, n_starts).argmin(1)
+    W = W.reshape(grid_p.numel(), n_starts, *W.shape[1:])
+    return classify_phase(W[torch.arange(len(best)), best]).reshape(grid_p.shape)
 
 
 @right("phase_diagram")

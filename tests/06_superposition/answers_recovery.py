@@ -45,6 +45,25 @@ def kept_height(x, dictionary, threshold):
     return torch.where(read > threshold, read, 0.0)
 
 
+@wrong("relu_readout", "Readings below 0 come out as they are: the ReLU is missing.")
+def without_relu(x, dictionary, threshold):
+    return x @ (dictionary / dictionary.square().sum(1, keepdim=True)).T - threshold
+
+
+@wrong("relu_readout", "The threshold changes nothing in your answer: it is subtracted from no reading.")
+def without_threshold(x, dictionary, threshold):
+    return torch.relu(x @ (dictionary / dictionary.square().sum(1, keepdim=True)).T)
+
+
+@wrong(
+    "relu_readout",
+    "You subtract the threshold first and divide by the squared length afterwards: along a long direction it then "
+    "counts for less. It belongs to the reading.",
+)
+def threshold_divided(x, dictionary, threshold):
+    return torch.relu((x @ dictionary.T - threshold) / dictionary.square().sum(1))
+
+
 @wrong("relu_readout", "The threshold is subtracted behind the ReLU: readings below 0 come out.")
 def behind_the_relu(x, dictionary, threshold):
     return torch.relu(x @ (dictionary / dictionary.square().sum(1, keepdim=True)).T) - threshold
@@ -158,6 +177,63 @@ def of_unit_directions(x, dictionary, n_steps, nonnegative=False):
     return matching_pursuit(x, dictionary, n_steps, nonnegative) * dictionary.norm(dim=1)
 
 
+@wrong(
+    "matching_pursuit",
+    "With `nonnegative`, where every direction points against what is left, a code comes out negative: take a = 0.",
+)
+def negative_share_kept(x, dictionary, n_steps, nonnegative=False):
+    if not nonnegative:
+        return matching_pursuit(x, dictionary, n_steps)
+    codes = torch.zeros(len(x), len(dictionary), dtype=x.dtype)
+    rows, length = torch.arange(len(x)), dictionary.norm(dim=1)
+    for _ in range(n_steps):
+        fits = (x - codes @ dictionary) @ unit(dictionary).T
+        i = fits.argmax(1)
+        codes[rows, i] += fits[rows, i] / length[i]
+    return codes
+
+
+@wrong(
+    "matching_pursuit",
+    "With `nonnegative` you choose as without it, by the size of the product, and cut off negative codes: a step that "
+    "chose an opposite direction is lost. Choose by the product itself.",
+)
+def chosen_by_size(x, dictionary, n_steps, nonnegative=False):
+    codes = torch.zeros(len(x), len(dictionary), dtype=x.dtype)
+    rows, length = torch.arange(len(x)), dictionary.norm(dim=1)
+    for _ in range(n_steps):
+        fits = (x - codes @ dictionary) @ unit(dictionary).T
+        i = fits.abs().argmax(1)
+        a = fits[rows, i] / length[i]
+        codes[rows, i] += a.clamp(min=0) if nonnegative else a
+    return codes
+
+
+@wrong("matching_pursuit", "One choice is made for all rows together. Each row is decomposed by itself.")
+def one_choice_for_all(x, dictionary, n_steps, nonnegative=False):
+    codes = torch.zeros(len(x), len(dictionary), dtype=x.dtype)
+    for _ in range(n_steps):
+        fits = (x - codes @ dictionary) @ unit(dictionary).T
+        i = int((fits if nonnegative else fits.abs()).sum(0).argmax())
+        a = fits[:, i] / dictionary[i].norm()
+        codes[:, i] += a.clamp(min=0) if nonnegative else a
+    return codes
+
+
+@right("matching_pursuit")
+def cut_off_at_the_end(x, dictionary, n_steps, nonnegative=False):
+    """A negative share can only come in the first step: the direction chosen last always has a share of 0."""
+    codes, left, length = torch.zeros(len(x), len(dictionary), dtype=x.dtype), x, dictionary.norm(dim=1)
+    rows = torch.arange(len(x))
+    for _ in range(n_steps):
+        fits = left @ dictionary.T / length
+        i = (fits if nonnegative else fits.abs()).argmax(1)
+        a = fits[rows, i] / length[i]
+        codes[rows, i] += a
+        left = left - a[:, None] * dictionary[i]
+    return codes.clamp(min=0) if nonnegative else codes
+
+
 @right("matching_pursuit")
 def row_by_row(x, dictionary, n_steps, nonnegative=False):
     return pursuit(x, dictionary, n_steps, nonnegative)
@@ -265,6 +341,62 @@ def only_positive(x, dictionary, k):
     return codes
 
 
+@wrong(
+    "compressed_recovery",
+    "You choose as plain matching pursuit does and fit all codes anew only at the end. The residual by which the next "
+    "direction is chosen has to come from the fit.",
+)
+def fitted_at_the_end(x, dictionary, k):
+    refuse(dictionary, k)
+    codes = torch.zeros(len(x), len(dictionary), dtype=x.dtype)
+    for row in range(len(x)):
+        chosen, left = [], x[row]
+        for _ in range(k):
+            fits = (unit(dictionary) @ left).abs()
+            fits[chosen] = -1
+            chosen.append(int(fits.argmax()))
+            atom = dictionary[chosen[-1]]
+            left = left - left @ atom / (atom @ atom) * atom
+        if chosen:
+            codes[row, chosen] = torch.linalg.pinv(dictionary[chosen].T) @ x[row]
+    return codes
+
+
+@wrong(
+    "compressed_recovery",
+    "In each step you fit the chosen directions to what is left, and return this fit: what they had of x before is "
+    "lost. Fit them to x.",
+)
+def fitted_to_what_is_left(x, dictionary, k):
+    refuse(dictionary, k)
+    codes = torch.zeros(len(x), len(dictionary), dtype=x.dtype)
+    for row in range(len(x)):
+        chosen, left = [], x[row]
+        for _ in range(k):
+            fits = (unit(dictionary) @ left).abs()
+            fits[chosen] = -1
+            chosen.append(int(fits.argmax()))
+            solution = torch.linalg.pinv(dictionary[chosen].T) @ left
+            left = left - solution @ dictionary[chosen]
+            codes[row, chosen] = solution
+    return codes
+
+
+@right("compressed_recovery")
+def a_second_choice_ignored(x, dictionary, k):
+    """Without a mask: what is left is orthogonal to what was chosen, but where it is rounding alone."""
+    refuse(dictionary, k)
+    codes = torch.zeros(len(x), len(dictionary), dtype=x.dtype)
+    for row in range(len(x)):
+        chosen, left = [], x[row]
+        for _ in range(k):
+            i = int((unit(dictionary) @ left).abs().argmax())
+            chosen = chosen if i in chosen else [*chosen, i]
+            codes[row, chosen] = torch.linalg.pinv(dictionary[chosen].T) @ x[row]
+            left = x[row] - codes[row] @ dictionary
+    return codes
+
+
 @right("compressed_recovery")
 def rows_and_pseudo_inverses(x, dictionary, k):
     return orthogonal(x, dictionary, k)
@@ -303,7 +435,7 @@ def coherence(dictionary):
 
 
 def bound(mu, n):
-    return n if mu == 0 else math.ceil((1 + 1 / mu) / 2) - 1
+    return n if mu == 0 else min(n, math.ceil((1 + 1 / mu) / 2) - 1)
 
 
 @wrong(
@@ -331,19 +463,50 @@ def signed_coherence(dictionary):
 )
 def nothing_for_orthogonal(dictionary):
     mu = coherence(dictionary)
-    return 0 if mu == 0 else bound(mu, 0)
+    return 0 if mu == 0 else bound(mu, len(dictionary))
 
 
 @wrong("guaranteed_sparsity", "You round to the nearest whole number: that is above the bound as often as below.")
 def rounded(dictionary):
     mu = coherence(dictionary)
-    return len(dictionary) if mu == 0 else round((1 + 1 / mu) / 2)
+    return len(dictionary) if mu == 0 else min(len(dictionary), round((1 + 1 / mu) / 2))
 
 
 @wrong("guaranteed_sparsity", "Your number is about twice too large: (1 + 1 / μ) is halved.")
 def not_halved(dictionary):
     mu = coherence(dictionary)
-    return len(dictionary) if mu == 0 else math.ceil(1 + 1 / mu) - 1
+    return len(dictionary) if mu == 0 else min(len(dictionary), math.ceil(1 + 1 / mu) - 1)
+
+
+@wrong(
+    "guaranteed_sparsity", "Your number is no whole one: the largest whole number below (1 + 1 / μ) / 2 is asked for."
+)
+def not_whole(dictionary):
+    mu = coherence(dictionary)
+    return float(len(dictionary)) if mu == 0 else min(float(len(dictionary)), (1 + 1 / mu) / 2)
+
+
+@wrong(
+    "guaranteed_sparsity",
+    "Where directions are nearly orthogonal you promise more active features than there are features.",
+)
+def more_than_there_are(dictionary):
+    mu = coherence(dictionary)
+    return len(dictionary) if mu == 0 else math.ceil((1 + 1 / mu) / 2) - 1
+
+
+@wrong(
+    "guaranteed_sparsity",
+    "A direction is compared with itself, too: the largest cosine is then always 1.",
+)
+def compared_with_itself(dictionary):
+    return bound((unit(dictionary) @ unit(dictionary).T).abs().max().item() + 1e-9, len(dictionary))
+
+
+@wrong("guaranteed_sparsity", "Your number lies above the bound: the largest whole number *below* it is asked for.")
+def rounded_up(dictionary):
+    mu = coherence(dictionary)
+    return len(dictionary) if mu == 0 else min(len(dictionary), math.ceil((1 + 1 / mu) / 2))
 
 
 @right("guaranteed_sparsity")
@@ -355,7 +518,7 @@ def by_pairs(dictionary):
     if largest == 0:
         return len(dictionary)
     k = 0
-    while k + 1 < (1 + 1 / largest) / 2:
+    while k + 1 < (1 + 1 / largest) / 2 and k < len(dictionary):
         k += 1
     return k
 
@@ -364,7 +527,7 @@ def by_pairs(dictionary):
 def above_the_diagonal(dictionary):
     cosines = torch.corrcoef(torch.cat([dictionary, -dictionary], 1))  # rows with mean 0: correlation is cosine
     mu = cosines.triu(1).abs().max().item()
-    return len(dictionary) if mu < 1e-12 else math.ceil((1 + 1 / mu) / 2) - 1
+    return len(dictionary) if mu < 1e-12 else min(len(dictionary), math.ceil((1 + 1 / mu) / 2) - 1)
 
 
 # support_recovered
@@ -419,6 +582,30 @@ def k_of_the_first(codes, truth):
     k = int((truth[0] != 0).sum())
     mask = torch.zeros_like(truth, dtype=torch.bool).scatter(1, codes.abs().topk(k, 1).indices, True)
     return (mask == (truth != 0)).all(1) & support_recovered(codes, truth)
+
+
+@wrong(
+    "support_recovered",
+    "Where a feature that is off ties with one that is on, your answer depends on which of the two stands first. A tie "
+    "is not recovered.",
+)
+def by_the_first_k(codes, truth):
+    found = []
+    for code, true in zip(codes.abs(), truth, strict=True):
+        wanted = set(true.nonzero().flatten().tolist())
+        order = code.argsort(descending=True, stable=True).tolist()
+        found.append(set(order[: len(wanted)]) == wanted and all(code[i] > 0 for i in wanted))
+    return torch.tensor(found)
+
+
+@wrong(
+    "support_recovered",
+    "One feature that is on and strongest suffices in your answer. All that are on have to be stronger than all that "
+    "are off.",
+)
+def one_is_enough(codes, truth):
+    on, size = truth != 0, codes.abs()
+    return (size.masked_fill(~on, 0).amax(1) > size.masked_fill(on, 0).amax(1)) | ~on.any(1)
 
 
 @right("support_recovered")

@@ -7,10 +7,12 @@ import torch
 
 from utils.course.cases import design_of, expect_function_of_input
 from utils.course.checking import expect, expect_shape
-from utils.superposition.case_06c import setting
+from utils.superposition.case_06c import Setting, setting
+from utils.superposition.planted import same_covariance
 
 KIND_OF = {"A": "covariance", "B": "true", "C": "dense"}
 NEW = {"true": 911, "covariance": 912, "turned": 913}
+LARGEST = 200  # controls for each setting
 KEYS = {
     "measure": "callable",
     "control": "callable",
@@ -38,6 +40,12 @@ def controls_of(design, given, n):
             "A control holds directions of the dictionary itself: where that is right, the control is, too, and "
             "nothing can stand out.",
             actual="same directions", returned=f"{int(same.sum())} of {len(same)} directions",
+        )  # fmt: skip
+        rows = (control @ (x / x.norm(dim=1, keepdim=True)).T).abs().amax(dim=1) > 0.9999
+        expect(
+            not bool(rows.any()),
+            "A control holds activations themselves as directions: it knows more of x than its mean and covariance.",
+            actual="activations", returned=f"{int(rows.sum())} of {len(rows)} directions",
         )  # fmt: skip
     again = design["control"](x, dictionary, 0)
     expect(
@@ -68,6 +76,44 @@ def z_of(design, given, n):
     return (own - fmean(null)) / spread
 
 
+def nearness(control, dictionary):
+    """How near the directions of a control lie to those of a dictionary: the mean of the largest absolute cosine."""
+    return (control @ dictionary.T).abs().amax(dim=1).mean().item()
+
+
+def expect_no_features(controls, given):
+    """The controls of a true dictionary come no nearer to it than chance does, but for what the covariance brings."""
+    x, dictionary = given
+    chance = []
+    for seed in range(20):
+        rows = same_covariance(x - x.mean(dim=0), len(dictionary), torch.Generator().manual_seed(seed))
+        chance.append(nearness(rows / rows.norm(dim=1, keepdim=True), dictionary))
+    own = fmean(nearness(control, dictionary) for control in controls)
+    expect(
+        own < fmean(chance) + 0.1,
+        "The directions of your controls lie nearer to those of the dictionary than directions drawn with x's "
+        "covariance do. If the dictionary holds the features, your controls nearly hold them, too.",
+        actual="near", returned=f"nearest cosine {own:.2f} on average", expected=f"about {fmean(chance):.2f}",
+    )  # fmt: skip
+
+
+def in_part(n_true, seed):
+    """Features, and a dictionary that holds some of them; the other directions have x's covariance."""
+    (x, truth), (_, other) = setting("true", seed), setting("covariance", seed)  # the same x
+    return Setting(x, torch.cat([truth[:n_true], other[n_true:]]))
+
+
+def expect_verdicts(design):
+    for name in KIND_OF:
+        said = design[f"z_{name}"]
+        follows = "holds" if said > 8 else "does not"
+        expect(
+            design[f"verdict_{name}"] == follows,
+            f"From z = {said:.3g} follows {follows!r}, and your verdict on {name} is another.",
+            actual="verdict", returned=f"verdict_{name}: {design[f'verdict_{name}']!r}",
+        )  # fmt: skip
+
+
 class TestDoesItHoldTheFeatures:
     exercise = "does_it_hold_the_features"
 
@@ -77,30 +123,28 @@ class TestDoesItHoldTheFeatures:
         design = design_of(answer, KEYS, settings)
         n = design["n_controls"]
         expect(
-            n == int(n) and n >= 20,
-            f"Your design has {n} controls, and 'n_controls' should be a whole number of at least 20: with fewer the "
-            "standard deviation is hardly known.",
-            actual="few controls", returned=f"{n}",
+            n == int(n) and 20 <= n <= LARGEST,
+            f"Your design has {n} controls, and 'n_controls' should be a whole number from 20 to {LARGEST}: with fewer "
+            "the standard deviation is hardly known.",
+            actual="few controls" if n < 20 else "n_controls", returned=f"{n}",
         )  # fmt: skip
-        n = min(int(n), 200)
+        n = int(n)
         for name in KIND_OF:
             z = z_of(design, settings[name], n)
             said = design[f"z_{name}"]
             expect(
-                math.isclose(said, z, rel_tol=0.03, abs_tol=0.05),
+                math.isclose(said, z, rel_tol=0.005, abs_tol=0.01),
                 f"Run again, your design gives z = {z:.3g} for setting {name}, and you report {said:.3g}. (z is the "
                 "measure less the controls' mean, over the standard deviation of the controls, n - 1.)",
                 actual=("z", round(said - z, 3)), returned=f"z_{name} = {said:.4g}", expected=f"z_{name} = {z:.4g}",
             )  # fmt: skip
-            follows = "holds" if said > 8 else "does not"
-            expect(
-                design[f"verdict_{name}"] == follows,
-                f"From z = {said:.3g} follows {follows!r}, and your verdict on {name} is another.",
-                actual="verdict", returned=f"verdict_{name}: {design[f'verdict_{name}']!r}",
-            )  # fmt: skip
+        expect_verdicts(design)
         expect_of_x(design["measure"], settings)
         for name, kind in KIND_OF.items():
             expect_decided(kind, design[f"z_{name}"])
+        expect_no_features([design["control"](*settings["B"], seed) for seed in range(n)], settings["B"])
+        others = {"A": in_part(8, 921), "B": in_part(16, 923), "C": setting("turned", 924)}
+        expect_verdicts(design_of(answer, KEYS, others))
         for kind, seed in NEW.items():
             expect_decided(kind, z_of(design, setting(kind, seed), 20))
 

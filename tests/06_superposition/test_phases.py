@@ -86,17 +86,24 @@ class TestClassifyPhase:
 
     def test_many_small_overlaps(self, answer):
         "what lies on the direction adds up in squares, over all other columns"
-        for share, phase in ((0.3, 2), (0.2, 1)):
+        models = []
+        overlaps = ((0.3, -0.3, 0.3), (0.4, 0.4, -0.2), (0.2, 0.2, -0.2), (-0.6, 0, 0), (0.6, 0.6, 0.6))
+        for shares, length in zip(overlaps, (1.2, 1.2, 1.2, 0.8, 0.3), strict=True):
             rest = torch.eye(4)[:3] * 0.9
-            rest[:, 3] = share  # three columns that each reach a little into the last dimension
-            W = torch.cat([rest, torch.tensor([[0.0, 0.0, 0.0, 1.2]])]).T[None]
-            expect_close(answer(W), torch.tensor([phase]))
+            rest[:, 3] = torch.tensor(shares)  # three columns that reach more or less into the last dimension
+            models.append(torch.cat([rest, torch.tensor([[0.0, 0.0, 0.0, length]])]).T)
+        expect_close(answer(torch.stack(models)), torch.tensor([2, 2, 1, 2, 0]))
 
     def test_threshold(self, answer):
         "another threshold, for the length and for the overlap"
         W = torch.tensor([[[0.6, 0.7]], [[0.2, 0.9]], [[0.75, -0.85]]])
         for threshold, phases in ((0.5, [2, 1, 2]), (0.8, [0, 1, 1]), (0.1, [2, 2, 2])):
             expect_close(answer(W, threshold=threshold), torch.tensor(phases))
+
+    def test_at_the_threshold(self, answer):
+        "a length or an overlap of exactly the threshold counts"
+        W = torch.tensor([[[0.25, 0.5]], [[0.5, 1.0]], [[0.5, -0.5]], [[0.1, 0.6]]])  # 0.5 is exact
+        expect_close(answer(W), torch.tensor([1, 2, 2, 1]))
 
     def test_length_does_not_scale_the_overlap(self, answer):
         "a long direction is not shared because it is long, nor a short one dedicated because it is short"

@@ -26,9 +26,9 @@ class TestReluReadout:
     def test_one_feature(self, answer, rng):
         "one feature alone is read at its height, less the threshold, however long its direction is"
         dictionary = directions(rng, 5, 6)
-        for threshold in (0.0, 0.25):
+        for threshold in (0.0, 2.0, 0.25):
             found = answer(1.5 * dictionary, dictionary, threshold)
-            expect_close(found.diagonal(), torch.full((5,), 1.5 - threshold))
+            expect_close(found.diagonal(), torch.full((5,), max(1.5 - threshold, 0.0)))
 
     def test_never_negative(self, answer, rng):
         "no reading is below 0"
@@ -71,6 +71,11 @@ class TestMatchingPursuit:
         pairs = torch.tensor([[1.0, 0], [-1, 0], [0, 2], [0, -2]]).double()
         codes = torch.tensor([[0, 1.0, 0.5, 0], [0.7, 0, 0, 0.9]]).double()
         expect_close(answer(codes @ pairs, pairs, 2, nonnegative=True), codes, atol=1e-9)
+        against = torch.tensor([[1.0, 0], [0, 2], [0.6, 0.8]]).double()
+        expect_close(
+            answer(torch.tensor([[-1.0, -2.0]]).double(), against, 2, nonnegative=True), torch.zeros(1, 3).double(),
+            note="Where every direction points against x, no code is above or below 0.",
+        )  # fmt: skip
         for batch, n, d in SIZES:
             x, dictionary = torch.randn(batch, d, generator=rng).double(), directions(rng, n, d).double()
             found = answer(x, dictionary, 3, nonnegative=True)
@@ -129,27 +134,34 @@ class TestGuaranteedSparsity:
 
     def test_values(self, answer, reference, rng):
         "random directions of several lengths"
-        for n, d in ((5, 4), (3, 40), (4, 400), (2, 1000)):
-            dictionary = directions(rng, n, d).double()
-            expect_close(int(answer(dictionary)), reference(dictionary))
+        tried = [directions(rng, n, d).double() for n, d in ((5, 4), (12, 100), (14, 1000), (20, 4000), (30, 400))]
+        expect_close([float(answer(dictionary)) for dictionary in tried], [float(reference(d)) for d in tried])
 
     def test_identity_and_hadamard(self, answer):
         "the axes and the rows of a Hadamard matrix: a coherence of 1 / sqrt(d)"
-        hadamard = torch.ones(1, 1).double()
-        for d, k in ((2, 1), (4, 1), (8, 1), (16, 2), (32, 3), (64, 4)):
+        hadamard, found = torch.ones(1, 1).double(), []
+        for d in (2, 4, 8, 16, 32, 64):
             hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)])
-            dictionary = torch.cat([torch.eye(d).double() * 3, hadamard])
             if d in (4, 16, 64):  # there the bound is no rounding question
-                expect_close(int(answer(dictionary)), k)
+                found.append(float(answer(torch.cat([torch.eye(d).double() * 3, hadamard]))))
+        expect_close(found, [1.0, 2.0, 4.0])
 
     def test_nearly_opposite_directions(self, answer):
         "two nearly opposite directions are nearly the same line: one feature is certain, and not three"
-        dictionary = torch.tensor([[1.0, 0.0, 0.0], [-1.8, 0.87178, 0.0], [0.0, 0.0, 1.0]])
-        expect_close(int(answer(dictionary)), 1)
+        found = []
+        for sign in (-1, 1):
+            dictionary = torch.tensor([[1.0, 0.0, 0.0], [sign * 1.8, 0.87178, 0.0], [0.0, 0.0, 1.0]])
+            found.append(float(answer(dictionary)))
+        expect_close(found, [1.0, 1.0])
+
+    def test_not_more_than_there_are(self, answer):
+        "nearly orthogonal directions: never more features than there are"
+        dictionary = torch.tensor([[1.0, 0.0, 0.0], [0.01, 1.0, 0.0], [0.0, 0.0, 2.0]])
+        expect_close(float(answer(dictionary)), 3.0)
 
     def test_orthogonal(self, answer):
         "orthogonal directions: all of them"
-        expect_close(int(answer(torch.eye(5)[:4] * 3.0)), 4)
+        expect_close(float(answer(torch.eye(5)[:4] * 3.0)), 4.0)
 
 
 class TestSupportRecovered:
@@ -164,7 +176,7 @@ class TestSupportRecovered:
 
     def test_by_hand(self, answer):
         "values need not agree; a feature that is missed, one too many that is stronger, a tie, a negative code"
-        truth = torch.tensor([[1.0, 0, 2, 0]]).expand(7, 4)
+        truth = torch.tensor([[1.0, 0, 2, 0]]).expand(9, 4)
         codes = torch.tensor(
             [
                 [0.1, 0, 0.2, 0],
@@ -174,9 +186,11 @@ class TestSupportRecovered:
                 [1, 1, 2, 0],
                 [-1, 0, 2, 0.3],
                 [1, -1.5, 2, 0],
+                [2, 0, 1, 1],
+                [2, 1, 1, 0],
             ]
         )
-        expect_close(answer(codes, truth), torch.tensor([True, True, False, False, False, True, False]))
+        expect_close(answer(codes, truth), torch.tensor([True, True, False, False, False, True, False, False, False]))
 
     def test_rows_of_different_sparsity(self, answer):
         "rows with none, one, and all features on; a true code may be negative"

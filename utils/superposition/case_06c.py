@@ -62,13 +62,14 @@ def does_it_hold_the_features(settings: dict[str, Setting]) -> dict[str, object]
         "measure": A function ``measure(x, dictionary)`` that returns a number, the larger the better the dictionary
             suits the activations.
         "control": A function ``control(x, dictionary, seed)`` that returns another dictionary, of the same shape, with
-            rows of length 1 (no row of it one of the given directions or its opposite); another one for another seed.
-        "n_controls": How many are drawn for each setting, with seeds 0, 1 …; at least 20.
+            rows of length 1; another one for another seed. No row of it is one of the given directions, or its
+            opposite, or an activation, and its rows lie no nearer to the given ones than the covariance makes them.
+        "n_controls": How many are drawn for each setting, with seeds 0, 1 …; from 20 to 200.
         "z_A", "z_B", "z_C": For each setting, the measure of its dictionary less the mean over controls, in units of
             the standard deviation (n - 1) over controls.
         "verdict_A", "verdict_B", "verdict_C": "holds" if z is above 8, "does not" otherwise. (Not 2 or 3: features can
-            lie a little better than random directions do without being those that are on.) The check also runs measure
-            and control on new settings, and looks whether this rule decides rightly there.
+            lie a little better than random directions do without being those that are on.) The check also calls your
+            function, measure and control with new settings, and looks whether this rule is kept and decides rightly.
     """
 
     def measure(x: Tensor, dictionary: Tensor) -> float:

@@ -41,7 +41,7 @@ def matching_pursuit(
         nonnegative: Choose by the largest r · d_i / ‖d_i‖ itself, and take a = 0 where that is negative.
 
     Returns:
-        Codes z with x ≈ z @ dictionary.
+        Codes z with x ≈ z @ dictionary, of x's dtype.
 
     Source: Mallat and Zhang (1993), "Matching Pursuits with Time-Frequency Dictionaries".
     """
@@ -72,8 +72,8 @@ def compressed_recovery(
             features.
 
     Returns:
-        Codes z with x ≈ z @ dictionary. Where x has been explained before the last step, what is chosen afterwards has
-        code 0, up to rounding.
+        Codes z with x ≈ z @ dictionary, of x's dtype. Where x has been explained before the last step, what is chosen
+        afterwards has code 0, up to rounding.
 
     Raises:
         ValueError: If k is negative, or larger than d or the number of features.
@@ -107,8 +107,8 @@ def guaranteed_sparsity(dictionary: Float[Tensor, "features d"]) -> int:
         dictionary: At least two directions as rows, of any length but 0.
 
     Returns:
-        The largest whole number k below (1 + 1 / μ) / 2 (where that is itself a whole number, rounding may decide); the
-        number of features if μ = 0.
+        The largest whole number k below (1 + 1 / μ) / 2 (where that is itself a whole number, rounding may decide), but
+        at most the number of features; so it is that number if μ = 0.
 
     Source: Tropp (2004), "Greed is Good: Algorithmic Results for Sparse Approximation".
     """
@@ -117,7 +117,7 @@ def guaranteed_sparsity(dictionary: Float[Tensor, "features d"]) -> int:
     coherence = cosines.max().item()
     if coherence == 0:
         return len(dictionary)
-    return math.ceil((1 + 1 / coherence) / 2) - 1
+    return min(len(dictionary), math.ceil((1 + 1 / coherence) / 2) - 1)
 
 
 def support_recovered(
