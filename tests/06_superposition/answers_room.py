@@ -314,8 +314,8 @@ def floor(n, epsilon, failure):
 
 @wrong(
     "almost_orthogonal_dimension",
-    "Yours is the rule of thumb, 4 ln n / epsilon². It takes n² for n (n - 1) and lets the chances add up to 1; asked for "
-    "is the dimension for the chance that the caller names.",
+    "Yours is the rule of thumb, 4 ln n / epsilon². It takes n² for n (n - 1) and lets the chances add up to 1; asked "
+    "for is the dimension for the chance that the caller names.",
 )
 def rule_of_thumb(n, epsilon, failure):
     all_in_range(n, epsilon, failure)
