@@ -239,7 +239,10 @@ def without_the_cube(n, epsilon):
     return math.ceil(8 * math.log(n) / epsilon**2)
 
 
-@wrong("jl_dimension", "Not all that is out of range is refused: a single point, and an epsilon of 0, of 1 or outside.")
+@wrong(
+    "jl_dimension",
+    "A single point is to be refused, and so is an epsilon of 0, of 1, or outside of that. Not all of this is.",
+)
 def refuses_nothing(n, epsilon):
     below = epsilon**2 / 2 - epsilon**3 / 3
     return math.ceil(4 * math.log(n) / below) if below else 0
@@ -311,7 +314,7 @@ def floor(n, epsilon, failure):
 
 @wrong(
     "almost_orthogonal_dimension",
-    "Yours is the rule of thumb, 4 ln n / epsilon². It leaves n² for n (n - 1) and a sum of chances of up to 1; asked "
+    "Yours is the rule of thumb, 4 ln n / epsilon². It takes n² for n (n - 1) and lets the chances add up to 1; asked "
     "for is the dimension for the chance that the caller names.",
 )
 def rule_of_thumb(n, epsilon, failure):
