@@ -20,7 +20,7 @@ from utils.course.build import course_of, read_masters
 from utils.course.containment import PATIENCE, Clock, Overtime, _interrupt_from_a_thread, limited_time, noted_interrupts
 from utils.course.manifest import dump, exercises, find_exercise
 from utils.course.paths import load_file
-from utils.course.runner import run_checks
+from utils.course.runner import own_state, run_checks
 
 
 @pytest.fixture(autouse=True)
@@ -372,6 +372,14 @@ def test_the_same_seed_gives_the_same_failure():
         report_on("double", "def double(x):\n    return x - 17", seed=6).failures[0].returned
         != first.failures[0].returned
     )
+
+
+def test_the_global_state_does_not_draw_what_the_generator_of_a_check_draws():
+    """Else who takes no notice of a generator that is handed in is right by chance."""
+    for seed in (0, 7, 2**31, 2**40 + 3):
+        with own_state(seed):
+            drawn = torch.rand(5)
+        assert not torch.equal(drawn, torch.rand(5, generator=torch.Generator().manual_seed(seed)))
 
 
 def test_checks_leave_global_random_state_alone():
