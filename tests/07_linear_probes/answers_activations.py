@@ -106,6 +106,48 @@ def zeros_for_others(model, tokens, sites, chosen, *, batch_size=32):
     return collected(model, tokens, sites, chosen, batch_size, pick)
 
 
+@wrong(
+    "collect_activations",
+    "Until the end the activations of all tokens of all texts lie in memory: you choose only then, or keep views of "
+    "them. Choose in each batch, and keep copies.",
+)
+def chosen_at_the_end(model, tokens, sites, chosen, *, batch_size=32):
+    found = collected(model, tokens, sites, chosen, batch_size, lambda x, chosen, start, n: x)
+    return {site: rows[chosen] for site, rows in found.items()}
+
+
+@wrong(
+    "collect_activations",
+    "You take the graph off at the end: until then the graph of every batch holds its activations. Run the model "
+    "without gradients.",
+)
+def detached_at_the_end(model, tokens, sites, chosen, *, batch_size=32):
+    found = collected(model, tokens, sites, chosen, batch_size, picked, graph=True)
+    return {site: rows.detach() for site, rows in found.items()}
+
+
+@wrong(
+    "collect_activations",
+    "Your hooks stay on the model, and every later run goes through them. Take them off, also where a run has failed.",
+)
+def hooks_left(model, tokens, sites, chosen, *, batch_size=32):
+    fits(tokens, chosen, batch_size)
+    modules, last, found = dict(model.named_modules()), {}, {site: [] for site in sites}
+    for site in sites:
+        modules[site].register_forward_hook(lambda m, i, output, site=site: last.update({site: output.detach()}))
+    for start in range(0, len(tokens), batch_size):
+        with torch.no_grad():
+            model(tokens[start : start + batch_size])
+        for site in sites:
+            found[site].append(last[site][chosen[start : start + batch_size]])
+    return {site: torch.cat(rows) for site, rows in found.items()}
+
+
+@wrong("collect_activations", "Where no `batch_size` is given you run another number of texts at once than 32.")
+def another_default(model, tokens, sites, chosen, *, batch_size=8):
+    return collected(model, tokens, sites, chosen, batch_size, picked)
+
+
 @right("collect_activations")
 def slices(model, tokens, sites, chosen, *, batch_size=32):
     return collected(model, tokens, sites, chosen, batch_size, picked)
@@ -118,7 +160,7 @@ def own_hooks(model, tokens, sites, chosen, *, batch_size=32):
 
     def listener(site):
         return lambda module, inputs, output: kept[site].extend(
-            output.detach()[i, j] for i, j in wanted["at"].nonzero().tolist()
+            output.detach()[i, j].clone() for i, j in wanted["at"].nonzero().tolist()
         )
 
     handles = [modules[site].register_forward_hook(listener(site)) for site in sites]

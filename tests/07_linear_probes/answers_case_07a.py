@@ -224,6 +224,37 @@ def without_the_interval(reader):
     return design | {"verdict": named[0] if len(named) == 1 else "several" if named else "none"}
 
 
+@wrong(
+    "what_a_probe_reads",
+    "Your verdict takes an effect below 0 for none. A probe that says the opposite of a cue reads it, too: what counts "
+    "is the size, without the sign.",
+)
+def with_the_sign(reader):
+    design = what_a_probe_reads(reader)
+    above = {key: max(design[f"effect_{key}"][0], 0.0) for key in LISTS}
+    told = design | {f"effect_{key}": (above[key], design[f"effect_{key}"][1]) for key in LISTS}
+    return design | {"verdict": verdict_of(told)}
+
+
+@wrong(
+    "what_a_probe_reads",
+    "Your verdict does not ask the control. Where a probe moves although no cue has changed, it is undecided what "
+    "moved it in the other pairs.",
+)
+def without_the_control(reader):
+    design = what_a_probe_reads(reader)
+    return design | {"verdict": verdict_of(design | {"effect_control": (0.0, 0.0)})}
+
+
+@wrong(
+    "what_a_probe_reads",
+    "In your pairs for 'position' there is a mark in what you put in front: the state of the quotation and what has "
+    "come since the first mark may change with it.",
+)
+def quotation_in_front(reader):
+    return changed(reader, "position", lambda a, b: (a, f'"{b[: len(b) - len(a)].strip()}" {a}'))
+
+
 @right("what_a_probe_reads")
 def jobs_and_animals(reader):
     """Other texts: jobs for names, a quotation that is over in all pairs but those for the marks."""

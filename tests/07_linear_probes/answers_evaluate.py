@@ -134,6 +134,41 @@ def how_often_present(activations, labels, groups, fit):
     return by_site(activations, of_site)
 
 
+@wrong(
+    "probe_by_layer",
+    "You try each probe on the tokens that it was fitted to, those of the other groups. It is the group left out that "
+    "asks whether it holds elsewhere.",
+)
+def tried_on_its_own(activations, labels, groups, fit):
+    def of_site(x):
+        rest = [groups != name for name in names_of(groups)]
+        return torch.stack([share_right(fit(x[own], labels[own]), x[own], labels[own]) for own in rest])
+
+    return by_site(activations, of_site)
+
+
+@wrong("probe_by_layer", "Your groups come in descending order. They are asked for in ascending order.")
+def descending(activations, labels, groups, fit):
+    return left_out(activations, labels, groups, fit, names_of(groups).flip(0))
+
+
+@wrong(
+    "probe_by_layer",
+    "A probe that was fitted at one site is tried at others of the same width in your answer. Each site needs its own.",
+)
+def one_probe_for_all_sites(activations, labels, groups, fit):
+    names, probes, found = names_of(groups), {}, {}
+    for site, x in activations.items():
+        shares = []
+        for name in names.tolist():
+            out = groups == name
+            if (name, x.shape[1]) not in probes:
+                probes[name, x.shape[1]] = fit(x[~out], labels[~out])
+            shares.append(share_right(probes[name, x.shape[1]], x[out], labels[out]))
+        found[site] = torch.stack(shares)
+    return found
+
+
 @right("probe_by_layer")
 def in_one_expression(activations, labels, groups, fit):
     names = sorted(set(groups.tolist()))
@@ -226,6 +261,25 @@ def own_source(tokens, d_vocab, share, generator):
 )
 def always_the_same(tokens, d_vocab, share, generator):
     return (torch.rand(d_vocab, generator=torch.Generator().manual_seed(0)) < share)[tokens]
+
+
+@wrong(
+    "control_task",
+    "You draw as many numbers as the largest id in the texts needs. From the second draw on, the same seed labels "
+    "other texts differently. Draw for the whole vocabulary.",
+)
+def up_to_the_largest(tokens, d_vocab, share, generator):
+    n = int(tokens.max()) + 1 if tokens.numel() else 1
+    return (torch.rand(n, generator=generator) < share)[tokens]
+
+
+@wrong(
+    "control_task",
+    "Two of your words share one draw, and so have the same label every time. There are `d_vocab` words, with ids from "
+    "0 on.",
+)
+def one_too_few(tokens, d_vocab, share, generator):
+    return (torch.rand(d_vocab - 1, generator=generator) < share)[tokens.clamp(max=d_vocab - 2)]
 
 
 @right("control_task")
@@ -322,7 +376,7 @@ def as_a_ratio(task, control):
     return interval(task / control.mean(0))
 
 
-@wrong("selectivity", "You compare with the best draw of the control, and not with their mean.")
+@wrong("selectivity", "You take the highest of the draws of the control in each group, and not their mean.")
 def best_draw(task, control):
     fits(task, control)
     return interval(task - control.amax(0))

@@ -48,9 +48,8 @@ def ones_and_zeros(x, labels, penalty=1e-3):
 
 @wrong(
     "least_squares_probe",
-    "Your plane goes through the origin of the activations: the bias is 0, where a free one would fit better. "
-    "Activations "
-    "are not centred, and classes not equally large.",
+    "Your direction is fitted as if the plane went through the origin of the activations. With a free bias another "
+    "fits better: activations are not centred, and classes not equally large.",
 )
 def no_bias(x, labels, penalty=1e-3):
     return probe(x, *least_squares(x, labels, penalty * variance(x), centred=False))

@@ -95,7 +95,7 @@ def only_if_closed(tokens, opening, closing):
 
 @wrong(
     "inside_quotes_labels",
-    "You return numbers, how many quotations are open. A label is True or False.",
+    "You return numbers. A label is True or False.",
 )
 def how_many(tokens, opening, closing):
     rows = [[behind for _, behind in states(row, opening, closing)] for row in tokens.tolist()]
@@ -110,6 +110,21 @@ def how_many(tokens, opening, closing):
 def straight_mark_opens(tokens, opening, closing):
     only = torch.tensor([c for c in closing.tolist() if c not in opening.tolist()], dtype=torch.long)
     return labelled(tokens, opening, only, lambda before, behind: behind > 0)
+
+
+@wrong(
+    "inside_quotes_labels",
+    "A closing mark ends all quotations that are open in your answer, the outer ones as well. It takes one away.",
+)
+def closes_all(tokens, opening, closing):
+    rows, opening, closing = [], set(opening.tolist()), set(closing.tolist())
+    for row in tokens.tolist():
+        inside, found = False, []
+        for token in row:
+            inside = token not in closing if inside else token in opening
+            found.append(inside)
+        rows.append(found)
+    return torch.tensor(rows, dtype=torch.bool).reshape(tokens.shape)
 
 
 @right("inside_quotes_labels")

@@ -1,5 +1,7 @@
 """Checks for the collection of activations."""
 
+import weakref
+
 import torch
 from torch import nn
 
@@ -28,6 +30,35 @@ class Small(nn.Module):
     def forward(self, tokens):
         self.runs.append(len(tokens))
         return self.unembed(self.layer(self.mean(self.embed(tokens))))
+
+
+class Watched(nn.Module):
+    """Puts out what it is given; of its memory it keeps track, and of how many batches are held at once."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.table = torch.randn(11, 3, generator=rng)
+        self.weight = nn.Parameter(torch.randn(3, generator=rng))
+        self.site, self.batches, self.held = nn.Identity(), [], 0
+
+    def forward(self, tokens):
+        memory = self.table[tokens].numpy().copy()  # its reference is counted by the tensors that are made of it
+        self.batches.append(weakref.ref(memory))
+        x = self.site(torch.from_numpy(memory))
+        del memory
+        self.held = max(self.held, sum(batch() is not None for batch in self.batches))
+        return x * self.weight  # with a graph, x is kept for the gradient of the weight
+
+
+class Product(nn.Module):
+    """As ``Watched``, and its site is computed from what is watched: a graph of it holds that as well."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.watched, self.site = Watched(rng), nn.Identity()
+
+    def forward(self, tokens):
+        return self.site(self.watched(tokens))
 
 
 SITES = ("layer", "embed", "mean")
@@ -78,6 +109,45 @@ class TestCollectActivations:
                 f"With batch_size={batch_size}, seven texts should be run in batches of {runs}.",
                 actual=list(model.runs),
             )
+        model.runs.clear()
+        answer(model, *drawn(rng, batch=34)[:1], SITES, torch.ones(34, 7, dtype=torch.bool))
+        expect(
+            model.runs == [32, 2],
+            "Without a batch_size, 34 texts should be run in batches of [32, 2].",
+            actual=list(model.runs),
+        )
+
+    def test_let_go(self, answer, rng):
+        "what is not chosen is let go while the next texts are run"
+        tokens, chosen = drawn(rng, batch=8)
+        chosen[:, 0], chosen[:, 1] = True, False
+        for model, watched, sites in (
+            ((whole := Watched(rng)), whole, ["site"]),
+            ((product := Product(rng)), product.watched, ["site"]),
+        ):
+            with torch.enable_grad():
+                answer(model, tokens, sites, chosen, batch_size=1)
+            expect(
+                watched.held <= 3,  # this batch, the one before it, and one that somebody's cache still names
+                "The activations of many batches are held at the same time: only the chosen tokens should be kept "
+                "while the next texts are run.",
+                actual=("held", model is whole),
+                returned=f"{watched.held} batches of 8 held at once",
+                expected="that of the run, and at most those just before it",
+            )
+
+    def test_hooks(self, answer, rng):
+        "no hook stays on the model"
+        model, (tokens, chosen) = Small(rng), drawn(rng)
+        answer(model, tokens, SITES, chosen, batch_size=2)
+        left = [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
+        expect(
+            not left,
+            "Hooks of yours are still on the model: every later run goes through them, and they keep what it makes.",
+            actual="hooks",
+            returned=f"hooks at {', '.join(left)}",
+            expected="no hooks",
+        )
 
     def test_no_graph(self, answer, rng):
         "no graph, and no memory but its own"

@@ -32,6 +32,12 @@ class TestProbeByLayer:
             x, labels, groups = drawn(rng, sizes, names)
             expect_close(answer(x, labels, groups, mass_mean_probe), reference(x, labels, groups, mass_mean_probe))
 
+    def test_each_site_has_its_probe(self, answer, reference, rng):
+        "sites of the same width"
+        x, labels, groups = drawn(rng, (14, 9, 20), (1, 2, 3))
+        x = {"one": x["wide"], "another": -x["wide"], "a third": x["wide"].flip(1) * torch.tensor([1, -1, 1, -1, 1])}
+        expect_close(answer(x, labels, groups, mass_mean_probe), reference(x, labels, groups, mass_mean_probe))
+
     def test_what_a_probe_is_fitted_to(self, answer, rng):
         "each probe is fitted to all tokens but those of one group"
         sizes, names = (5, 9, 7), (2, 0, 1)
@@ -40,16 +46,16 @@ class TestProbeByLayer:
         seen = []
 
         def fit(rows, wanted):
-            seen.append((sorted(rows[:, -1].unique().tolist()), len(rows), len(wanted)))
+            seen.append((tuple(sorted(rows[:, -1].unique().tolist())), len(rows), len(wanted)))
             return Probe(torch.ones(3), torch.tensor(0.0))
 
         answer(x, labels, groups, fit)
-        wanted = [([1.0, 2.0], 12, 12), ([0.0, 2.0], 14, 14), ([0.0, 1.0], 16, 16)]
+        wanted = [((1.0, 2.0), 12, 12), ((0.0, 2.0), 14, 14), ((0.0, 1.0), 16, 16)]
         expect(
             sorted(seen) == sorted(wanted),
             "The probes should be fitted to the tokens of all groups but one, each time another.",
-            actual=sorted(seen),
-            returned=f"fitted to groups {', '.join(str(groups) for groups, _, _ in seen)}",
+            actual=sorted(set(seen)),
+            returned=f"fitted to groups {', '.join(str(list(groups)) for groups, _, _ in seen)}",
             expected="fitted to groups [1, 2], [0, 2], [0, 1]",
         )
 
@@ -59,9 +65,9 @@ class TestProbeByLayer:
         def fit(rows, labels):
             return Probe(torch.zeros(rows.shape[1]), torch.tensor(0.0))
 
-        labels = torch.tensor([True, True, False, True, False, False])
-        groups = torch.tensor([0, 0, 0, 1, 1, 1])
-        expect_close(answer({"a": torch.ones(6, 2)}, labels, groups, fit), {"a": torch.tensor([1 / 3, 2 / 3])})
+        labels = torch.tensor([True, True, False, True, False, False, False, True, False, False, False, False])
+        groups = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2])
+        expect_close(answer({"a": torch.ones(12, 2)}, labels, groups, fit), {"a": torch.tensor([1 / 3, 3 / 4, 4 / 5])})
 
     def test_unseen_label(self, answer):
         "a group that is like no other is a failure, and shows"
@@ -133,6 +139,16 @@ class TestControlTask:
             actual="a fixed number",
         )
 
+    def test_no_two_together(self, answer, rng):
+        "no two words have always the same label"
+        words = torch.arange(40)
+        draws = torch.stack([answer(words, 40, 0.5, rng) for _ in range(45)])
+        expect(
+            draws.unique(dim=1).shape[1] == 40,
+            "In 45 draws two words had the same label each time: they are not drawn independently.",
+            actual="two together",
+        )
+
     def test_generator(self, answer, rng):
         "the same seed gives the same labels, and the same generator draws anew"
         words = torch.arange(60)
@@ -159,6 +175,19 @@ class TestControlTask:
                 actual="depends on the others",
             )
 
+    def test_other_texts_in_the_second_draw(self, answer, rng):
+        "of two generators of one seed the second draws are alike as well, whatever words were in the first"
+        words = torch.arange(60)
+        whole, part = seeded(7), seeded(7)
+        answer(words, 60, 0.5, whole)
+        answer(words[:23], 60, 0.5, part)
+        expect(
+            bool((answer(words, 60, 0.5, whole) == answer(words, 60, 0.5, part)).all()),
+            "How much your first draw takes from the generator depends on which words are in the texts. In the second "
+            "draw training and test texts are then labelled by two different tasks.",
+            actual="takes another number",
+        )
+
 
 class TestSelectivity:
     exercise = "selectivity"
@@ -166,18 +195,21 @@ class TestSelectivity:
     def test_values(self, answer, reference, rng):
         "several numbers of groups and draws"
         for n_groups, n_draws in ((4, 3), (16, 1), (2, 5), (9, 2)):
-            task, control = torch.rand(n_groups, generator=rng), torch.rand(n_draws, n_groups, generator=rng)
+            dtype = torch.float32 if n_groups == 9 else torch.float64  # so that wrong answers are alike, too
+            task = torch.rand(n_groups, generator=rng, dtype=dtype)
+            control = torch.rand(n_draws, n_groups, generator=rng, dtype=dtype)
             expect_close(tuple(answer(task, control)), reference(task, control), rtol=1e-4, atol=1e-5)
 
     def test_group_by_group(self, answer):
         "groups that are hard for both do not widen the interval"
-        task = torch.tensor([0.5, 0.7, 0.9, 0.6])
+        task = torch.tensor([0.5, 0.7, 0.9, 0.6], dtype=torch.float64)
         found = tuple(answer(task, torch.stack([task - 0.3, task - 0.1])))
         expect_close(found, (0.2, 0.0), rtol=0, atol=1e-5)
 
     def test_below_the_control(self, answer):
         "negative where the control is easier"
-        mean, _ = answer(torch.tensor([0.5, 0.6, 0.4]), torch.full((2, 3), 0.9))
+        task = torch.tensor([0.5, 0.6, 0.4], dtype=torch.float64)
+        mean, _ = answer(task, torch.full((2, 3), 0.9, dtype=torch.float64))
         expect_close(mean, -0.4, rtol=1e-4)
 
     def test_bad_input(self, answer, rng):

@@ -20,7 +20,8 @@ def collect_activations(
     """What the model holds at some sites on the chosen tokens, a few texts at a time.
 
     All activations of all texts may not fit into memory. So ``batch_size`` texts are run at once, the chosen tokens are
-    kept and the rest is let go: what is returned holds no memory but its own.
+    kept and the rest is let go, batch by batch: what is returned holds no memory but its own. No hook of yours stays on
+    the model.
 
     Args:
         model: Any module whose submodules named in ``sites`` put out tensors [batch, pos, d].

@@ -59,8 +59,8 @@ def control_task(
         d_vocab: Size of the vocabulary.
         share: Chance with which a word is labelled True, from 0 to 1, for each word independently.
         generator: Of the draw. A second call with the same generator draws anew; with a generator of the same seed, a
-            word gets the same label whichever other words are in ``tokens``, so that a second set of texts can be
-            labelled alike.
+            word gets the same label whichever other words are in ``tokens``, in the first draw and in each that
+            follows, so that a second set of texts can be labelled alike.
 
     Returns:
         For each token its word's label.
@@ -84,7 +84,8 @@ def selectivity(task: Float[Tensor, " group"], control: Float[Tensor, "draw grou
         n - 1 degrees of freedom), as ``estimate`` of ``utils.course.cases`` gives it.
 
     Raises:
-        ValueError: If there are fewer than two groups, or control has another number of them.
+        ValueError: If there are fewer than two groups (``estimate`` would refuse them with another error), or control
+            has another number of them.
 
     Source: Hewitt and Liang (2019), section 2, for the difference; the interval is ours.
     """
