@@ -137,9 +137,7 @@ def exchanged(families):
 
 @wrong(
     "how_the_pair_was_given",
-    "Your measure does not depend on which two features it is asked about, or not on how they lie to "
-    "each other: pair and "
-    "controls come out alike.",
+    "Your measure does not depend on which two features it is asked about: pair and controls come out alike.",
 )
 def of_the_whole_model(families):
     def measure(model, i, j):

@@ -74,9 +74,8 @@ def shares(W, *, unit=None, power=2, without_self=False):
 
 @wrong(
     "feature_dimensionality",
-    "The other directions have been scaled to length 1 as well. Then a feature that is hardly stored "
-    "takes as much from "
-    "its neighbours as a full one.",
+    "What the others put on a feature's direction counts with you as if each of them had length 1. Then a feature that "
+    "is hardly stored takes as much from its neighbours as a full one.",
 )
 def all_scaled(W):
     sizes = W.norm(dim=-2)
@@ -168,7 +167,7 @@ def no_way_back(W, min_size=0.5, tolerance=5.0):
     return k if bool(((inner - inner.mean()).abs() <= tolerance).all()) else 0
 
 
-@wrong("find_polygon", "Features that are hardly stored count with you, and spoil the figure of the others.")
+@wrong("find_polygon", "Features that are shorter than min_size count with you.")
 def all_count(W, min_size=0.5, tolerance=5.0):
     return corners(gaps_of(W, 1e-6)[1], tolerance)
 
@@ -193,7 +192,7 @@ def relative(W, min_size=0.5, tolerance=5.0):
 
 @wrong(
     "find_polygon",
-    "You ask how far apart the gaps are from one another on average. One corner far off is hidden by the regular ones.",
+    "You ask how far the gaps are off on average. One corner far off is hidden by the regular ones.",
 )
 def on_average(W, min_size=0.5, tolerance=5.0):
     gaps = gaps_of(W, min_size)[1]
@@ -210,6 +209,106 @@ def equal_lengths(W, min_size=0.5, tolerance=5.0):
     found = corners(gaps_of(W, min_size)[1], tolerance)
     kept = sizes[sizes >= min_size]
     return found if found and bool((kept.max() - kept.min()) < 0.02) else 0
+
+
+@wrong(
+    "find_polygon",
+    "The gaps that you look at may each be a little off, but not the one that is left, from the last direction back to "
+    "the first: there all that the others are off adds up.",
+)
+def last_gap_free(W, min_size=0.5, tolerance=5.0):
+    gaps = gaps_of(W, min_size)[1]
+    k = len(gaps)
+    return k if k > 1 and bool(((gaps[:-1] - 360 / k).abs() <= tolerance).all()) else 0
+
+
+@wrong(
+    "find_polygon",
+    "Each direction is near enough to one neighbour with you, the closer one. It has another, and the gap to that one "
+    "may be too wide.",
+)
+def closer_neighbour(W, min_size=0.5, tolerance=5.0):
+    gaps = gaps_of(W, min_size)[1]
+    return corners(torch.minimum(gaps, gaps.roll(1)), tolerance)
+
+
+@wrong(
+    "find_polygon",
+    "You ask how much the gaps scatter as a whole, by their standard deviation. One that is too far off is hidden by "
+    "the regular ones.",
+)
+def scatter(W, min_size=0.5, tolerance=5.0):
+    gaps = gaps_of(W, min_size)[1]
+    return len(gaps) if len(gaps) > 1 and float(gaps.std()) <= tolerance else 0
+
+
+@wrong("find_polygon", "It is the narrowest gap alone that you look at. Others may be too wide.")
+def narrowest_gap(W, min_size=0.5, tolerance=5.0):
+    gaps = gaps_of(W, min_size)[1]
+    return len(gaps) if len(gaps) > 1 and abs(gaps.min().item() - 360 / len(gaps)) <= tolerance else 0
+
+
+@wrong("find_polygon", "It is the widest gap alone that you look at. Another may be too narrow.")
+def widest_gap(W, min_size=0.5, tolerance=5.0):
+    gaps = gaps_of(W, min_size)[1]
+    return len(gaps) if len(gaps) > 1 and abs(gaps.max().item() - 360 / len(gaps)) <= tolerance else 0
+
+
+@wrong(
+    "find_polygon",
+    "You ask how far the corners are from where they should be, counted from the first one. What the docstring asks "
+    "of is the way from each direction to the next.",
+)
+def corners_in_place(W, min_size=0.5, tolerance=5.0):
+    angles, _ = gaps_of(W, min_size)
+    k = len(angles)
+    if k < 2:
+        return 0
+    places = angles[0] + 360 / k * torch.arange(k)
+    return k if bool(((angles - places).abs() <= tolerance).all()) else 0
+
+
+@wrong(
+    "find_polygon",
+    "You ask how much the widest gap and the narrowest differ. Asked is how far each of them is from 360 / k, which "
+    "allows twice as much.",
+)
+def widest_less_narrowest(W, min_size=0.5, tolerance=5.0):
+    gaps = gaps_of(W, min_size)[1]
+    return len(gaps) if len(gaps) > 1 and float(gaps.max() - gaps.min()) <= tolerance else 0
+
+
+@wrong("find_polygon", "Your tolerance is 5 degrees, whatever is asked for.")
+def fixed_tolerance(W, min_size=0.5, tolerance=5.0):
+    return corners(gaps_of(W, min_size)[1], 5.0)
+
+
+@wrong("find_polygon", "Two opposite directions are refused. They are a polygon of 2 corners.")
+def three_at_least(W, min_size=0.5, tolerance=5.0):
+    found = corners(gaps_of(W, min_size)[1], tolerance)
+    return found if found > 2 else 0
+
+
+@wrong(
+    "find_polygon",
+    "A feature that is exactly as long as min_size does not count with you. min_size is where counting begins.",
+)
+def longer_than(W, min_size=0.5, tolerance=5.0):
+    return corners(gaps_of(W, min_size * (1 + 1e-6))[1], tolerance)
+
+
+@right("find_polygon")
+def by_angles_between(W, min_size=0.5, tolerance=5.0):
+    """From each direction to the next by the arc cosine. (Were a gap above 180 degrees, others would be too narrow.)"""
+    if W.ndim != 2 or W.shape[0] != 2:
+        raise ValueError("not in the plane")
+    kept = W[:, W.norm(dim=0) >= min_size]
+    k = kept.shape[1]
+    if k < 2:
+        return 0
+    unit = (kept / kept.norm(dim=0))[:, torch.atan2(kept[1], kept[0]).argsort()]
+    between = (unit * unit.roll(-1, 1)).sum(0).clamp(-1, 1).arccos().rad2deg()
+    return k if bool(((between - 360 / k).abs() <= tolerance).all()) else 0
 
 
 @right("find_polygon")

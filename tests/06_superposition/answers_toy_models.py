@@ -85,11 +85,26 @@ def a_row_is_for_features(n_features, batch, p, generator=None):
     return uniform(len(full), batch, n_features, generator=generator) * on
 
 
-@wrong("sample_features", "Probabilities outside 0 to 1 go through. They are to be refused.")
+@wrong(
+    "sample_features",
+    "A p that is no probability goes through. Whatever lies below 0 or above 1 is to be refused.",
+)
 def anything_goes(n_features, batch, p, generator=None):
     full = probabilities(n_features, torch.as_tensor(p).clamp(0, 1))
     on = uniform(len(full), batch, n_features, generator=generator) < full[:, None]
     return uniform(len(full), batch, n_features, generator=generator) * on
+
+
+@wrong(
+    "sample_features",
+    "Without a generator your features are the same at each call: the draws come from a seed of your own, and not from "
+    "torch's global generator.",
+)
+def seed_of_its_own(n_features, batch, p, generator=None):
+    generator = generator or torch.Generator().manual_seed(0)
+    p = probabilities(n_features, p)
+    on = uniform(len(p), batch, n_features, generator=generator) < p[:, None]
+    return uniform(len(p), batch, n_features, generator=generator) * on
 
 
 @right("sample_features")
@@ -185,6 +200,23 @@ class UnscaledStart(Base):
 class Untied(Base):
     def forward(self, features):
         return self.end(features @ self.W.mT @ self.W.detach() + self.b[:, None])
+
+
+@wrong(
+    "ToyModel",
+    "Without a generator your models start from the same weights each time: the draws come from a seed of your own, "
+    "and not from torch's global generator.",
+)
+class SeedOfItsOwn(Base):
+    def __init__(self, n_models, n_features, d_hidden, *, relu=True, generator=None):
+        generator = generator or torch.Generator().manual_seed(0)
+        super().__init__(n_models, n_features, d_hidden, relu=relu, generator=generator)
+
+
+@wrong("ToyModel", "Your bias is added after the ReLU. There it can't hold interference below zero.")
+class BiasAfterRelu(Base):
+    def forward(self, features):
+        return self.end(features @ self.W.mT @ self.W) + self.b[:, None]
 
 
 @right("ToyModel")

@@ -103,6 +103,41 @@ def too_often(kinds, batch, p, generator=None, n_models=1):
     return pairs(kinds, batch, min(p, 0.5) if "apart" in kinds and p <= 1 else p, generator, n_models)
 
 
+@wrong(
+    "sample_pairs",
+    "In your pairs that are apart each of the two is drawn by itself, and where both would be on neither is: less than "
+    "p in all.",
+)
+def neither_if_both(kinds, batch, p, generator=None, n_models=1):
+    return pairs(kinds, batch, p, generator, n_models, apart=lambda u, v: ((u < p) & (v >= p), (u >= p) & (v < p)))
+
+
+@wrong(
+    "sample_pairs",
+    "Your pairs know of each other: one draw decides about all of them. Each pair has a draw of its own.",
+)
+def one_draw_for_all_pairs(kinds, batch, p, generator=None, n_models=1):
+    refuse(kinds, p)
+    u, v = (
+        torch.rand(n_models, batch, generator=generator),
+        torch.rand(n_models, batch, len(kinds), generator=generator),
+    )
+    drawn = []
+    for k, kind in enumerate(kinds):
+        drawn += [u < p, {"together": u < p, "apart": u > 1 - p, "independent": v[..., k] < p}[kind]]
+    on = torch.stack(drawn, dim=-1)
+    return uniform_sizes(on, generator) * on
+
+
+@wrong(
+    "sample_pairs",
+    "Without a generator your features are the same at each call: the draws come from a seed of your own, and not from "
+    "torch's global generator.",
+)
+def seed_of_its_own(kinds, batch, p, generator=None, n_models=1):
+    return pairs(kinds, batch, p, generator or torch.Generator().manual_seed(0), n_models)
+
+
 @right("sample_pairs")
 def by_loop(kinds, batch, p, generator=None, n_models=1):
     return pairs(kinds, batch, p, generator, n_models)

@@ -95,9 +95,17 @@ def expect_same_in_another_basis(measure, models):
     generator = torch.Generator().manual_seed(0)
     for model in models:
         turn = torch.linalg.qr(torch.randn(3, 3, generator=generator)).Q
-        turned = one_model(turn @ model.W[0], model.b[0])
+        copy, turned = one_model(model.W[0], model.b[0]), one_model(turn @ model.W[0], model.b[0])
         for i, j in ((0, 1), (1, 5)):
-            before, after = expect_function_of_input(measure, [(model, i, j), (turned, i, j)])
+            before, of_copy, after = expect_function_of_input(measure, [(model, i, j), (copy, i, j), (turned, i, j)])
+            expect(
+                math.isclose(before, of_copy, rel_tol=1e-2, abs_tol=1e-3),
+                "A copy of a model has the same weights, and your measure says something else of it: it knows the "
+                "models that it was given, and not what is in them.",
+                actual="copy",
+                returned=f"{of_copy:.3g} for the copy",
+                expected=f"{before:.3g}, as for the model",
+            )
             expect(
                 math.isclose(before, after, rel_tol=1e-2, abs_tol=1e-3),
                 "With the hidden dimensions turned, the model computes the same, and your measure says something else: "
@@ -150,6 +158,7 @@ def expect_verdict(name, design):
 def expect_planted(effects):
     """Expect that the measure finds what was planted in models that it has not seen."""
     (together, width_1), (apart, width_2) = effects["C"], effects["A"]
+    alike = max(abs(number) for effect in (effects["C"], effects["A"]) for number in effect) < 1e-9
     found_together, found_apart = together - width_1 > 0, apart + width_2 < 0
     told = {
         "returned": f"{together:.3g} ± {width_1:.2g} for a pair always on together, {apart:.3g} ± {width_2:.2g} for "
@@ -160,7 +169,7 @@ def expect_planted(effects):
         found_together or found_apart,
         "In models trained anew your measure finds neither the pair that was always on together nor the one that never "
         "was.",
-        actual=("neither", together + width_1 < 0 < apart - width_2), **told,
+        actual=("neither", together + width_1 < 0 < apart - width_2, alike), **told,
     )  # fmt: skip
     expect(
         found_together,

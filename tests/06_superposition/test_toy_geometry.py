@@ -84,19 +84,46 @@ class TestFindPolygon:
 
     def test_regular(self, answer, rng):
         "regular polygons of 2 to 8 corners, turned at random, in any order of their features, and of any lengths"
-        for k in range(2, 9):
+
+        def drawn(k, sizes):
             turn = 6.3 * torch.rand((), generator=rng)
-            W = polygon(k, turn, 0.6 + torch.rand(k, generator=rng))[:, torch.randperm(k, generator=rng)]
-            found = answer(W)
+            return polygon(k, turn, sizes)[:, torch.randperm(k, generator=rng)]
+
+        for k in (*range(3, 9), 2):
+            found = answer(polygon(k))
+            expect(
+                int(found) == k,
+                f"A regular polygon of {k} corners, in order, is taken for something else.",
+                actual=found,
+                expected=str(k),
+            )
+        for k in range(2, 9):
+            found = answer(drawn(k, torch.ones(k)))
             expect(
                 int(found) == k,
                 f"A regular polygon of {k} corners is taken for something else.",
                 actual=found,
                 expected=str(k),
             )
+        for k in range(2, 9):
+            found = answer(drawn(k, torch.linspace(0.6, 1.6, k)))
+            expect(
+                int(found) == k,
+                f"A regular polygon of {k} corners is taken for something else, where its directions differ in length.",
+                actual=found,
+                expected=str(k),
+            )
 
     def test_not_stored(self, answer):
-        "features that are shorter than min_size do not count"
+        "features count from min_size on, and shorter ones do not"
+        octagon = polygon(8, sizes=torch.tensor([1.0, 0.3]).repeat(4))
+        found = answer(octagon)
+        expect(
+            int(found) == 4,
+            "Of an octagon every other direction is shorter than min_size, and a square should be left.",
+            actual=found,
+            expected="4",
+        )
         W = torch.cat([polygon(5), 0.3 * at_degrees(10, 200)], dim=1)
         for min_size, corners in ((0.5, 5), (0.2, 0), (1.5, 0)):
             found = answer(W, min_size)
@@ -107,6 +134,15 @@ class TestFindPolygon:
                 expected=str(corners),
             )
         expect(int(answer(W)) == 5, "By default features from 0.5 on count.", actual="default min_size")
+        square = torch.cat([torch.eye(2), -torch.eye(2)], dim=1)
+        for min_size in (0.5, 2.0):
+            found = answer(min_size * square, min_size)
+            expect(
+                int(found) == 4,
+                "Features that are exactly as long as min_size should count.",
+                actual=found,
+                expected="4",
+            )
 
     def test_irregular(self, answer):
         "0 for corners at wrong angles, for one missing, and for two in one direction"
@@ -127,13 +163,33 @@ class TestFindPolygon:
 
     def test_tolerance(self, answer):
         "as regular as the tolerance asks for: what counts is the gap from one to the next"
+        expect(int(answer(at_degrees(0, 72, 144, 216, 288))) == 5, "A regular pentagon should pass.", actual="0 of 5")
+        crooked = at_degrees(0, 10, 144, 216, 288)
+        expect(int(answer(crooked)) == 0, "A gap that is 62 degrees off passes.", actual="62 of 5")
+        W = at_degrees(0, 75, 144, 216, 288)  # gaps of 75 and 69
+        expect(int(answer(W)) == 5, "Gaps that are 3 degrees off should pass 5.", actual="refused at 3 of 5")
         W = at_degrees(0, 76, 144, 216, 288)  # gaps of 76 and 68
         expect(int(answer(W)) == 5, "Gaps within 5 degrees should pass.", actual="refused at 4 of 5")
-        expect(int(answer(W, tolerance=3.0)) == 0, "Gaps that are 4 degrees off should not pass 3.", actual="4 of 3")
-        drifting = at_degrees(0, 76, 152, 220, 288)  # each gap is 4 degrees off, the third corner 8
-        expect(int(answer(drifting)) == 5, "Each gap is within 5 degrees.", actual="drift refused")
         wide = at_degrees(0, 84, 144, 216, 288)
         expect(int(answer(wide)) == 0, "A gap that is 12 degrees off passes.", actual="12 of 5")
+        for degrees, gaps in (
+            ((0, 68, 136, 204, 282), "78 and 78"),
+            ((0, 68, 146, 214, 292), "78 here and 78 there"),  # each direction has one near neighbour
+            ((90, 166, 242, 318, 34), "56"),  # and four of 76
+            ((0, 64, 136, 208, 284), "64"),  # 4.9 in the mean of the squares
+        ):
+            found = answer(at_degrees(*degrees))
+            expect(int(found) == 0, f"Of five gaps, {gaps} degrees are more than 5 off, and pass.", actual=gaps)
+        for turn in range(0, 360, 60):  # wherever one begins to count
+            drifting = at_degrees(*(turn + x for x in (0, 76, 152, 220, 288)))  # the third corner is 8 off
+            expect(int(answer(drifting)) == 5, "Each gap is within 5 degrees.", actual="drift refused")
+            adding_up = at_degrees(*(turn + x for x in (0, 76, 140, 216, 288)))  # the second gap is 8 off
+            expect(int(answer(adding_up)) == 0, "A gap that is 8 degrees off passes.", actual="8 of 5")
+            for inner, odd in ((70, "wide"), (74, "narrow")):  # the one gap that is left over is 8 degrees off
+                uneven = at_degrees(*(turn + inner * i for i in range(5)))
+                expect(int(answer(uneven)) == 0, f"One gap is 8 degrees too {odd}, and passes.", actual=(odd, turn))
+        W = at_degrees(0, 76, 144, 216, 288)
+        expect(int(answer(W, tolerance=3.0)) == 0, "Gaps that are 4 degrees off should not pass 3.", actual="4 of 3")
         expect(int(answer(wide, 0.5, 13.0)) == 5, "With a tolerance of 13 it should pass.", actual="12 of 13")
 
     def test_few(self, answer):

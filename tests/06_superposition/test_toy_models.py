@@ -1,5 +1,7 @@
 """Checks for the toy models: their features, the models, their loss, and what a linear one could reach."""
 
+from pathlib import Path
+
 import torch
 
 from utils.course.checking import (
@@ -9,7 +11,10 @@ from utils.course.checking import (
     expect_same_gradients,
     expect_shape,
 )
+from utils.course.paths import load_file
 from utils.superposition.toy import ToyModel, toy_loss
+
+common = load_file(Path(__file__).with_name("common_toy.py"))
 
 MANY = 6000  # examples: a share is then known to within 5 standard deviations, 0.033
 
@@ -49,8 +54,7 @@ class TestSampleFeatures:
             wanted = torch.as_tensor(p).reshape(1, 1) if isinstance(p, float) else p.reshape(len(p), -1)
             wanted = wanted.expand(wanted.shape[0], n_features)
             expect_shape(found, (len(wanted), MANY, n_features))
-            share = (found != 0).float().mean(1)
-            expect_close(share, wanted, atol=0.035, rtol=0, note="The share of examples with the feature on differs.")
+            common.expect_shares(found, wanted, 0.035)
 
     def test_never_and_always(self, answer):
         "probability 0 is never on, and 1 always"
@@ -100,6 +104,16 @@ class TestSampleFeatures:
         first, again, other = (answer(4, 6, p, seeded(seed)) for seed in (3, 3, 4))
         expect_close(again, first, note="The same seed gave other features.")
         expect(not torch.equal(first, other), "Another seed gives the same features.", actual="seed ignored")
+
+    def test_global(self, answer):
+        "without a generator, torch's global one decides"
+        first, again, other = common.from_global(lambda: answer(4, 6, 0.5))
+        expect_close(again, first, note="At the same seed of torch's global generator, the features are others.")
+        expect(
+            not torch.equal(first, other),
+            "Without a generator you give the same features whatever the seed of torch's global one.",
+            actual="always the same",
+        )
 
     def test_dtype(self, answer):
         "in the default dtype, whatever that of p"
@@ -152,6 +166,16 @@ class TestToyModel:
                 state = answer(n_models, n_features, d_hidden, generator=seeded(seed)).state()
                 expected = reference(n_models, n_features, d_hidden, generator=seeded(seed)).state_dict()
                 expect_close(state, dict(expected), note="The weights start elsewhere.")
+
+    def test_global(self, answer):
+        "without a generator, torch's global one decides"
+        first, again, other = common.from_global(lambda: answer(2, 4, 3).state()["W"].clone())
+        expect_close(again, first, note="At the same seed of torch's global generator, the weights start elsewhere.")
+        expect(
+            not torch.equal(first, other),
+            "Without a generator you give the same starting weights whatever the seed of torch's global one.",
+            actual="always the same",
+        )
 
     def test_values(self, answer, reference, rng):
         "with random weights and biases: ReLU(Wᵀ W x + b)"

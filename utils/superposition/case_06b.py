@@ -82,7 +82,7 @@ def how_the_pair_was_given(families: dict[str, list[nn.Module]]) -> dict[str, ob
             these are.
         "effect_A", "effect_B", "effect_C", "effect_D": For each family the mean, over its models, of the measure of
             (0, 1) less the mean of the measure of the controls in the same model; and the half-width of its 95 %
-            interval.
+            interval, as ``estimate`` computes it.
         "verdict_A", "verdict_B", "verdict_C", "verdict_D": "together" if the interval lies above 0, "apart" if below,
             "undecided" if 0 is in it.
 
