@@ -108,16 +108,6 @@ def zeros_for_others(model, tokens, sites, chosen, *, batch_size=32):
 
 @wrong(
     "collect_activations",
-    "Until the end the activations of all tokens of all texts lie in memory: you choose only then, or keep views of "
-    "them. Choose in each batch, and keep copies.",
-)
-def chosen_at_the_end(model, tokens, sites, chosen, *, batch_size=32):
-    found = collected(model, tokens, sites, chosen, batch_size, lambda x, chosen, start, n: x)
-    return {site: rows[chosen] for site, rows in found.items()}
-
-
-@wrong(
-    "collect_activations",
     "You take the graph off at the end: until then the graph of every batch holds its activations. Run the model "
     "without gradients.",
 )

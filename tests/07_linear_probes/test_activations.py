@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from utils.course.checking import expect, expect_close, expect_raises
+from utils.course.manifest import exercises
+from utils.course.runner import run_checks
+from utils.patching.hooks import run_with_cache
 
 
 class Mean(nn.Module):
@@ -129,8 +132,8 @@ class TestCollectActivations:
                 answer(model, tokens, sites, chosen, batch_size=1)
             expect(
                 watched.held <= 3,  # this batch, the one before it, and one that somebody's cache still names
-                "The activations of many batches are held at the same time: only the chosen tokens should be kept "
-                "while the next texts are run.",
+                "The activations of many batches are held at the same time: choose in each batch, and keep copies of "
+                "the chosen tokens, not views, while the next texts are run.",
                 actual=("held", model is whole),
                 returned=f"{watched.held} batches of 8 held at once",
                 expected="that of the run, and at most those just before it",
@@ -180,3 +183,20 @@ class TestCollectActivations:
         expect_raises(ValueError, answer, model, tokens, SITES, chosen, batch_size=0)
         expect_raises(ValueError, answer, model, tokens, SITES, chosen[:, :-1])
         expect_raises(ValueError, answer, model, tokens, SITES, chosen[:-1])
+
+
+def test_choosing_at_the_end_is_seen():
+    """No entry of the catalogue, as what a worker keeps of copies can't be seen from the grader."""
+
+    def chosen_at_the_end(model, tokens, sites, chosen, *, batch_size=32):
+        if batch_size < 1 or chosen.shape != tokens.shape:
+            raise ValueError
+        with torch.no_grad():
+            caches = [run_with_cache(model, rows, sites)[1] for rows in tokens.split(batch_size)]
+        return {site: torch.cat([cache[site] for cache in caches])[chosen] for site in sites}
+
+    report = run_checks(exercises()["collect_activations"], chosen_at_the_end, seed=0)
+    assert [failure.check for failure in report.failures] == [
+        "what is not chosen is let go while the next texts are run"
+    ]
+    assert report.diagnosis is None
