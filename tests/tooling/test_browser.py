@@ -11,8 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 
 from utils.course.paths import load_file
 
@@ -254,6 +255,27 @@ def test_the_checks_cards_are_readable_in_jupyterlab(browser, jupyter, screensho
             "○ Scale: not attempted",
         )
     ]
+
+
+def test_a_toy_model_follows_the_learners_hand(browser, jupyter, course, screenshot):
+    cell = new_code_cell("from utils.superposition.pictures import toy_explorer\ntoy_explorer()")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}  # else JupyterLab asks for one
+    nbformat.write(new_notebook(cells=[cell], metadata={"kernelspec": kernel}), course / "demo.ipynb")
+    browser.get(jupyter.page("lab/tree/demo.ipynb?reset"))
+    assert browser.execute_async_script(RUN_EVERY_CELL, None) == "ran"
+
+    def told(driver):
+        pictures = driver.find_elements(By.CSS_SELECTOR, ".jp-OutputArea img[alt]")
+        return pictures[0].get_attribute("alt") if pictures else ""
+
+    wait_for(browser, lambda driver: told(driver).startswith("5 features"))
+    features, probability, _ = browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea input[type=number]")
+    screenshot("a toy model as it comes")
+    features.send_keys(Keys.CONTROL, "a", Keys.NULL, "4", Keys.ENTER)
+    wait_for(browser, lambda driver: told(driver).startswith("4 features"))
+    probability.send_keys(Keys.CONTROL, "a", Keys.NULL, "0.9", Keys.ENTER)
+    wait_for(browser, lambda driver: "probability 0.9" in told(driver))
+    screenshot("a toy model, changed")
 
 
 def test_the_validate_button_names_what_fails(browser, jupyter, screenshot):
