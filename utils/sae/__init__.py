@@ -1,0 +1,1 @@
+"""Sparse autoencoders, their variants, and reading what they find (chapter 08)."""
