@@ -16,10 +16,11 @@ SEEDS = [0, 1, 2]
 def pytest_generate_tests(metafunc):
     if "each" in metafunc.fixturenames:
         found = metafunc.cls.chapter.exercises
-        metafunc.parametrize("each", found, ids=[exercise.name for exercise in found])
+        # By class, so that the tests of one exercise follow each other, and share what is ``known``.
+        metafunc.parametrize("each", found, ids=[exercise.name for exercise in found], scope="class")
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def seeds(each, request):
     """Fixed, so that the suite says the same on every run, or ``--fresh-seeds N``: what is rejected is so on any."""
     if each.case:  # its check draws nothing: it runs the design that it is given
@@ -27,37 +28,50 @@ def seeds(each, request):
     return [secrets.randbelow(2**31) for _ in range(request.config.getoption("--fresh-seeds"))] or SEEDS
 
 
-def run(exercise, obj, known):
-    """Reports for all seeds; ``known`` saves running each wrong answer anew for every other one's diagnosis."""
-    reports = [run_checks(exercise, obj, seed=seed, known=found) for seed, found in known.items()]
+@pytest.fixture(scope="class")
+def known(seeds):
+    """By seed, how the wrong answers fare: it saves running each of them anew for every other one's diagnosis."""
+    return {seed: {} for seed in seeds}
+
+
+@pytest.fixture(scope="class")
+def twice(each, seeds, request):
+    """Seeds with which a wrong answer is run a second time for its own diagnosis: does it fare the same each time?
+
+    The first of the fixed ones, and all fresh ones. A case's designs, whole experiments, with ``--fresh-seeds`` only.
+    """
+    return seeds if request.config.getoption("--fresh-seeds") else seeds[: 0 if each.case else 1]
+
+
+def run(exercise, obj, known, entry="", twice=()):
+    """Reports for all seeds; an ``entry`` of the catalogue is run once for both its roles, but ``twice`` with some."""
+    reports = [
+        run_checks(exercise, obj, seed=seed, known=found, entry="" if seed in twice else entry)
+        for seed, found in known.items()
+    ]
     for report in reports:
         assert report.status != "broken", feedback.as_text(report)
     return reports
 
 
-def nothing_known(seeds):
-    return {seed: {} for seed in seeds}
-
-
 class Catalogue:
-    def test_reference_is_accepted(self, each, seeds):
-        for report in run(each, each.reference, nothing_known(seeds)):
+    def test_reference_is_accepted(self, each, known):
+        for report in run(each, each.reference, known):
             assert report.status == "passed", feedback.as_text(report)
 
-    def test_right_answers_are_accepted(self, each, seeds):
+    def test_right_answers_are_accepted(self, each, known):
         answers = right_answers(each)
         assert answers, f"{each.name} needs at least one right answer in another style"
         for entry in answers:
-            for report in run(each, entry.obj, nothing_known(seeds)):
+            for report in run(each, entry.obj, known):
                 assert report.status == "passed", f"{entry.name}\n{feedback.as_text(report)}"
 
-    def test_wrong_answers_are_rejected_with_their_own_sentence(self, each, seeds):
+    def test_wrong_answers_are_rejected_with_their_own_sentence(self, each, known, twice):
         answers = wrong_answers(each)
         assert len(answers) >= 4, f"{each.name} needs at least four wrong answers"
         assert len({e.sentence for e in answers}) == len(answers), "two wrong answers share a sentence"
-        known = nothing_known(seeds)
         for entry in answers:
-            for report in run(each, entry.obj, known):
+            for report in run(each, entry.obj, known, entry.name, twice):
                 assert report.status == "failed", f"{entry.name} was accepted with seed {report.seed}"
                 told = report.diagnosis.name if report.diagnosis else "nothing"
                 assert told == entry.name, (
@@ -70,8 +84,9 @@ class Catalogue:
 
         assert run_checks(each, stub).status == "not attempted"
 
-    def test_an_answer_that_returns_nothing_is_rejected(self, each):
-        assert run_checks(each, lambda *args, **kwargs: None).status == "failed"
+    def test_an_answer_that_returns_nothing_is_rejected(self, each, known):
+        seed = next(iter(known))
+        assert run_checks(each, lambda *args, **kwargs: None, seed=seed, known=known[seed]).status == "failed"
 
     def test_checks_explain_themselves(self, each):
         cls = check_class(each)

@@ -633,6 +633,17 @@ def test_numbers_of_numpy_and_of_tensors_count_as_numbers_in_lists_too(course):
         assert report.status == "passed", feedback.as_text(report)
 
 
+@pytest.mark.parametrize("wrong", ["np.float64(3.0 * x)", "np.float32(3.0 * x)", "3.0 * x"])
+def test_numbers_of_numpy_are_told_what_plain_ones_are(course, wrong):
+    answers = """
+        @wrong("double", "You triple.")
+        def triple(x): return 3.0 * x
+    """
+    rewrite(course, "def test_it(self, answer):\n    expect_close(answer(1.1), 2.2)", answers)
+    report = report_on("double", f"import numpy as np\ndef double(x):\n    return {wrong}")
+    assert report.diagnosis and report.diagnosis.sentence == "You triple."
+
+
 def test_frames_of_the_course_are_left_out_of_a_traceback():
     source = "from utils.plots import heatmap\ndef double(x):\n    return heatmap('no values')"
     trace = report_on("double", source).failures[0].trace

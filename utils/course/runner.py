@@ -168,6 +168,7 @@ def run_checks(
     time_limit: float = TIME_LIMIT,
     diagnose: bool = True,
     known: Known | None = None,
+    entry: str = "",
 ) -> Report:
     """Run all checks of ``exercise`` on ``obj``.
 
@@ -179,12 +180,14 @@ def run_checks(
         diagnose: Whether to compare a failing answer with the catalogue of wrong answers.
         known: How the catalogue's wrong answers fare with this seed, by their names and the checks' titles, as far as
             that is known; what the comparison finds out is added. So many answers can be run with one seed quickly.
+        entry: The answer's name, if it is one of those wrong answers; then what is known of it is not run again.
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     captured = BoundedText(OUTPUT_LIMIT)
     with noted_interrupts(), own_settings(), capture_output(captured):
         methods = check_methods(check_class(exercise))
-        failures = list(_failures(exercise, obj, methods, seed, time_limit, {}))
+        own = known.setdefault(entry, {}) if entry and known is not None else {}
+        failures = list(_failures(exercise, obj, methods, seed, time_limit, own))
         report = Report(exercise, seed, len(methods), failures, output=_printed(obj, captured))
         if diagnose and report.status == "failed":
             if known is None:

@@ -40,7 +40,12 @@ def tolerance(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def same(a: Any, b: Any, rtol: float | None = None, atol: float | None = None) -> bool:
-    """Whether two values are equal, numbers up to ``tolerance`` of the coarser dtype (NaN equals NaN)."""
+    """Whether two values are equal, numbers up to ``tolerance`` of the coarser dtype (NaN equals NaN).
+
+    A numpy number equals the number that it holds, and the tensor without dimensions that holds it.
+    """
+    if {type(a), type(b)} & {bool, int, float, complex}:
+        a, b = (plain(x) if isinstance(x, np.generic) else x for x in (a, b))
     a, b = _tensor(a), _tensor(b)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.shape == b.shape and (_identical(a, b) or bool(close_entries(a, b, rtol, atol).all()))
