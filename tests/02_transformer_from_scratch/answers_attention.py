@@ -240,6 +240,16 @@ def divided_by_the_columns_sums(scores):
 
 @wrong(
     "softmax_rows",
+    "Your exponentials are divided by the sums of their columns (dimension -2), though each was shifted by its row's "
+    "maximum, a constant here. Sum over the last dimension, along which a row is shared out.",
+)
+def divided_by_the_columns_sums_with_a_constant_shift(scores):
+    weights = (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
+    return weights / weights.sum(dim=-2, keepdim=True)
+
+
+@wrong(
+    "softmax_rows",
     "You normalise over dimension 1. For a single matrix that is the last one, but with a batch in front "
     "it is another. Count the dimension from the end.",
 )
