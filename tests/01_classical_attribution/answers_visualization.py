@@ -773,8 +773,8 @@ def no_mean(coefficients, width, *, decay=1.0):
 
 @wrong(
     "fourier_to_images",
-    "Your inverse transform divides by the number of pixels, PyTorch's default. With norm='ortho' it keeps lengths, "
-    "and a step in the coefficients is a step of the same size in the image.",
+    "Your inverse transform divides by the number of pixels, PyTorch's default. With norm='ortho' it divides by the "
+    "root of that number only, and your images are too faint by as much.",
 )
 def default_norm(coefficients, width, *, decay=1.0):
     def scale(height):
@@ -1352,8 +1352,8 @@ def mean_of_pairs(similarity):
 
 @wrong(
     "diversity_loss",
-    "Each image is compared with itself as well. Those similarities are always 1, so your loss can't go below one over "
-    "the number of images, and small batches look alike whatever they show.",
+    "Each image is compared with itself as well. Such a similarity is 1 for every image with any activation, so small "
+    "batches look alike whatever they show.",
 )
 def with_oneself(activations):
     enough(activations)

@@ -230,6 +230,26 @@ def over_the_queries(scores):
 
 @wrong(
     "softmax_rows",
+    "Each row is shifted by its own maximum, and then divided by the sums of the columns (dimension -2). A weight is a "
+    "share of its row's total: both go along the last dimension.",
+)
+def divided_by_the_columns_sums(scores):
+    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+    return weights / weights.sum(dim=-2, keepdim=True)
+
+
+@wrong(
+    "softmax_rows",
+    "Your exponentials are divided by the sums of their columns (dimension -2), though each was shifted by its row's "
+    "maximum, a constant here. Sum over the last dimension, along which a row is shared out.",
+)
+def divided_by_the_columns_sums_with_a_constant_shift(scores):
+    weights = (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
+    return weights / weights.sum(dim=-2, keepdim=True)
+
+
+@wrong(
+    "softmax_rows",
     "You normalise over dimension 1. For a single matrix that is the last one, but with a batch in front "
     "it is another. Count the dimension from the end.",
 )
@@ -628,6 +648,15 @@ def seeing_everything(resid, W_Q, W_K, b_Q, b_K):
 )
 def masked_too_late(resid, W_Q, W_K, b_Q, b_K):
     return softmax_rows(attention_scores(resid, W_Q, W_K, b_Q, b_K)).tril()
+
+
+@wrong(
+    "attention_pattern",
+    "You subtract the mask: less -inf is +inf, so the future gets the highest score there is, and every row that has "
+    "one becomes NaN. The mask is made to be added.",
+)
+def mask_subtracted(resid, W_Q, W_K, b_Q, b_K):
+    return softmax_rows(attention_scores(resid, W_Q, W_K, b_Q, b_K) - causal_mask(resid.shape[1]).to(resid.dtype))
 
 
 @wrong(

@@ -112,6 +112,11 @@ def draw(probabilities, generator):
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
+def heated(logits, temperature, dim=-1):
+    """softmax(logits / temperature), without a quotient above 0."""
+    return ((logits - logits.amax(dim, keepdim=True)) / temperature).softmax(dim)
+
+
 @wrong(
     "sample_temperature",
     "You multiply by the temperature, so high temperatures make your model more certain. Heat flattens: divide.",
@@ -134,11 +139,12 @@ def no_effect(logits, temperature, generator):
 
 @wrong(
     "sample_temperature",
-    "You ignore the generator and use the global random state, so nobody can repeat your samples. Pass it on.",
+    "You ignore the generator and use the global random state: whoever passes the same one again gets other samples. "
+    "Pass it on.",
 )
 def global_randomness(logits, temperature, generator):
     refuse(temperature)
-    return draw((logits / temperature).softmax(-1), None)
+    return draw(heated(logits, temperature), None)
 
 
 @wrong(
@@ -147,7 +153,7 @@ def global_randomness(logits, temperature, generator):
 )
 def reseeds(logits, temperature, generator):
     refuse(temperature)
-    return draw((logits / temperature).softmax(-1), torch.Generator().manual_seed(generator.initial_seed()))
+    return draw(heated(logits, temperature), torch.Generator().manual_seed(generator.initial_seed()))
 
 
 @wrong(
@@ -158,7 +164,7 @@ def reseeds(logits, temperature, generator):
 def seeds_globally(logits, temperature, generator):
     refuse(temperature)
     torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-    return draw((logits / temperature).softmax(-1), None)
+    return draw(heated(logits, temperature), None)
 
 
 @wrong(
@@ -169,7 +175,7 @@ def seeds_globally(logits, temperature, generator):
 )
 def one_number_for_all(logits, temperature, generator):
     refuse(temperature)
-    reached = (logits / temperature).softmax(-1).cumsum(-1)
+    reached = heated(logits, temperature).cumsum(-1)
     uniform = torch.rand(1, generator=generator, dtype=reached.dtype) * reached[:, -1:]
     return (reached <= uniform).sum(-1).clamp(max=logits.shape[-1] - 1)
 
@@ -180,7 +186,7 @@ def one_number_for_all(logits, temperature, generator):
 )
 def kept_sample_dimension(logits, temperature, generator):
     refuse(temperature)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+    return torch.multinomial(heated(logits, temperature), 1, generator=generator)
 
 
 @wrong(
@@ -201,7 +207,7 @@ def overflows(logits, temperature, generator):
     "probable token: raise a ValueError for all of them.",
 )
 def unguarded_temperature(logits, temperature, generator):
-    return draw((logits / temperature).softmax(-1), generator)
+    return draw(heated(logits, temperature), generator)
 
 
 @wrong(
@@ -211,7 +217,7 @@ def unguarded_temperature(logits, temperature, generator):
 )
 def squeezes_everything(logits, temperature, generator):
     refuse(temperature)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator).squeeze()
+    return torch.multinomial(heated(logits, temperature), 1, generator=generator).squeeze()
 
 
 @wrong(
@@ -220,7 +226,7 @@ def squeezes_everything(logits, temperature, generator):
 )
 def softmax_over_texts(logits, temperature, generator):
     refuse(temperature)
-    return draw((logits / temperature).softmax(0), generator)
+    return draw(heated(logits, temperature, dim=0), generator)
 
 
 @wrong(
@@ -231,6 +237,16 @@ def softmax_over_texts(logits, temperature, generator):
 def refuses_below_zero(logits, temperature, generator):
     if temperature < 0:
         raise ValueError("negative temperature")
+    return draw(heated(logits, temperature), generator)
+
+
+@wrong(
+    "sample_temperature",
+    "At a very low temperature your quotients logits / temperature are infinite, and the softmax makes NaN of "
+    "infinities. Measure each row's logits from the largest of them before you divide.",
+)
+def infinite_quotients(logits, temperature, generator):
+    refuse(temperature)
     return draw((logits / temperature).softmax(-1), generator)
 
 
@@ -853,6 +869,19 @@ def unguarded_prompt(model, tokens, n_new_tokens, choose, n_ctx=None):
 )
 def text_cut_to_window(model, tokens, n_new_tokens, choose, n_ctx=None):
     return last(n_ctx)(reference_generate(model, tokens, n_new_tokens, choose, n_ctx))
+
+
+@wrong(
+    "generate",
+    "You cut the text itself before each new token and go on from what is left, so that the window and one token more "
+    "come back. Only what the model is shown is cut: keep the whole text beside it.",
+)
+def text_cut_in_every_round(model, tokens, n_new_tokens, choose, n_ctx=None):
+    refuse_prompt(tokens, n_new_tokens, n_ctx)
+    for _ in range(n_new_tokens):
+        tokens = last(n_ctx)(tokens)
+        tokens = torch.cat([tokens, choose(model(tokens)[:, -1])[:, None]], 1)
+    return tokens
 
 
 @wrong("generate", "Your window is one token too short: it shows the last n_ctx - 1.")

@@ -492,6 +492,15 @@ def through_float32(tokens, W_E):
     return F.one_hot(tokens, W_E.shape[0]).float() @ W_E.float()
 
 
+@wrong(
+    "embed",
+    "Your one-hot vectors are float32 whatever W_E is, and a product of two dtypes is an error: a table in float64 "
+    "can't be looked up in. Make them in the dtype of W_E.",
+)
+def one_hot_in_float32(tokens, W_E):
+    return F.one_hot(tokens, W_E.shape[0]).float() @ W_E
+
+
 @wrong("embed", "The rows come in one long list. Keep the shape of the tokens: [batch, pos, d_model].")
 def in_one_list(tokens, W_E):
     return W_E[tokens.flatten()]

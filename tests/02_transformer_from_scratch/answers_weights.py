@@ -294,6 +294,16 @@ def average_token_taken_out(state, cfg):
 
 @wrong(
     "center_writing_weights",
+    "W_E is centred over its rows: you take out the average token. What a layer norm removes is each vector's own mean "
+    "over d_model, the last dimension.",
+)
+@where_there_are_mlps(center_writing_weights)
+def average_row_of_the_tokens(state, cfg):
+    return centred(centred(state, [name for name in writers(cfg) if name != "embed.W_E"]), ["embed.W_E"], dim=0)
+
+
+@wrong(
+    "center_writing_weights",
     "Matrices are centred, biases are not. b_O and b_out are written into the stream as well, at every position.",
 )
 @where_there_are_mlps(center_writing_weights)

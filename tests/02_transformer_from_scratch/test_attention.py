@@ -253,6 +253,7 @@ class TestAttentionPattern:
         for sizes in (*SIZES, ONES):
             pattern = answer(*arguments(head_inputs(rng, **sizes), SCORES))
             expect_shape(pattern, (sizes["batch"], sizes["pos"], sizes["pos"]))
+            expect(not pattern.isnan().any(), "Some of the weights are NaN.", actual=pattern)
             expect(
                 (pattern.triu(1) == 0).all(),
                 "Some of the weight lies on the future: entries with key > query should be exactly 0.",

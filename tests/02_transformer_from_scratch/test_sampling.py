@@ -116,6 +116,13 @@ class TestSampleTemperature:
                 note="At temperature 0.05, gaps of 100 leave no choice.",
             )
 
+    def test_very_cold(self, answer, rng):
+        "a temperature so low that logits / temperature is beyond float32 is greedy, too"
+        logits = torch.stack([100.0 * (1 + torch.randperm(6, generator=rng)) for _ in range(40)])
+        expect_close(
+            answer(logits, 1e-37, rng), logits.argmax(-1), note="At temperature 1e-37, gaps of 100 leave no choice."
+        )
+
     def test_impossible_tokens(self, answer, rng):
         "a logit of -inf is never drawn"
         possible = torch.tensor([1, 2, 4])

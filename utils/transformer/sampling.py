@@ -26,7 +26,8 @@ def sample_temperature(
 
     Args:
         logits: Scores of the next token; entries of -inf are never drawn.
-        temperature: Above 0. Small values approach greedy choice, large ones the uniform distribution.
+        temperature: Above 0, and so small, perhaps, that logits / temperature overflows. Small values approach greedy
+            choice, large ones the uniform distribution.
         generator: Source of all randomness; the global random state is neither read nor changed.
 
     Returns:
