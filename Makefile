@@ -6,12 +6,13 @@ FIRST := $(firstword $(patsubst chapters/%,work/%,$(wildcard chapters/00_*/*.ipy
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 FAST := not browser and not network and not slow
 
-.PHONY: help env lab build lint test clean
+.PHONY: help env lab build book lint test clean
 
 help:
 	@echo "make lab     open your notebooks in JupyterLab (ARGS='--no-browser --port 9000' goes to JupyterLab)"
 	@echo "make test    check the style, the generated notebooks and the code"
 	@echo "make build   generate the notebooks from their masters"
+	@echo "make book    make the course's pages, to read or to put on a server (ARGS=--open shows them)"
 	@echo "make lint    check the style only"
 	@echo "make clean   remove caches (delete .venv to set up afresh)"
 
@@ -27,6 +28,9 @@ lab: env
 
 build: env
 	$(BIN)/mi build
+
+book: env
+	$(BIN)/python docs/book/build.py $(ARGS)
 
 lint: env
 	$(BIN)/ruff check .
