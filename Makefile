@@ -36,10 +36,11 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Two processes, one thread each: torch would otherwise start a thread per core in both.
+# Two processes, one thread each: torch would otherwise start a thread per core in both. What they share out are classes,
+# and modules without classes, in the order that tests/conftest.py gives them.
 test: lint
 	$(BIN)/mi build --check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(FAST)" -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(FAST)" -n 2 --dist loadscope --no-loadscope-reorder
 
 clean:
 	rm -rf .pytest_cache .ruff_cache build

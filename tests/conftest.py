@@ -24,6 +24,13 @@ def pytest_addoption(parser):
     parser.addoption("--fresh-seeds", type=int, default=0, metavar="N", help=told)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """In two processes: first what takes minutes, last the single exercises' checks, which fill the gap at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: 2 if hasattr(item.cls, "exercise") else int(item.path.parent.name != "tooling"))
+
+
 @pytest.fixture
 def exercise(request):
     return find_exercise(request.cls.exercise)

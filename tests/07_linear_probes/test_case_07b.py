@@ -23,6 +23,7 @@ from utils.probes.planted import (
     ONE,
     D,
     inside,
+    kind_of,
     leads,
     planted_network,
     planted_texts,
@@ -38,7 +39,7 @@ SEEDS = (41, 44, 49)
 
 
 def test_the_seeds_are_of_all_kinds():
-    assert {planted_network(seed).kind for seed in SEEDS} == set(KINDS)
+    assert {kind_of(seed) for seed in SEEDS} == set(KINDS)
 
 
 class TestIsItUsed:
@@ -274,7 +275,7 @@ def ours(seed):
 
 def test_the_design_finds_out_what_was_planted():
     for seed in range(12):
-        assert ours(seed)["verdict"] == planted_network(seed).kind
+        assert ours(seed)["verdict"] == kind_of(seed)
         assert abs(ours(seed)["effect_random"][0]) < 0.2
 
 

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 OUTSIDE, INSIDE, ONE, MANY, FIRST_FILLER, N_WORDS, LENGTH, D = 0, 1, 2, 3, 4, 44, 6, 24
-KINDS = ("used", "not used", "one of several")
+READ_FROM = {"used": (1.0, 0.0), "not used": (0.0, 1.0), "one of several": (1.0, 1.0)}
+KINDS = tuple(READ_FROM)
 
 
 class PlantedNetwork(nn.Module):
@@ -20,10 +21,9 @@ class PlantedNetwork(nn.Module):
     In the state the quotation is written in two ways, along ``direction`` and along another direction at right angles
     to it, each clear enough for a probe. The kind says which of them the tense is read from: "used", from ``direction``
     alone; "not used", from the other alone; "one of several", from both, and either suffices. The number is written
-    along a third direction.
+    along a third direction. No attribute says the kind, as it is what a case asks for.
 
     Attributes:
-        kind: One of ``KINDS``.
         direction: Along which the quotation can be decoded; of any length.
     """
 
@@ -40,9 +40,9 @@ class PlantedNetwork(nn.Module):
         offset = 2 * draw(D)
         W_E[[OUTSIDE, INSIDE]] = offset + torch.tensor([[-1.0], [1.0]]) * (first + second)
         W_E[[ONE, MANY]] = torch.tensor([[1.0], [-1.0]]) * number
-        self.kind = kind
+        read = torch.tensor([*READ_FROM[kind], 1.0])
         for name, value in (
-            ("W_E", W_E), ("offset", offset), ("ways", torch.stack([first, second, number])),
+            ("W_E", W_E), ("offset", offset), ("W_read", torch.stack([first, second, number]) * read[:, None]),
             ("direction", first * (0.5 + 2 * torch.rand(1, generator=generator))),
         ):  # fmt: skip
             self.register_buffer(name, value)
@@ -50,14 +50,19 @@ class PlantedNetwork(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "batch 6"]) -> Float[Tensor, "batch 4"]:
         state = self.hook_state(self.W_E[tokens].sum(1))
-        first, second, number = (2 * (state - self.offset) @ self.ways.T).tanh().unbind(1)
-        tense = {"used": first, "not used": second, "one of several": (first + second).clamp(-1, 1)}[self.kind]
+        first, second, number = (2 * (state - self.offset) @ self.W_read.T).tanh().unbind(1)
+        tense = (first + second).clamp(-1, 1)
         return 1.5 * torch.stack([tense, -tense, number, -number], dim=1)
+
+
+def kind_of(seed: int) -> str:
+    """Of which kind the network of this seed is."""
+    return random.Random(f"kind {seed}").choice(KINDS)
 
 
 def planted_network(seed: int) -> PlantedNetwork:
     """A network of a kind that the seed draws."""
-    return PlantedNetwork(random.Random(f"kind {seed}").choice(KINDS), seed)
+    return PlantedNetwork(kind_of(seed), seed)
 
 
 def planted_texts(n: int, seed: int) -> Int[Tensor, "n 6"]:
