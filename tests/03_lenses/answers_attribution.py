@@ -51,7 +51,7 @@ def attribute(model, components, answers, foils, *, centre=None, gain=True, scal
         ways = {
             "none": lambda: 1.0,
             "length": lambda: total.norm(dim=-1, keepdim=True),
-            "bessel": lambda: (variance(total, n - 1) + norm.eps).sqrt(),
+            "bessel": lambda: (variance(total, n - 1 if centres else n) + norm.eps).sqrt(),
             "no eps": lambda: variance(total).sqrt(),
             "eps outside": lambda: variance(total).sqrt() + norm.eps,
             "own eps": lambda: (variance(total) + 1e-5).sqrt(),

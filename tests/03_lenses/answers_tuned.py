@@ -180,6 +180,28 @@ class TwoDimensionsBetween(Translators):
 
 @wrong(
     "TunedLens",
+    "You give b two dimensions of size one in the middle. That fits a stack [site, batch, pos, d_model] and no other: "
+    "a stack with fewer dimensions comes back with more. Give b as many as the stack has there.",
+)
+class BiasForTwoDimensionsBetween(Translators):
+    def forward(self, stack):
+        self.refuse(stack)
+        return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e") + self.b[:, None, None]
+
+
+@wrong(
+    "TunedLens",
+    "You give b one dimension of size one in the middle. That fits a stack [site, row, d_model] and no other. Give b "
+    "as many as the stack has there.",
+)
+class BiasForOneDimensionBetween(Translators):
+    def forward(self, stack):
+        self.refuse(stack)
+        return stack + einsum(stack, self.A, "site ... d, site d e -> site ... e") + self.b[:, None]
+
+
+@wrong(
+    "TunedLens",
     "Your module is made for a stack [site, row, d_model]: it counts on one dimension between sites and d_model. There "
     "may be any number of them, as in a stack [site, batch, pos, d_model].",
 )

@@ -120,6 +120,15 @@ def own_copy(patterns, tokens):
     return score_of(patterns, copies(tokens, 0))
 
 
+@wrong(
+    "duplicate_token_score",
+    "The right queries count, and what they give to themselves is added to what they give to copies: the diagonal "
+    "is among your keys. Copies stand earlier.",
+)
+def itself_among_the_copies(patterns, tokens):
+    return score_of(patterns, copies(tokens, 0), counts=copies(tokens).any(-1))
+
+
 @wrong("duplicate_token_score", "Of several copies you take the last one alone. What goes to all of them is added up.")
 def last_copy(patterns, tokens):
     return score_of(patterns, latest(copies(tokens)))

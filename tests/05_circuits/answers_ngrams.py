@@ -15,14 +15,15 @@ def refuse(order, strength):
 
 
 def model_of(
-    rows, tokens, order, d_vocab, strength, *, history=None, followed_only=True, lower=True, longest=0, shorter="oldest"
-):
+    rows, tokens, order, d_vocab, strength, *, history=None, followed_only=True, lower=True, longest=0,
+    shorter="oldest", shortest_end=1,
+):  # fmt: skip
     """The model, with one thing or another done differently."""
     history = history or (lambda row, i, n: tuple(row[i - n + 1 : i]))
     seen, followed = Counter(), Counter()
     for row in rows:
         for i in range(len(row) + (not followed_only)):
-            for n in range(1, min(order + longest, i + 1) + 1):
+            for n in range(1 if i < len(row) else shortest_end, min(order + longest, i + 1) + 1):
                 h = history(row, i, n)
                 followed[h] += 1
                 if i < len(row):
@@ -68,6 +69,16 @@ def across_rows(train, tokens, order, d_vocab, *, strength=1.0):
 def ends_counted(train, tokens, order, d_vocab, *, strength=1.0):
     refuse(order, strength)
     return model_of(train.tolist(), tokens.tolist(), order, d_vocab, strength, followed_only=False)
+
+
+@wrong(
+    "ngram_log_probs",
+    "From order 2 on you count a history wherever it stands, also at the end of a row, where nothing follows it. The "
+    "probabilities of what can follow then sum to less than one.",
+)
+def ends_counted_from_order_2(train, tokens, order, d_vocab, *, strength=1.0):
+    refuse(order, strength)
+    return model_of(train.tolist(), tokens.tolist(), order, d_vocab, strength, followed_only=False, shortest_end=2)
 
 
 @wrong(

@@ -67,6 +67,17 @@ def diagonal(embed, W_V, W_O, W_U):
     return torch.diagonal(C).mean() / C.abs().max()
 
 
+@wrong(
+    "ov_copying_score",
+    "You compare the circuit's diagonal with the sum of its own absolute values. What a token does to the others has "
+    "no say in that. Eigenvalues take the whole circuit in: their sum is that of the diagonal, the sum of their "
+    "absolute values is not.",
+)
+def diagonal_alone(embed, W_V, W_O, W_U):
+    entries = circuit(embed, W_V, W_O, W_U).diagonal()
+    return entries.sum() / entries.abs().sum()
+
+
 @right("ov_copying_score")
 def the_large_matrix(embed, W_V, W_O, W_U):
     C = embed @ (W_V @ W_O) @ W_U
