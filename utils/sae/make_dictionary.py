@@ -64,7 +64,7 @@ the ablated site (0) and the model as it is (1). The rows below the first say wh
 which the same number is used for an activation, chosen by the activation and combined by least squares, which no \
 encoder does; and as many main components.
 
-{tables}
+{tables}{beware}
 Known absences: no other settings than these were tried. A latent has no meaning because it is in a dictionary, and no \
 latent here was labelled.
 """
@@ -84,6 +84,11 @@ WHAT = {
 `untrained(load_course_model(), 0)`: the null for whatever is read into the other.",
     "smollm2-135m": "Of the middle of SmolLM2-135M-Instruct, the weights of 4 bits that the package index has.",
 }
+BEWARE = """
+The rows below the first, and the mean activation, were fitted to texts that people wrote, in both tables: on texts that
+the model wrote they are worth less than they could be. The people's texts are other ones than those of the training, of
+the same two sources. The training was short, three rounds over 95,000 activations: a longer one may explain more.
+"""
 COURSE_TEXTS = "documents of `utils.data.corpus`, made as they are needed; each activation is seen once"
 SMOLLM2_TEXTS = (
     "a corpus can't be had from a package index, so: texts of 128 tokens that the model writes itself behind "
@@ -390,6 +395,7 @@ def card(name: str, measured: dict) -> str:
         name=name,
         what=WHAT[name],
         trained_on=COURSE_TEXTS if recipe.model == "course-model" else SMOLLM2_TEXTS.format(**measured["trained on"]),
+        beware="" if recipe.model == "course-model" else BEWARE,
         tables="\n".join(_table(texts, found) for texts, found in measured["held out"].items()),
     )
 
