@@ -53,28 +53,18 @@ def lengths(suspects, sound):
     return designed(suspects, sound, shrunk=shrunk)
 
 
-@wrong("what_is_wrong", "Your measure of each fault is the variance left unexplained, which rises with any fault.")
+@wrong("what_is_wrong", "Your measure of dead latents is the variance left unexplained, which rises with any fault.")
 def left_over(suspects, sound):
     def unexplained(given):
         x, x_hat = given[0], latents(given) @ given[3] + given[4]
         return ((x - x_hat).square().sum() / (x - x.mean(0)).square().sum()).item()
 
-    return designed(suspects, sound, shrunk=unexplained, twice=unexplained, dead=unexplained)
+    return designed(suspects, sound, dead=unexplained)
 
 
 @wrong("what_is_wrong", "Your measure of copies never stands out: you look for cosines of exactly 1.")
 def exact_copies(suspects, sound):
     return designed(suspects, sound, twice=lambda given: copies(given, 0.9999))
-
-
-@wrong(
-    "what_is_wrong", "You measure how far rows lie apart, and the largest cosine of each row is 1: that with itself."
-)
-def with_itself(suspects, sound):
-    def twice(given):
-        return round((given[3] @ given[3].T).amax(1).mean().item(), 4)
-
-    return designed(suspects, sound, twice=twice)
 
 
 @wrong("what_is_wrong", "You count dead latents as those that are on for few activations: rare is not dead.")
@@ -83,11 +73,6 @@ def rarely_on(suspects, sound):
         return -(latents(given) > 0).float().mean().item()
 
     return designed(suspects, sound, dead=dead)
-
-
-@wrong("what_is_wrong", "You take the share of zeros as dead latents. A sparse code is nearly all zeros.")
-def zeros(suspects, sound):
-    return designed(suspects, sound, dead=lambda given: (latents(given) == 0).float().sum().item())
 
 
 @wrong("what_is_wrong", "Your measure of shrinkage grows the wrong way: the larger, the more of the fault.")
@@ -114,13 +99,6 @@ def always_a_fault(suspects, sound):
 @wrong("what_is_wrong", "All your verdicts are the same, whatever your measures say.")
 def one_verdict(suspects, sound):
     return designed(suspects, sound) | dict.fromkeys("ABCD", "shrunk")
-
-
-@wrong(
-    "what_is_wrong", "Your measure of dead latents looks at biases alone, and how strongly a latent is read can differ."
-)
-def by_biases(suspects, sound):
-    return designed(suspects, sound, dead=lambda given: -given[2].mean().item())
 
 
 @wrong("what_is_wrong", "Your measure draws random numbers, so that it can't be had again.")

@@ -41,12 +41,6 @@ def drawn_anew(step, n_rows, batch_size, seed=0):
     return torch.randperm(n_rows, generator=generator_of(seed, step))[:batch_size]
 
 
-@wrong("batch_rows", "You draw with replacement: a row can come twice in one batch.")
-def with_replacement(step, n_rows, batch_size, seed=0):
-    refuse(n_rows, batch_size)
-    return torch.randint(n_rows, (batch_size,), generator=generator_of(seed, step))
-
-
 @wrong(
     "batch_rows",
     "Your order comes from torch's global generator: asked again, a step has other rows, and a run can't be resumed.",

@@ -124,6 +124,7 @@ class TestL1SaeLoss:
     def test_gradients(self, answer, reference, rng):
         "gradients reach reconstructions, latents and decoder"
         x, *others = self.inputs(rng, 4, 6, 3)
+        others[1] += 0.1  # on
         others = [value.requires_grad_() for value in others]
         ours, theirs = reference(x, *others, 0.8), answer(x, *others, 0.8)
         expect(theirs.requires_grad, "The loss carries no graph.", actual="requires_grad=False")

@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from utils.course.cases import design_of, expect_function_of_input
 from utils.course.checking import expect
 from utils.sae.case_08a import dictionary, on_the_table
@@ -26,11 +24,9 @@ KEYS = {
 class TestWhatIsWrong:
     exercise = "what_is_wrong"
 
-    def test_design(self, answer, rng):
+    def test_design(self, answer):
         "measures that move with their fault alone, the sound ones' range, and verdicts by the rule"
-        seed = int(torch.randint(100_000, (), generator=rng))
-        suspects = on_the_table(seed)
-        sound = [dictionary("sound", 10 * seed + 7_000_000 + i) for i in range(20)]
+        suspects, sound = on_the_table(411), [dictionary("sound", 7_000_000 + i) for i in range(20)]
         design = design_of(answer, KEYS, suspects, sound)
         border = {}
         for fault in FAULTS:
@@ -55,7 +51,7 @@ class TestWhatIsWrong:
             )  # fmt: skip
         for i, kind in enumerate((*FAULTS, "narrow", "sound")):
             for j in range(3):
-                faults = self.standing_out(design, border, dictionary(kind, 50 * seed + 9_000_000 + 3 * i + j))
+                faults = self.standing_out(design, border, dictionary(kind, 9_000_000 + 3 * i + j))
                 if kind in FAULTS:
                     expect(
                         kind in faults,

@@ -121,4 +121,5 @@ class TestMatchedCosines:
     def test_opposite(self, answer):
         "an opposite direction is another one"
         truth = torch.eye(3).double()[:1]
-        expect_close(answer(torch.tensor([[-5.0, 0, 0], [0.3, 0.4, 0]]).double(), truth), torch.tensor([0.6]).double())
+        found = torch.tensor([[-5.0, 0, 0], [0.3, 0.4, 0]], dtype=torch.float64)
+        expect_close(answer(found, truth), torch.tensor([0.6], dtype=torch.float64))
