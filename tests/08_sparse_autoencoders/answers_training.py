@@ -236,7 +236,9 @@ def the_living(W_enc, b_enc, W_dec, b_dec, x, error, dead, generator):
 
 @wrong("resample_dead_latents", "Your draws do not come from the generator that you are given.")
 def seed_of_its_own(W_enc, b_enc, W_dec, b_dec, x, error, dead, generator):
-    return start_anew((W_enc, b_enc, W_dec, b_dec), x, error, dead, torch.Generator().manual_seed(0))
+    fresh = torch.Generator()
+    fresh.seed()
+    return start_anew((W_enc, b_enc, W_dec, b_dec), x, error, dead, fresh)
 
 
 @right("resample_dead_latents")
