@@ -51,7 +51,7 @@ def test_sparse_features_are_found_and_dense_ones_are_only_copied(seed):
         scores[k] = matched_cosines(sae.W_dec, truth).mean()
         assert 0.85 < fraction_variance_explained(x, sae(x)[0]) < 0.95
     chance = matched_cosines(unit_directions(64, 32, Generator().manual_seed(seed + 50)), truth).mean()
-    assert scores[2] > 0.88 and scores[8] < 0.68 and 0.35 < chance < 0.41
+    assert scores[2] > 0.88 and scores[8] < 0.68 and 0.3 < chance < 0.44
     truth, _, x = planted(2, seed, paired=True)
     assert 0.6 < matched_cosines(recover(x, seed).W_dec, truth).mean() < 0.8
 
