@@ -188,7 +188,11 @@ class TestResampleDeadLatents:
             answer(*weights.values(), x, error, dead, torch.Generator().manual_seed(s))[2]
             for s in (seed, seed, seed + 1)
         )
-        expect_close(again, first, note="With the same generator, other activations were drawn.")
+        expect(
+            torch.allclose(again, first),
+            "With the same generator, other activations were drawn.",
+            actual="not the generator's",
+        )
         more = [answer(*weights.values(), x, error, dead, torch.Generator().manual_seed(seed + s))[2] for s in (2, 3)]
         expect(
             any(not torch.equal(first, value) for value in (other, *more)),
