@@ -27,8 +27,8 @@ def designed(given, measure=variance_explained, seeds=(0, 1, 2, 3, 4), change=No
 
 @wrong(
     "which_setting_costs",
-    "Your measure takes the threshold away and looks at the batch's largest latents, as in training. What is used has a "
-    "threshold, and that may be what is wrong.",
+    "Your measure takes the batch's largest latents, as in training. What is used has a threshold, and that may be "
+    "what is wrong.",
 )
 def as_in_training(given):
     def measure(sae, x):
@@ -42,7 +42,7 @@ def as_in_training(given):
 
 @wrong(
     "which_setting_costs",
-    "Your measure counts latents that never fire. They are easy to see, and need not be what spoils the reconstructions.",
+    "Your measure counts latents that never fire. They are easy to see, and need not be what spoils the rest.",
 )
 def living_latents(given):
     def measure(sae, x):
@@ -53,8 +53,8 @@ def living_latents(given):
 
 @wrong(
     "which_setting_costs",
-    "Your measure rewards few latents. The colleague's trouble is the reconstruction; a dictionary that says nothing has "
-    "an L0 of 0.",
+    "Your measure rewards few latents. The colleague's trouble is the reconstruction; a dictionary that says "
+    "nothing has an L0 of 0.",
 )
 def sparsity(given):
     def measure(sae, x):
@@ -73,8 +73,8 @@ def error(given):
 
 @wrong(
     "which_setting_costs",
-    "You begin with the usual settings and break one: that is what a departure *could* cost. Asked is what mending it in "
-    "the colleague's set-up gains.",
+    "You begin with the usual settings and break one: that is what a departure *could* cost. Asked is what mending "
+    "it in the colleague's set-up gains.",
 )
 def broken_one_by_one(given):
     return designed(given, change=lambda knob: (given.usual | {knob: given.colleague[knob]}, given.usual))
@@ -109,8 +109,8 @@ def standard_deviation(given):
 
 @wrong(
     "which_setting_costs",
-    "You compare runs of different seeds: other data and another start, besides the setting. A gain is a difference at "
-    "one seed.",
+    "You compare runs of different seeds: other data and another start, besides the setting. A gain is a difference "
+    "at one seed.",
 )
 def unpaired(given):
     seeds = (0, 1, 2, 3, 4)
@@ -125,7 +125,7 @@ def unpaired(given):
 
 @wrong(
     "which_setting_costs",
-    "Your verdict names the setting that is furthest from its usual value. How far it is off does not say what it costs.",
+    "Your verdict names the setting that is furthest from its usual value. That does not say what it costs.",
 )
 def furthest_off(given):
     def verdict(gains):

@@ -69,8 +69,8 @@ class TestWhichSettingCosts:
             best = max(means, key=means.get)
             expect(
                 best == culprit,
-                f"By your measure the usual value of {best!r} helps most, where the trouble is another one: your measure "
-                "does not see what is wrong with the reconstructions as they are used, with the threshold.",
+                f"By your measure the usual value of {best!r} helps most, where the trouble is another one: it does not see "
+                "what is wrong with the reconstructions as they are used, with the threshold.",
                 actual=("measure", culprit, best), returned=f"largest gain: {best}",
             )  # fmt: skip
             for knob, values in gains.items():
