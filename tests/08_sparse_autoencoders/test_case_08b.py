@@ -69,7 +69,7 @@ class TestWhichSettingCosts:
             best = max(means, key=means.get)
             expect(
                 best == culprit,
-                f"By your measure the usual value of {best!r} helps most, where the trouble is another one: it does not see "
+                f"By your measure the usual value of {best!r} helps most, and the trouble is another: it does not see "
                 "what is wrong with the reconstructions as they are used, with the threshold.",
                 actual=("measure", culprit, best), returned=f"largest gain: {best}",
             )  # fmt: skip

@@ -180,7 +180,7 @@ class TestBatchTopKSAE:
 
     def test_threshold(self, answer, reference, rng):
         "once there is a threshold: whatever is above it, for each activation by itself"
-        for threshold in (0.4, 1.3):
+        for threshold in (0.4, 1.0):
             theirs, ours, state = loaded(answer, reference, rng, 5, 8, 2)
             state["threshold"] = torch.tensor(threshold)
             theirs.load(state)
@@ -191,6 +191,14 @@ class TestBatchTopKSAE:
                 theirs(x[:1])[1].detach(), theirs(x)[1].detach()[:1],
                 note="With a threshold, an activation's latents depend on which others are in the batch.",
             )  # fmt: skip
+
+    def test_high_threshold(self, answer, reference, rng):
+        "a threshold that hardly anything reaches"
+        theirs, ours, state = loaded(answer, reference, rng, 5, 30, 9)
+        state["threshold"] = torch.tensor(3.0)
+        theirs.load(state)
+        ours.load_state_dict(state)
+        expect_call(theirs, ours, torch.randn(6, 5, generator=rng) / 2)
 
     def test_gradients(self, answer, reference, rng):
         "gradients reach all weights, in training and with a threshold"

@@ -36,8 +36,7 @@ SITE = "blocks.2.hook_resid_post"
 VARIANTS = ("L1", "TopK", "BatchTopK", "Gated", "JumpReLU", "Matryoshka")
 STRENGTHS = {
     "planted": {
-        "L1": (2, 4, 7), "TopK": (2, 3, 5), "BatchTopK": (2, 3, 5), "Gated": (5, 9, 14), "JumpReLU": (0.3, 2, 9),
-        "Matryoshka": (2, 3, 5),
+        "L1": (4, 6), "TopK": (3, 5), "BatchTopK": (2, 4), "Gated": (6, 14), "JumpReLU": (1, 9), "Matryoshka": (2, 4),
     },
     "course": {
         "L1": (1.5, 3, 5), "TopK": (5, 10, 20), "BatchTopK": (5, 10, 20), "Gated": (2, 5, 9), "JumpReLU": (0.3, 1, 4),
