@@ -13,12 +13,12 @@ from utils.sae.topk import BatchTopKSAE, set_threshold, topk_objective
 from utils.sae.training import from_table, train_sae
 from utils.superposition.planted import unit_directions
 
-USUAL = {"k": 3, "threshold": 1.0, "aux": True, "lr": 0.01}
+USUAL = {"k": 3, "threshold": 1.0, "aux": True, "lr": 0.02}
 KNOBS = tuple(USUAL)
 # What a colleague did, by which of it does the harm.
 COLLEAGUES = {
-    "threshold": {"k": 4, "threshold": 3.0, "aux": False, "lr": 0.015},
-    "k": {"k": 1, "threshold": 0.95, "aux": False, "lr": 0.015},
+    "threshold": {"k": 4, "threshold": 3.0, "aux": False, "lr": 0.03},
+    "k": {"k": 1, "threshold": 0.95, "aux": False, "lr": 0.03},
     "lr": {"k": 4, "threshold": 0.95, "aux": False, "lr": 0.0001},
 }
 
@@ -56,7 +56,7 @@ def _trained(settings: tuple, seed: int) -> Run:
     sae = BatchTopKSAE(12, 32, int(k), generator=generator)
     objective = topk_objective(8, 1 / 32 if aux else 0.0)
     batches = from_table(x[:2400], 64, seed=seed)
-    train_sae(sae, batches, objective, n_steps=120, lr=lr, n_warmup=10, dead_after=640, every=120)
+    train_sae(sae, batches, objective, n_steps=60, lr=lr, n_warmup=5, dead_after=640, every=60)
     set_threshold(sae, x[:2400])
     sae.threshold *= threshold
     return Run(sae.requires_grad_(False), x[2400:])
