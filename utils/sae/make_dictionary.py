@@ -65,7 +65,8 @@ which the same number is used for an activation, chosen by the activation and co
 encoder does; and as many main components.
 
 {tables}
-Known absences: a latent has no meaning because it is in a dictionary. No latent here was labelled.
+Known absences: no other settings than these were tried. A latent has no meaning because it is in a dictionary, and no \
+latent here was labelled.
 """
 TABLE = """\
 On {where} ({activations:,} activations, {left out} left out for their length): {L0:.1f} latents are on, {dead:.1%} \
