@@ -114,9 +114,10 @@ class LanguageModel:
 
 
 def marked(passage: Passage, place: int | None = None) -> str:
-    """A passage with ``<<`` and ``>>`` around one word, or around all words at which the latent is on."""
+    """A passage with ``<<`` and ``>>`` around one word, or around all with at least half of its largest activation."""
+    enough = max(0.5 * max(passage.activations, default=0.0), 1e-9)
     return " ".join(
-        f"<<{word}>>" if (a > 0 if place is None else i == place) else word
+        f"<<{word}>>" if (a >= enough if place is None else i == place) else word
         for i, (word, a) in enumerate(zip(passage.words, passage.activations, strict=True))
     )
 
