@@ -113,8 +113,6 @@ SHIPPED = {
     "modular-addition": Shipped("one layer that adds modulo a prime"),
     "digits-cnn": Shipped("a CNN that reads handwritten digits", "utils.models.digits_cnn.load_digits_cnn()"),
     "sae-course-model": Shipped("a dictionary of the course model", _dictionary("course-model")),
-    "sae-course-model-seed-1": Shipped("the same recipe with another seed", _dictionary("course-model-seed-1")),
-    "sae-course-model-untrained": Shipped("the same of random weights", _dictionary("course-model-untrained")),
     "sae-smollm2-135m": Shipped("a dictionary of SmolLM2-135M", _dictionary("smollm2-135m")),
 }
 PRETRAINED = {
