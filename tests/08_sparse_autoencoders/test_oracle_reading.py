@@ -84,7 +84,11 @@ def test_logit_effects_are_the_derivative_up_to_the_division():
         centred, d = (x - x.mean()).flatten(), direction[0] - direction[0].mean()
         d = d - (d @ centred) / (centred @ centred) * centred
         step = 1e-5
-        moved = (model.unembed(model.ln_final(x + step * d)) - model.unembed(model.ln_final(x - step * d))) / (2 * step)
+        above, below = (
+            torch.nn.functional.layer_norm(x + sign * step * d, d.shape, model.ln_final.w, model.ln_final.b, 1e-5)
+            for sign in (1, -1)
+        )
+        moved = (above - below) @ model.W_U / (2 * step)
         moved = moved.flatten() - moved.mean()
         expected = logit_effects(d[None], model.ln_final.w, model.W_U)[0] / divisor.item()
     assert torch.allclose(moved, expected, atol=1e-6)
