@@ -433,8 +433,8 @@ def somebodys_hooks_taken_off(model, tokens):
 
 @wrong(
     "residual_components",
-    "Your parts carry the graph of the forward pass. Run the model without one, and detach what you made of "
-    "parameters.",
+    "Your heads and output biases carry a graph: W_O and b_O are parameters, and what is made of them hangs on them, "
+    "also where the recorded activations do not. Compute without a graph, or detach what you return.",
 )
 def parts_on_a_graph(model, tokens):
     residual_components(model, tokens)

@@ -109,6 +109,22 @@ def removed_if_all_went_well(model, tokens, hooks):
 
 @wrong(
     "run_with_hooks",
+    "You look a name up when its hook's turn comes. A name that the model does not have then ends the function with "
+    "the hooks before it on the model, and what would remove them has not been reached. Look all names up before the "
+    "first hook, or register where the removal is sure.",
+)
+def looked_up_one_by_one(model, tokens, hooks):
+    modules = dict(model.named_modules())
+    for place, (name, _) in enumerate(hooks):
+        if name not in modules:
+            for earlier, edit in hooks[:place]:
+                modules[earlier].register_forward_hook(lambda module, inputs, output, edit=edit: edit(output))
+            raise ValueError(f"unknown hook point {name}")
+    return run(model, tokens, hooks)
+
+
+@wrong(
+    "run_with_hooks",
     "A name that the model does not have is passed over in silence. A misspelt hook point then gives the unpatched "
     "model, and the experiment shows 'no effect'.",
 )
@@ -183,8 +199,8 @@ def sweeps_its_own_rooms(model, tokens, hooks):
     try:
         return run(model, tokens, hooks)
     finally:
-        for name, _ in hooks:
-            if name in dict(model.named_modules()):
+        if all(name in dict(model.named_modules()) for name, _ in hooks):
+            for name, _ in hooks:
                 model.get_submodule(name)._forward_hooks.clear()
 
 
@@ -896,6 +912,16 @@ def size_alone(logits, answers, foils, positions):
 def added_up(logits, answers, foils, positions):
     refuse(logits, positions)
     return (picked(logits, answers, positions) - picked(logits, foils, positions)).sum()
+
+
+@wrong(
+    "logit_difference",
+    "`logits[:, positions, answers]` reads every prompt at all prompts' positions and tokens, [batch, batch]. Each "
+    "prompt has one of each: a row number belongs beside them.",
+)
+def every_prompt_everywhere(logits, answers, foils, positions):
+    refuse(logits, positions)
+    return logits[:, positions, answers] - logits[:, positions, foils]
 
 
 @wrong(
