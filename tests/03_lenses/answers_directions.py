@@ -127,6 +127,20 @@ def mean_of_each_text(read, resid, directions):
 
 @wrong(
     "direction_influence",
+    "You take the mean over the first dimension alone: in a stream [batch, pos, d_model] every position has a mean of "
+    "its own, and what differs from position to position goes on varying. The mean over all of `resid` is asked for.",
+)
+def mean_at_each_position(read, resid, directions):
+    refuse_zero(directions)
+    before, found = read(resid), []
+    for d in directions / directions.norm(dim=-1, keepdim=True):
+        along = resid @ d
+        found.append(lens_kl(read(resid - (along - along.mean(0)).unsqueeze(-1) * d), before).mean())
+    return torch.stack(found)
+
+
+@wrong(
+    "direction_influence",
     "You made the directions' length one with `F.normalize`, which never divides by less than 1e-12. A shorter "
     "direction keeps some of its shortness, and its influence falls with it.",
 )
@@ -195,7 +209,11 @@ def climb(
     read, resid, n_directions, n_steps, lr, generator, *, sign=1.0, earlier=True, graph=False, length=1.0,
     same_start=False, one_optimizer=False, deflate=False,
 ):  # fmt: skip
-    """Gradient ascent, with one thing or another done differently; ``earlier`` may be "last" for the last one alone."""
+    """Gradient ascent, with one thing or another done differently.
+
+    ``earlier``: whether to keep away from the directions before; from the "last" alone, or only at the "ends" of a
+    search.
+    """
     refuse_number(n_directions, resid)
     basis, whole, v = resid.new_zeros(0, resid.shape[-1]), resid, None
 
@@ -213,7 +231,8 @@ def climb(
             v = start.requires_grad_()
             optimizer = torch.optim.Adam([v], lr=lr)
         for _ in range(n_steps):
-            loss = -sign * direction_influence(read, whole, project(v)[None])[0]
+            tried = v if earlier == "ends" else project(v)
+            loss = -sign * direction_influence(read, whole, tried[None])[0]
             [v.grad] = torch.autograd.grad(loss, [v])
             optimizer.step()
         found = project(project(v.detach()))
@@ -297,6 +316,16 @@ def lengths_left(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
 def orthogonal_afterwards(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
     found = climb(read, resid, n_directions, n_steps, lr, generator, earlier=False)
     return torch.linalg.qr(found.T).Q.T
+
+
+@wrong(
+    "causal_basis",
+    "You take the parts along earlier directions out at the start and at the end of a search, and not in its steps: on "
+    "the way the vector turns back to the hill that has been climbed, and what is left of it at the end is close to "
+    "nothing in particular.",
+)
+def projected_at_the_ends_only(read, resid, n_directions, *, n_steps=100, lr=0.1, generator):
+    return climb(read, resid, n_directions, n_steps, lr, generator, earlier="ends")
 
 
 @wrong(

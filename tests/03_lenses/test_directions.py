@@ -139,6 +139,14 @@ class TestCausalBasis:
             basis = answer(read, resid, n, **self.settings(rng, n_steps=5))
             expect_shape(basis, (n, 5))
             expect(not basis.requires_grad, "The directions carry a graph.", actual="requires_grad=True")
+            lengths = basis.norm(dim=-1)
+            expect(
+                (lengths - 1).abs().max() < 1e-6,
+                "The directions do not have length one.",
+                actual="other lengths",
+                returned=f"lengths {[round(length, 2) for length in lengths.tolist()]}",
+                expected="1",
+            )
             expect_close(basis @ basis.T, torch.eye(n, dtype=torch.float64), note="They are not orthonormal", atol=1e-6)
 
     def test_finds_what_is_read(self, answer, rng):

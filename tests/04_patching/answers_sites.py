@@ -590,6 +590,17 @@ def writes_into_the_stream(model, tokens, source, metric, *, over="position", ma
 
 @wrong(
     "patch_sweep",
+    "`max_rows // batch` is 0 where there are more prompts than `max_rows`, and nothing can be cut into pieces of 0. A "
+    "pass has room for one site at least: it never has fewer rows than the prompts.",
+)
+def no_room_for_a_site(model, tokens, source, metric, *, over="position", max_rows=512):
+    axis = guarded(source, over, tokens)
+    range(0, 1, max_rows // len(tokens))
+    return sweep(model, tokens, source, metric, axis, max_rows)
+
+
+@wrong(
+    "patch_sweep",
     "`max_rows` is taken for a number of sites: a pass then has that many times the prompts as rows.",
 )
 def rows_for_sites(model, tokens, source, metric, *, over="position", max_rows=512):
@@ -1095,6 +1106,25 @@ def all_but_the_head(model, tokens, name, *, head=None):
 
 @wrong(
     "zero_ablate",
+    "You read `head` as a position: with `x[:, head]` all heads are silenced at one token. The heads are the third "
+    "dimension.",
+)
+def silences_a_position(model, tokens, name, *, head=None):
+    def edit(x):
+        if head is None:
+            return torch.zeros_like(x)
+        if x.dim() != 4 or not 0 <= head < x.shape[2]:
+            raise ValueError("no such head")
+        x = x.clone()
+        x[:, head] = 0
+        return x
+
+    with torch.no_grad():
+        return run_with_hooks(model, tokens, [(name, edit)])
+
+
+@wrong(
+    "zero_ablate",
     "You turn the part's sign around. It then says the opposite, which does more harm than saying nothing.",
 )
 def negated(model, tokens, name, *, head=None):
@@ -1455,6 +1485,20 @@ def without_replacement(model, tokens, name, others, generator, *, head=None):
     rounds = -(-len(tokens) // len(others))
     drawn = torch.cat([torch.randperm(len(others), generator=generator) for _ in range(rounds)])[: len(tokens)]
     return resampled(model, tokens, name, others, head, lambda y, x: y[drawn])
+
+
+@wrong(
+    "resample_ablate",
+    "You draw without replacement, from the other prompts in random order. Nobody is drawn twice, and where there are "
+    "more prompts to run than others, there are too few for them. The docstring has replacement.",
+)
+def shuffled_and_cut(model, tokens, name, others, generator, *, head=None):
+    if others.shape[1] != tokens.shape[1]:
+        raise ValueError("lengths differ")
+    drawn = torch.randperm(len(others), generator=generator)[: len(tokens)]
+    with torch.no_grad():
+        source = run_with_cache(model, others, [name])[1][name][drawn]
+    return patch_site(model, tokens, name, source, head=head)
 
 
 @wrong(

@@ -178,6 +178,17 @@ def noise_of_one_sign(embeddings, subject, std, generator):
     return placed(embeddings, subject, std * noise)
 
 
+@wrong(
+    "corrupt_with_noise",
+    "You add the noise to the embeddings that you were given, in place. Whoever calls you has no clean ones left, and "
+    "the next draw comes on top of this one.",
+)
+def drowns_what_was_given(embeddings, subject, std, generator):
+    guarded(subject, std)
+    embeddings[subject] += std * drawn(embeddings, generator)[subject]
+    return embeddings
+
+
 @right("corrupt_with_noise")
 def times_a_mask(embeddings, subject, std, generator):
     guarded(subject, std)
@@ -512,7 +523,10 @@ def push(
     p, q = (before, after) if kl == "forward" else (after, before)
     divergence = (p.exp() * (p - q)).sum(-1)
     likeliest = (before if share == "before" else after).argmax(-1)
-    hits = after[:, answer].exp().mean() if share == "probability" else (likeliest == answer).float().mean()
+    counted = (likeliest == answer) & (share != "turned" or before.argmax(-1) != answer)
+    hits = after[:, answer].exp().mean() if share == "probability" else counted.float().mean()
+    if share == "gain":
+        hits = hits - (before.argmax(-1) == answer).float().mean()
     return hits.item(), divergence.mean() if summed else divergence
 
 
@@ -612,6 +626,23 @@ def share_before(*args):
 
 @wrong(
     "embedding_patch_pitfall",
+    "You leave out prompts whose likeliest token was the answer before. Asked for is the share of those that say it "
+    "now, whatever they said before.",
+)
+def turned_round_only(*args):
+    return push(*args, share="turned")
+
+
+@wrong(
+    "embedding_patch_pitfall",
+    "You return by how much the share has grown. Asked for is the share itself, after the push.",
+)
+def share_gained(*args):
+    return push(*args, share="gain")
+
+
+@wrong(
+    "embedding_patch_pitfall",
     "You take one length for all prompts, that of their activations in one piece. Each prompt is pushed by a "
     "multiple of its own.",
 )
@@ -629,8 +660,8 @@ def reads_at_the_end(*args):
 
 @wrong(
     "embedding_patch_pitfall",
-    "`x[:, positions]` is every prompt at the positions of all: each prompt is pushed where the others end, too. A row "
-    "number is needed for each position.",
+    "`x[:, positions]` is every prompt at the positions of all: each prompt is pushed at the others' positions, "
+    "too. A row number is needed for each position.",
 )
 def at_everybodys_positions(model, tokens, positions, name, direction, answer, scale):
     if not direction.any():
@@ -1563,8 +1594,8 @@ def zeros_for_none(model, tokens, name, direction, doses, metric, *, positions=N
 
 @wrong(
     "steer",
-    "`x[:, positions]` is every prompt at the positions of all: each prompt is steered where the others end, too. A "
-    "row number is needed for each position.",
+    "`x[:, positions]` is every prompt at the positions of all: each prompt is steered at the others' positions, "
+    "too. A row number is needed for each position.",
 )
 def at_everybodys_places(model, tokens, name, direction, doses, metric, *, positions=None):
     inside(positions, tokens.shape[1])
