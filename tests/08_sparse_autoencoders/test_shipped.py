@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from utils.course import paths
 from utils.data.prompts import documents
 from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, ModelFileError
 from utils.models.catalogue import load_model
@@ -62,6 +63,11 @@ def test_cards_have_the_measured_numbers_and_the_dictionary_beats_the_null(name)
     for found in measured(name)["held out"].values():
         best, *others = (way["FVE"] for way in found["ways"].values())
         assert best > max(others) + 0.03
+
+
+def test_the_readme_lists_each():
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"utils/models/weights/sae-{name}/CARD.md" in readme for name in DICTIONARIES)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
