@@ -105,7 +105,9 @@ def nearest_only(seed):
     "You name neighbours that are none. Without enough directions nothing of any latent is left.",
 )
 def everybody(seed):
-    return changed(seed, neighbours=near(claim_network(seed), least=0.02)[0])
+    network = claim_network(seed)
+    neighbours, cosines = near(network)
+    return changed(seed, neighbours=[*neighbours, *cosines.argsort()[:6].tolist()])
 
 
 @wrong("whose_doing", "You count the latent among its own neighbours.")

@@ -16,7 +16,7 @@ def config_of(parameters, architecture, site, model_name, k):
     config = {
         "architecture": architecture, "d_in": parameters["W_enc"].shape[0], "d_sae": parameters["W_enc"].shape[1],
         "dtype": "float32", "apply_b_dec_to_input": False, "normalize_activations": "none",
-        "metadata": {"model_name": model_name, "hook_name": site},
+        "metadata": {"model_name": model_name, "hook_name": site, "sae_lens_version": "6.0.0"},
     }  # fmt: skip
     return config | ({"k": k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {})
 
@@ -109,7 +109,7 @@ def piece_by_piece(parameters, architecture, *, site, model_name, k=None):
     config = dict(architecture=architecture, d_in=d_in, d_sae=d_sae, dtype="float32")
     config["apply_b_dec_to_input"] = False
     config["normalize_activations"] = "none"
-    config["metadata"] = dict(hook_name=site, model_name=model_name)
+    config["metadata"] = dict(hook_name=site, model_name=model_name, sae_lens_version="6.0.0")
     if architecture == "topk":
         if k is None:
             raise ValueError("k")

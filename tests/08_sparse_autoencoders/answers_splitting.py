@@ -46,18 +46,11 @@ def other_way(small, large, threshold=0.7):
 
 @wrong(
     "feature_splitting",
-    "You give each latent of the small dictionary one partner at most. A feature splits when several come from one.",
+    "You take the nearest by distance. A direction ten times as long is far away by distance, and the same direction.",
 )
-def one_to_one(small, large, threshold=0.7):
-    cosines, out = normalize(large, dim=1) @ normalize(small, dim=1).T, torch.full((len(large),), -1)
-    left = cosines.clone()
-    for _ in range(min(left.shape)):
-        row, column = divmod(int(left.argmax()), left.shape[1])
-        if left[row, column] < threshold:
-            break
-        out[row] = column
-        left[row], left[:, column] = -2, -2
-    return out
+def by_distance(small, large, threshold=0.7):
+    parent = torch.cdist(large, small).argmin(1)
+    return torch.where(cosine_similarity(large, small[parent], dim=1) >= threshold, parent, -1)
 
 
 @wrong("feature_splitting", "A cosine equal to the threshold is near enough, and you leave it out.")

@@ -73,7 +73,12 @@ class TestClampFeature:
     def test_bad_input(self, answer, rng):
         "a negative value is refused, before the hook is called"
         sae, _ = dictionaries(rng, 4, 6)
-        expect_raises(ValueError, answer, sae, 2, -0.5)
+
+        def taken(*args):
+            answer(*args)
+            return "a hook"
+
+        expect_raises(ValueError, taken, sae, 2, -0.5)
 
 
 class TestSideEffects:

@@ -22,10 +22,10 @@ def parameters(rng, architecture, d_in, d_sae, dtype=torch.float32):
 
 
 def expect_keys(found, ours, what):
+    named = str(sorted(map(str, found))) if isinstance(found, dict) else type(found).__name__
     expect(
-        isinstance(found, dict) and set(found) == set(ours),
-        f"The {what} has other keys than promised.", actual=(what, "keys"),
-        returned=str(sorted(found) if isinstance(found, dict) else type(found).__name__), expected=str(sorted(ours)),
+        isinstance(found, dict) and set(found) == set(ours), f"The {what} has other keys than promised.",
+        actual=(what, named), returned=named, expected=str(sorted(ours)),
     )  # fmt: skip
 
 

@@ -44,8 +44,9 @@ def export_to_sae_lens(
     Returns:
         config: A dict that can be written as JSON: "architecture"; "d_in" and "d_sae" (numbers); "dtype", "float32";
             "apply_b_dec_to_input", False, as our encoders don't subtract b_dec (where the key is missing sae_lens does
-            so); "normalize_activations", "none"; "metadata", a dict with "model_name" and "hook_name". For "topk" also
-            "k", and "rescale_acts_by_decoder_norm", False; other architectures have neither.
+            so); "normalize_activations", "none"; "metadata", a dict with "model_name", "hook_name" and
+            "sae_lens_version", "6.0.0" (without which an older format is assumed and the names are dropped). For "topk"
+            also "k", and "rescale_acts_by_decoder_norm", False; other architectures have neither.
         weights: The parameters under their names, float32, contiguous and without graph (safetensors saves no others).
 
     Raises:
@@ -64,7 +65,7 @@ def export_to_sae_lens(
         "dtype": "float32",
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
-        "metadata": {"model_name": model_name, "hook_name": site},
+        "metadata": {"model_name": model_name, "hook_name": site, "sae_lens_version": "6.0.0"},
     }
     if architecture == "topk":
         config |= {"k": k, "rescale_acts_by_decoder_norm": False}
