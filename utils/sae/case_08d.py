@@ -20,8 +20,8 @@ class ClaimNetwork(nn.Module):
     """A network that says a word or doesn't, with a dictionary of its state.
 
     The state, [batch, d] at the hook point "hook_state", is a sum of a few of the dictionary's directions, five words'
-    worth, and a little noise. The output, [batch], is the logit of the word. The kind says what raises it (in some texts
-    more, in some less):
+    worth, and a little noise. The output, [batch], is the logit of the word. The kind says what raises it (more
+    in some texts than in others):
 
     - "the latent": the state's part along the direction of the latent ``claimed``;
     - "a neighbour": the part along another latent's direction, near that of ``claimed``; the part of ``claimed`` that
