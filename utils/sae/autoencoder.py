@@ -75,11 +75,34 @@ def l1_sae_loss(
     return (error + l1_coefficient * z @ W_dec.norm(dim=-1)).mean()
 
 
-def l1_objective(l1_coefficient: float):
-    """The L1 loss as ``train_sae`` calls it."""
+def geometric_median(x: Float[Tensor, "n d"], n_steps: int = 100, eps: float = 1e-6) -> Float[Tensor, " d"]:
+    """The point with the smallest sum of distances to the given ones, which no few far ones can drag along.
 
-    def objective(sae, x, y, dead):
+    Weiszfeld's algorithm: it starts at the mean, and each step moves to the mean of the points weighed by
+    1 / max(distance to the present place, eps).
+
+    Args:
+        x: Points.
+        n_steps: Number of steps, at least 0.
+        eps: The distance that a nearer point counts as having, in units of x.
+
+    Returns:
+        The place after the last step.
+
+    Source: Weiszfeld (1937); the use for b_dec: Bricken et al. (2023).
+    """
+    place = x.mean(dim=0)
+    for _ in range(n_steps):
+        weights = 1 / (x - place).norm(dim=1).clamp(min=eps)
+        place = weights @ x / weights.sum()
+    return place
+
+
+def l1_objective(l1_coefficient: float):
+    """The L1 loss as ``train_sae`` calls it; with a share of the price, for its warm-up."""
+
+    def objective(sae, x, y, dead, share=1.0):
         x_hat, z = sae(x)
-        return l1_sae_loss(y, x_hat, z, sae.W_dec, l1_coefficient), z
+        return l1_sae_loss(y, x_hat, z, sae.W_dec, share * l1_coefficient), z
 
     return objective

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from utils.data.corpus import corpus
 from utils.data.prompts import documents
@@ -30,7 +30,6 @@ from utils.sae.metrics import (
     fraction_variance_explained,
     l0,
     loss_recovered,
-    spliced_loss,
 )
 from utils.sae.shipped import dictionary_folder, load_dictionary
 from utils.sae.texts import peoples_rows, sample_rows
@@ -39,7 +38,6 @@ from utils.sae.training import Batches, from_table, streamed, train_sae
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
-    from transformers import PreTrainedModel
 
 DOCUMENT_SEED = 7 * 10**11  # of the documents read here: neither the model's own training's nor held out
 DOCS_PER_CHUNK, N_MEASURED = 256, 256
@@ -66,12 +64,14 @@ the ablated site (0) and the model as it is (1). The rows below the first say wh
 which the same number is used for an activation, chosen by the activation and combined by least squares, which no \
 encoder does; and as many main components.
 
-{tables}
-Known absences: a latent has no meaning because it is in a dictionary. No latent here was labelled.
+{tables}{beware}
+Known absences: no other settings than these were tried. A latent has no meaning because it is in a dictionary, and no \
+latent here was labelled.
 """
 TABLE = """\
-On {texts} ({n:,} activations, {left_out} left out for their length): {L0:.1f} latents are on, {dead:.1%} are never \
-on. Loss {loss:.3f}; with the site at zero {zero:.3f}, at the mean activation {mean:.3f}.
+On {where} ({activations:,} activations, {left out} left out for their length): {L0:.1f} latents are on, {dead:.1%} \
+are never on. Loss, on {texts} of the texts, {loss:.3f}; with the site at zero {loss, zero ablation:.3f}, at the mean \
+activation {loss, mean ablation:.3f}.
 
 | | FVE | loss | recovered, zero ablation | recovered, mean ablation |
 | --- | --- | --- | --- | --- |
@@ -84,6 +84,11 @@ WHAT = {
 `untrained(load_course_model(), 0)`: the null for whatever is read into the other.",
     "smollm2-135m": "Of the middle of SmolLM2-135M-Instruct, the weights of 4 bits that the package index has.",
 }
+BEWARE = """
+The rows below the first, and the mean activation, were fitted to texts that people wrote, in both tables: on texts that
+the model wrote they are worth less than they could be. The people's texts are other ones than those of the training, of
+the same two sources. The training was short, three rounds over 95,000 activations: a longer one may explain more.
+"""
 COURSE_TEXTS = "documents of `utils.data.corpus`, made as they are needed; each activation is seen once"
 SMOLLM2_TEXTS = (
     "a corpus can't be had from a package index, so: texts of 128 tokens that the model writes itself behind "
@@ -132,7 +137,7 @@ RECIPES = {
     "course-model-seed-1": Recipe(**COURSE, seed=1),
     "course-model-untrained": Recipe(**COURSE, random_model=True),
     "smollm2-135m": Recipe(
-        model="smollm2-135m", site="blocks.15.hook_resid_post", d_in=576, d_sae=2048, k=32, n_steps=900,
+        model="smollm2-135m", site="blocks.15.hook_resid_post", d_in=576, d_sae=2048, k=32, n_steps=300,
         first_position=1,
     ),
 }  # fmt: skip
@@ -141,6 +146,8 @@ N_SAMPLED, ROWS_SAMPLED, N_TOKENS = (
     64,
     128,
 )  # files of texts that SmolLM2 writes (the last is held out), rows, tokens
+N_TEXTS, N_SPLICED = 32, 16  # that SmolLM2's dictionary is measured on, and of which losses are taken
+EVERY_ROW = 2  # of people's texts: half of them are read
 TOO_LONG = 5.0  # times the usual length: activations that long are left out
 
 
@@ -228,6 +235,7 @@ def measure(
     held_out: Int[Tensor, "text pos"],
     earlier: Float[Tensor, "m d"],
     longest: float = math.inf,
+    n_spliced: int | None = None,
 ) -> dict:
     """The dictionary on texts that it was not trained on, and the yardsticks beside it.
 
@@ -237,24 +245,29 @@ def measure(
         held_out: Texts.
         earlier: Other activations of the site, for the yardsticks.
         longest: Activations that are longer are left as they are, and out of the sums.
+        n_spliced: How many of the texts the losses are taken on, the first ones; all if not given.
     """
-    first, mean = sae.first_position, earlier.mean(dim=0)
-    x = activations(model, held_out, sae.site, first)
-    used = x.norm(dim=1) <= longest
-    x = x[used]
+    first, after, mean = sae.first_position, int(sae.site.split(".")[1]) + 1, earlier.mean(dim=0)
+    streams = activations(model, held_out, sae.site).unflatten(0, held_out.shape)  # [text, pos, d]
+    lengths = streams.norm(dim=2, keepdim=True)
+    used = lengths <= longest
+    used[:, :first] = False
+    x = streams[used.squeeze(2)]
     z = torch.cat([sae.encode(rows) for rows in x.split(4096)])
     ways = {"dictionary": lambda rows: sae(rows)[0]} | yardsticks(earlier, sae.W_dec.shape[0], sae.k)
     ablations = {"zero": torch.zeros_like, "mean": lambda rows: mean.expand_as(rows)}
 
     def loss(replace) -> float:
-        def change(value: Tensor) -> Tensor:
-            rows = value[:, first:].flatten(0, 1)
-            changed = torch.where(rows.norm(dim=1, keepdim=True) <= longest, replace(rows), rows)
-            return torch.cat([value[:, :first], changed.view_as(value[:, first:])], dim=1)
-
-        return sum(spliced_loss(model, rows, sae.site, change) * len(rows) for rows in held_out.split(16)) / len(
-            held_out
-        )
+        """Of the first ``n_spliced`` texts, run on from the changed stream."""
+        total = 0.0
+        for tokens, stream, mask in zip(
+            *(every[:n_spliced].split(16) for every in (held_out, streams, used)), strict=True
+        ):
+            changed = torch.where(mask, replace(stream.flatten(0, 1)).view_as(stream), stream)
+            with torch.no_grad():
+                log_probs = model(changed, start_at_layer=after)[:, :-1].log_softmax(-1)
+            total -= log_probs.gather(2, tokens[:, 1:, None]).mean().item() * len(tokens)
+        return total / len(held_out[:n_spliced])
 
     whole, lost = loss(lambda rows: rows), {name: loss(replace) for name, replace in ablations.items()}
     rows = {}
@@ -264,44 +277,46 @@ def measure(
             f"recovered, {kind} ablation": loss_recovered(whole, spliced, ablated) for kind, ablated in lost.items()
         }
     return {
-        "activations": len(x), "left out": int((~used).sum()), "L0": l0(z), "dead": dead_fraction(z), "loss": whole,
-        "loss, zero ablation": lost["zero"], "loss, mean ablation": lost["mean"], "ways": rows,
-    }  # fmt: skip
-
-
-def smollm2_texts(unfinished: Path, model: "PreTrainedModel") -> list[Int[Tensor, "text pos"]]:
-    """The files of texts that the model writes; those that are there already are read."""
-    files = []
-    for number in tqdm(range(N_SAMPLED), desc="texts"):
-        path = unfinished / f"texts-{number}.pt"
-        if not path.exists():
-            _save(sample_rows(model, ROWS_SAMPLED, N_TOKENS, number), path)
-        files.append(torch.load(path))
-    return files
+        "activations": len(x),
+        "left out": int((~used[:, first:]).sum()),
+        "texts": len(held_out[:n_spliced]),
+        "L0": l0(z),
+        "dead": dead_fraction(z),
+        "loss": whole,
+        "loss, zero ablation": lost["zero"],
+        "loss, mean ablation": lost["mean"],
+        "ways": rows,
+    }
 
 
 def smollm2_table(recipe: Recipe, unfinished: Path) -> tuple[Float[Tensor, "n d"], Int[Tensor, "text pos"]]:
-    """Activations to train on (float16, shuffled only when they are used), and texts that were written and held out.
+    """Activations to train on (float16), and texts that the model wrote and that are held out.
 
     Writing and reading run in bfloat16, which takes a third of the time; what is measured later runs in float32.
     """
-    from transformers import AutoModelForCausalLM
+    folder = packaged_folder(recipe.model)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    *written, held_out = (
+        _kept(
+            unfinished / f"texts-{number}.pt", lambda number=number: sample_rows(model, ROWS_SAMPLED, N_TOKENS, number)
+        )
+        for number in tqdm(range(N_SAMPLED), desc="texts")
+    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    peoples = peoples_rows(tokenizer, N_TOKENS, held_out=False)[::EVERY_ROW]
+    lower = model.model
+    lower.layers, lower.norm = lower.layers[: int(recipe.site.split(".")[1]) + 1], torch.nn.Identity()
 
-    path = unfinished / "activations.pt"
-    model = AutoModelForCausalLM.from_pretrained(packaged_folder(recipe.model), dtype=torch.bfloat16).eval()
-    *written, held_out = smollm2_texts(unfinished, model)
-    if not path.exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(packaged_folder(recipe.model), local_files_only=True)
-        rows = torch.cat([*written, peoples_rows(tokenizer, N_TOKENS, held_out=False)])
-        lower = model.model
-        lower.layers, lower.norm = lower.layers[: int(recipe.site.split(".")[1]) + 1], torch.nn.Identity()
+    def read(rows: Tensor) -> Tensor:
         with torch.no_grad():
-            parts = [
-                lower(some, use_cache=False).last_hidden_state[:, recipe.first_position :].flatten(0, 1).half()
-                for some in tqdm(rows.split(16), desc="activations")
-            ]
-        _save(torch.cat(parts), path)
-    return torch.load(path), held_out
+            stream = lower(rows, use_cache=False).last_hidden_state
+        return stream[:, recipe.first_position :].flatten(0, 1).half()
+
+    parts = [
+        _kept(unfinished / f"activations-{number}.pt", lambda rows=rows: read(rows))
+        for number, rows in enumerate(tqdm(torch.cat([*written, peoples]).split(16), desc="activations"))
+    ]
+    return torch.cat(parts), held_out
 
 
 def smollm2_batches(recipe: Recipe, unfinished: Path) -> tuple[Batches, float, float]:
@@ -357,15 +372,17 @@ def write_card(name: str, folder: Path) -> None:
         measured = {"held out": found}
     else:
         written, own = (peoples_rows(model.tokenizer, N_TOKENS, held_out=held_out) for held_out in (False, True))
-        earlier = activations(model, written[::10], recipe.site, recipe.first_position)
+        earlier = activations(model, written[::30], recipe.site, recipe.first_position)
         earlier = earlier[earlier.norm(dim=1) <= sae.longest]
         _, dreamt = smollm2_table(recipe, folder / "unfinished")
         found = {
-            "texts that the model wrote": measure(sae, model, dreamt, earlier, sae.longest),
-            "texts that people wrote": measure(sae, model, own, earlier, sae.longest),
+            "texts that the model wrote": measure(sae, model, dreamt[:N_TEXTS], earlier, sae.longest, N_SPLICED),
+            "texts that people wrote": measure(
+                sae, model, own[:: len(own) // N_TEXTS][:N_TEXTS], earlier, sae.longest, N_SPLICED
+            ),
         }
         n_written = (N_SAMPLED - 1) * ROWS_SAMPLED * N_TOKENS
-        measured = {"held out": found, "trained on": {"written": n_written, "peoples": written.numel()}}
+        measured = {"held out": found, "trained on": {"written": n_written, "peoples": written[::EVERY_ROW].numel()}}
     (folder / MEASURED_FILE).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     (folder / "CARD.md").write_text(card(name, measured), encoding="utf-8")
 
@@ -378,6 +395,7 @@ def card(name: str, measured: dict) -> str:
         name=name,
         what=WHAT[name],
         trained_on=COURSE_TEXTS if recipe.model == "course-model" else SMOLLM2_TEXTS.format(**measured["trained on"]),
+        beware="" if recipe.model == "course-model" else BEWARE,
         tables="\n".join(_table(texts, found) for texts, found in measured["held out"].items()),
     )
 
@@ -388,17 +406,15 @@ def _table(texts: str, found: dict) -> str:
         f"{way['recovered, mean ablation']:.3f} |"
         for name, way in found["ways"].items()
     )
-    return TABLE.format(
-        texts=texts, rows=rows, dead=found["dead"], L0=found["L0"], n=found["activations"], left_out=found["left out"],
-        loss=found["loss"], zero=found["loss, zero ablation"], mean=found["loss, mean ablation"],
-    )  # fmt: skip
+    return TABLE.format(**found | {"rows": rows, "where": texts})
 
 
-def _save(value: object, path: Path) -> None:
-    """In one step, so that an interrupted run leaves no half file."""
-    temporary = path.with_suffix(".part")
-    torch.save(value, temporary)
-    os.replace(temporary, path)
+def _kept(path: Path, make_it: Callable[[], Tensor]) -> Tensor:
+    """What is in the file, which is written first, in one step, if it isn't there."""
+    if not path.exists():
+        torch.save(make_it(), path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+    return torch.load(path)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def matryoshka_loss(
         x: Activations.
         z: Their latents.
         W_dec, b_dec: The decoder. Gradients flow to it, and to z.
-        widths: The prefixes' lengths m, each from 1 to d_sae, in any order. All of z counts only if d_sae is among them.
+        widths: The prefixes' lengths m, each from 1 to d_sae, in any order. All of z counts only if d_sae is one.
 
     Returns:
         The loss: for each prefix a sum over dimensions, all with the same weight; a mean over the batch.
@@ -48,7 +48,7 @@ class MatryoshkaSAE(BatchTopKSAE):
 
 
 def matryoshka_objective(k_aux: int = 64, aux_coefficient: float = 1 / 32):
-    """The matryoshka loss, a mean over prefixes so that rates and coefficients need not change, and the auxiliary loss."""
+    """The matryoshka loss, over the number of prefixes so that its size stays, and the auxiliary loss."""
 
     def objective(sae, x, y, dead):
         y_hat, z = sae(x)

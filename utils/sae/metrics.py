@@ -9,17 +9,41 @@ from torch import Tensor
 
 
 def l0(z: Float[Tensor, "batch d_sae"]) -> float:
-    """How many latents are on (above 0) for an activation, on average."""
+    """How many latents are on (above 0) for an activation, on average.
+
+    Args:
+        z: Latents.
+
+    Returns:
+        A number from 0 to d_sae.
+    """
     return (z > 0).sum(dim=-1).float().mean().item()
 
 
 def dead_fraction(z: Float[Tensor, "batch d_sae"]) -> float:
-    """The share of latents that are on for no activation of the batch."""
+    """The share of latents that are on (above 0) for no activation of the batch.
+
+    Args:
+        z: Latents.
+
+    Returns:
+        A number from 0 to 1.
+    """
     return (~(z > 0).any(dim=0)).float().mean().item()
 
 
 def fraction_variance_explained(x: Float[Tensor, "batch d"], x_hat: Float[Tensor, "batch d"]) -> float:
-    """1 less the squared error as a share of the squared distance from the mean activation, both summed over all."""
+    """1 less the squared error as a share of the squared distance from the mean activation.
+
+    Both are sums over all activations and dimensions, before the division.
+
+    Args:
+        x: Activations, not all the same.
+        x_hat: Their reconstructions.
+
+    Returns:
+        1 for a perfect reconstruction, 0 for one that is as far off as the mean of x, below 0 for a worse one.
+    """
     return (1 - (x - x_hat).square().sum() / (x - x.mean(dim=0)).square().sum()).item()
 
 
@@ -29,7 +53,7 @@ def loss_recovered(loss: float, spliced: float, ablated: float) -> float:
     Args:
         loss: Of the model as it is.
         spliced: With reconstructions in the activations' place.
-        ablated: With the site ablated (zeros, or the mean activation: say which).
+        ablated: With the site ablated (zeros, or the mean activation: say which); another number than ``loss``.
 
     Returns:
         1 if nothing is lost, 0 if the reconstruction is worth no more than the ablation; below 0 if it is worth less.
@@ -42,12 +66,14 @@ def matched_cosines(found: Float[Tensor, "n_found d"], truth: Float[Tensor, "n_t
 
     Pairs are chosen so that the sum of the cosines is largest. So a direction found twice serves once.
 
+    A direction that points the opposite way is another one: cosines keep their sign.
+
     Args:
         found: Directions as rows, at least as many as true ones, of any length but 0.
         truth: Directions as rows, of any length but 0.
 
     Returns:
-        The cosine of each true direction with its partner.
+        The cosine of each true direction with its partner, in the order of ``truth``.
     """
     cosines = torch.nn.functional.normalize(truth, dim=1) @ torch.nn.functional.normalize(found, dim=1).T
     rows, partners = linear_sum_assignment(cosines.detach().cpu().numpy(), maximize=True)

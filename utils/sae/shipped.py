@@ -8,7 +8,7 @@ import torch
 from utils.models.bundled import BUNDLED, CONFIG_FILE, ModelFileError, read_model
 from utils.sae.topk import TopKSAE
 
-DICTIONARIES = ("course-model", "course-model-seed-1", "course-model-untrained", "smollm2-135m")
+DICTIONARIES = ("course-model", "smollm2-135m")
 
 
 def dictionary_folder(name: str) -> Path:
@@ -19,9 +19,8 @@ def dictionary_folder(name: str) -> Path:
 def load_dictionary(name: str | Path) -> TopKSAE:
     """A trained dictionary. It takes activations as the model has them, not scaled, and rows of W_dec have length 1.
 
-    - "course-model": of the course model's residual stream behind layer 2. "course-model-seed-1" is the same recipe
-      with other starting weights and other documents; "course-model-untrained" is that of a course model with random
-      weights, ``utils.models.phenomena.measuring.untrained(load_course_model(), 0)``.
+    - "course-model": of the course model's residual stream behind layer 2. ``utils.sae.make_dictionary`` makes the
+      same with another seed ("course-model-seed-1"), or of random weights ("course-model-untrained").
     - "smollm2-135m": of the middle of SmolLM2-135M. It has not seen the first position of a text, nor the few others
       whose activations are many times longer than usual: leave those as they are.
 

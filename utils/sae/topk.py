@@ -73,7 +73,7 @@ def aux_k_loss(
 
 
 class BatchTopKSAE(SparseAutoencoder):
-    """Keeps the k · n largest pre-activations of a batch of n activations, wherever they are, or those above a threshold.
+    """Keeps the k · n largest pre-activations of a batch of n activations, or those above a threshold.
 
     With p = x W_enc + b_enc, the call gives (z W_dec + b_dec, z), where
 
@@ -118,7 +118,7 @@ class BatchTopKSAE(SparseAutoencoder):
 
 
 def set_threshold(sae: BatchTopKSAE, x: Float[Tensor, "n d_in"]) -> None:
-    """Set the threshold so that on these activations as many latents are on as batch top-k would keep over all of them."""
+    """Set the threshold so that on these activations as many latents are on as batch top-k would keep."""
     with torch.no_grad():
         pre = torch.relu(x @ sae.W_enc + sae.b_enc)
         kept = pre.flatten().topk(sae.k * len(x) + 1).values
@@ -126,7 +126,7 @@ def set_threshold(sae: BatchTopKSAE, x: Float[Tensor, "n d_in"]) -> None:
 
 
 def topk_objective(k_aux: int = 64, aux_coefficient: float = 1 / 32):
-    """Squared error and the auxiliary loss, as ``train_sae`` calls it: for ``TopKSAE``, ``BatchTopKSAE``, transcoders."""
+    """Squared error and the auxiliary loss, as ``train_sae`` calls it: for whatever has W_enc, b_enc and W_dec."""
 
     def objective(sae, x, y, dead):
         y_hat, z = sae(x)
