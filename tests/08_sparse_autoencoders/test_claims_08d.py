@@ -149,8 +149,10 @@ def test_two_seeds_share_a_part(small, texts):
     assert matched_cosines(b.W_dec, a.W_dec).mean() > 0.5 > 0.4 > matched_cosines(rows, a.W_dec).mean()
 
 
-def test_what_tells_a_trained_network_from_a_random_one(model, small, texts):
+def test_what_tells_a_trained_network_from_a_random_one(model, texts):
     read, new, x, x_new = texts
+    read = read[:200]
+    x = x[: read.numel()]
     labels = {name: value.flatten() for name, value in token_labels(new).items()}
     sets = {
         kind: torch.stack([v for n, v in labels.items() if n.startswith("next: ") == (kind == "next")]).float()
@@ -161,7 +163,7 @@ def test_what_tells_a_trained_network_from_a_random_one(model, small, texts):
         x_hat, z = dictionary(x_new)
         on, usual = (z > 0).float(), x.mean(0)
         losses = [
-            spliced_loss(network, new, SITE, f)
+            spliced_loss(network, new[:40], SITE, f)
             for f in (lambda v: v, lambda v: dictionary(v)[0], lambda v: usual.expand_as(v))
         ]
         fits = {
@@ -169,13 +171,15 @@ def test_what_tells_a_trained_network_from_a_random_one(model, small, texts):
             for kind, s in sets.items()
         }
         variance = fraction_variance_explained(x_new, x_hat)
-        return {"variance": variance, "dead": dead_fraction(z), "loss": loss_recovered(*losses)} | fits
+        lost = {"loss": loss_recovered(*losses), "to lose": losses[2] - losses[0]}
+        return {"variance": variance, "dead": dead_fraction(z)} | lost | fits
 
     random = untrained(model, 7).requires_grad_(False)
     acts = [activations_at(random, part, SITE) for part in (read, new)]
-    made = topk_dictionary(acts[0], 128, k=8, n_steps=800, lr=5e-3, batch=512, seed=7)
-    ours, theirs = metrics(model, small[0], x, x_new), metrics(random, made, *acts)
-    assert abs(ours["variance"] - theirs["variance"]) < 0.12 and ours["loss"] > 0.85 and theirs["loss"] > 0.8
+    made = [topk_dictionary(a, 128, k=8, n_steps=400, lr=5e-3, batch=256, seed=7) for a in (x, acts[0])]
+    ours, theirs = metrics(model, made[0], x, x_new), metrics(random, made[1], *acts)
+    assert abs(ours["variance"] - theirs["variance"]) < 0.12 and min(ours["variance"], theirs["variance"]) > 0.7
+    assert ours["loss"] > 0.8 and ours["to lose"] > 1 and abs(theirs["to lose"]) < 0.1
     assert max(ours["dead"], theirs["dead"]) < 0.05
     assert ours["present"] > 2 * theirs["present"] and ours["next"] > 1.6 * theirs["next"]
 
@@ -197,6 +201,8 @@ def test_the_circle_is_shared():
     several = circle_explained(z[:, group], angles, held_out)
     plane = circle_explained(x @ plane_of_latents(z, sae.W_dec, group).T, angles, held_out)
     order = torch.randperm(59, generator=generator(5))
+    wrong_plane = frequency_plane(means[order.argsort()], frequency)
+    wrong = (normalize(sae.W_dec, dim=1) @ wrong_plane.T).square().sum(1).topk(16).indices
     assert single < 0.16 and 0.4 < several < 0.7 and plane > 0.5
-    assert circle_explained(z[:, group], 2 * math.pi * 4 * order[sums.answers] / 59, held_out) < several - 0.1
+    assert circle_explained(z[:, wrong], 2 * math.pi * 4 * order[sums.answers] / 59, held_out) < several - 0.1
     assert circle_explained(x @ circle.T, angles, held_out) > 0.93 and fraction_variance_explained(x, sae(x)[0]) > 0.97
