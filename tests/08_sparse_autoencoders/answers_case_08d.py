@@ -118,8 +118,8 @@ def itself(seed):
 
 @wrong(
     "whose_doing",
-    "Your pushes have the length of the directions that you happen to have. A random direction that is five times as "
-    "long, or a rest that is shorter than the whole, is no comparison.",
+    "Some of your pushes have the length of the direction that you happen to have. A random direction that is five "
+    "times as long, or a rest that is shorter than the whole, is no comparison.",
 )
 def as_long_as_they_are(seed):
     return changed(seed, own_length=True)

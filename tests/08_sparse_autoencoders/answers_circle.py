@@ -64,6 +64,33 @@ def missed(values, angles, held_out):
     return 1 - readout(values, angles, ~held_out, held_out)
 
 
+@wrong(
+    "circle_explained",
+    "You take the distances from the mean of the held-out rows, which no readout could know: take the other rows'.",
+)
+def about_the_held_out_mean(values, angles, held_out):
+    points = torch.stack([angles.cos(), angles.sin()], 1).double()
+    return readout(values, angles, ~held_out, held_out, about=points[held_out].mean(0))
+
+
+@wrong("circle_explained", "You take the distances from the origin. The mean point of the fitted rows lies elsewhere.")
+def about_the_circle_centre(values, angles, held_out):
+    return readout(values, angles, ~held_out, held_out, about=torch.zeros(2).double())
+
+
+@wrong(
+    "circle_explained",
+    "You average an R² of the cosine and one of the sine. It is one share of one sum: add the errors of both, and the "
+    "distances of both, before you divide.",
+)
+def coordinates_averaged(values, angles, held_out):
+    points = torch.stack([angles.cos(), angles.sin()], 1).double()
+    inputs = torch.cat([values.double(), torch.ones(len(values), 1).double()], 1)
+    weights = torch.linalg.lstsq(inputs[~held_out], points[~held_out], driver="gelsd").solution
+    error = (points - inputs @ weights)[held_out].square().sum(0)
+    return (1 - error / (points - points[~held_out].mean(0))[held_out].square().sum(0)).mean().item()
+
+
 @right("circle_explained")
 def by_scipy(values, angles, held_out):
     """numpy, with scipy's least squares."""
@@ -127,6 +154,22 @@ def scaled(z, W_dec, latents):
     written = group[(group > 0).any(1)] @ W_dec[latents]
     _, sizes, directions = torch.linalg.svd(written - written.mean(0), full_matrices=False)
     return sizes[:2, None] * directions[:2]
+
+
+@wrong("plane_of_latents", "Your directions come in the other order: that of the larger variance is to be first.")
+def smaller_first(z, W_dec, latents):
+    group = z[:, latents]
+    return plane(group[(group > 0).any(1)] @ W_dec[latents]).flip(0)
+
+
+@wrong(
+    "plane_of_latents",
+    "You divide the decoder's rows by their lengths. What a latent writes is its value times its row as it is.",
+)
+def rows_of_length_one(z, W_dec, latents):
+    group = z[:, latents]
+    rows = W_dec[latents] / W_dec[latents].norm(dim=1, keepdim=True)
+    return plane(group[(group > 0).any(1)] @ rows)
 
 
 @right("plane_of_latents")

@@ -33,6 +33,47 @@ def reconstruction(sae, latent, value, *, positions=None):
 
 @wrong(
     "clamp_feature",
+    "You add the change to the dictionary's reconstruction and hand that on, at every position. What the dictionary "
+    "doesn't explain is lost. Add the change to the activation.",
+)
+def change_of_the_reconstruction(sae, latent, value, *, positions=None):
+    refuse(value)
+
+    def clamp(x):
+        reconstruction, z = sae(x)
+        return reconstruction + masked(value - z[..., latent], positions)[..., None] * sae.W_dec[latent]
+
+    return clamp
+
+
+@wrong(
+    "clamp_feature",
+    "Your hook writes into the activation that it is given. Whoever else holds that tensor, such as a cache, then has "
+    "the changed one: return a new tensor.",
+)
+def in_place(sae, latent, value, *, positions=None):
+    refuse(value)
+
+    def clamp(x):
+        x += masked(value - sae(x)[1][..., latent], positions)[..., None] * sae.W_dec[latent]
+        return x
+
+    return clamp
+
+
+@wrong("clamp_feature", "Where the latent is off you leave it off. It is to be set there as well: all of the value.")
+def only_where_on(sae, latent, value, *, positions=None):
+    refuse(value)
+
+    def clamp(x):
+        z = sae(x)[1][..., latent]
+        return x + masked((value - z) * (z > 0), positions)[..., None] * sae.W_dec[latent]
+
+    return clamp
+
+
+@wrong(
+    "clamp_feature",
     "You add the whole value to what the latent holds already. To set it to the value, add only what is missing.",
 )
 def added(sae, latent, value, *, positions=None):
@@ -182,6 +223,27 @@ def of_logits(before, after, tokens, wanted):
     is_wanted, rise, moved, following, lost = parts(before, after, tokens, wanted)
     rise = (after - before)[..., is_wanted].mean()
     return made(rise, moved, lost[~is_wanted[following]].mean())
+
+
+@wrong(
+    "side_effects",
+    "Your loss leaves out the positions at which a wanted word has just been *read*. What counts is whether the next "
+    "word, the one that is to be predicted, is wanted.",
+)
+def read_words_left_out(before, after, tokens, wanted):
+    is_wanted, rise, moved, _, lost = parts(before, after, tokens, wanted)
+    return made(rise, moved, lost[~is_wanted[tokens[:, :-1]]].mean())
+
+
+@wrong(
+    "side_effects",
+    "Where every next word is a wanted one, your loss is 0. That would say that the change costs nothing; nothing is "
+    "known: NaN.",
+)
+def zero_for_nothing(before, after, tokens, wanted):
+    is_wanted, rise, moved, following, lost = parts(before, after, tokens, wanted)
+    kept = lost[~is_wanted[following]]
+    return made(rise, moved, kept.mean() if len(kept) else 0.0)
 
 
 @right("side_effects")

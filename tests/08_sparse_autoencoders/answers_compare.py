@@ -83,6 +83,40 @@ def averaged(encoder_a, decoder_a, encoder_b, decoder_b, threshold=0.7):
     return (i == j) & ((one + two) / 2 >= threshold)
 
 
+@wrong(
+    "dictionary_agreement",
+    "You take the decoders' partner and hold the encoders' cosine with it against the threshold. That the encoders' "
+    "own pairing gives the same partner is asked for as well.",
+)
+def decoders_choose(encoder_a, decoder_a, encoder_b, decoder_b, threshold=0.7):
+    partner, write = pairing(decoder_a, decoder_b)
+    read = (normalize(encoder_a.T, dim=1) * normalize(encoder_b.T, dim=1)[partner]).sum(1)
+    return (write >= threshold) & (read >= threshold)
+
+
+@wrong(
+    "dictionary_agreement",
+    "Both pairings have to agree with you, and only the decoders' cosine has to reach the threshold: the encoders' has "
+    "to as well.",
+)
+def one_cosine(encoder_a, decoder_a, encoder_b, decoder_b, threshold=0.7):
+    (i, write), (j, _) = pairing(decoder_a, decoder_b), pairing(encoder_a.T, encoder_b.T)
+    return (i == j) & (write >= threshold)
+
+
+@wrong(
+    "dictionary_agreement",
+    "You take cosines without their sign. A latent is never negative, so that the opposite direction is another one.",
+)
+def without_sign(encoder_a, decoder_a, encoder_b, decoder_b, threshold=0.7):
+    found = []
+    for a, b in ((decoder_a, decoder_b), (encoder_a.T, encoder_b.T)):
+        cosines = (normalize(a, dim=1) @ normalize(b, dim=1).T).abs()
+        partner = torch.as_tensor(linear_sum_assignment(cosines.numpy(), maximize=True)[1])
+        found.append((partner, cosines[torch.arange(len(a)), partner] >= threshold))
+    return (found[0][0] == found[1][0]) & found[0][1] & found[1][1]
+
+
 @right("dictionary_agreement")
 def with_loops(encoder_a, decoder_a, encoder_b, decoder_b, threshold=0.7):
     """A loop over the pairs, with costs in place of gains."""
@@ -100,7 +134,9 @@ def with_loops(encoder_a, decoder_a, encoder_b, decoder_b, threshold=0.7):
     return torch.tensor(found)
 
 
-def tested(trained, random, confidence=0.95, *, family=None, tails=2, population=False, pooled=False, spread=False):
+def tested(
+    trained, random, confidence=0.95, *, family=None, tails=2, population=False, pooled=False, spread=False, curve=None
+):
     if set(trained) != set(random):
         raise ValueError("not the same metrics")
     found = {}
@@ -114,6 +150,10 @@ def tested(trained, random, confidence=0.95, *, family=None, tails=2, population
         if pooled:
             degrees = n + m - 2
             variance = ((n - 1) * squares[0] + (m - 1) * squares[1]) / degrees * (1 / n + 1 / m)
+        if curve == "n + n' - 2":
+            degrees = n + m - 2
+        if curve == "normal":
+            degrees = math.inf
         alpha = (1 - confidence) / (len(trained) if family is None else family)
         half_width = student.ppf(1 - alpha / tails, degrees) * math.sqrt(variance)
         difference = fmean(a) - fmean(b)
@@ -141,6 +181,23 @@ def one_sided(trained, random, *, confidence=0.95):
 )
 def pooled(trained, random, *, confidence=0.95):
     return tested(trained, random, confidence, pooled=True)
+
+
+@wrong(
+    "random_model_test",
+    "Your degrees of freedom are n + n' - 2, as if both spread alike. Welch's are fewer the more the two differ.",
+)
+def student_degrees(trained, random, *, confidence=0.95):
+    return tested(trained, random, confidence, curve="n + n' - 2")
+
+
+@wrong(
+    "random_model_test",
+    "Your quantile is the normal distribution's, as if the variances were known. From a few values they are not: "
+    "Student's reaches further.",
+)
+def normal_quantile(trained, random, *, confidence=0.95):
+    return tested(trained, random, confidence, curve="normal")
 
 
 @wrong("random_model_test", "Your variances divide by n. From so few values they come out too small: divide by n - 1.")

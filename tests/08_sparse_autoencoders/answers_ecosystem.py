@@ -122,10 +122,10 @@ def piece_by_piece(parameters, architecture, *, site, model_name, k=None):
 
 
 def loaded(config, weights, *, default=True, sign=-1, bias_first=False, gated="all", rescale=True, decoder=True,
-           check=True, known=NAMES):  # fmt: skip
-    architecture = config.get("architecture", "standard")
-    if check and (architecture not in known or config.get("normalize_activations", "none") != "none"):
-        raise ValueError("can't be worked in")
+           check=True, known=NAMES, rescaled=("topk",), message="can't work in {} with {}"):  # fmt: skip
+    architecture, normalised = config.get("architecture", "standard"), config.get("normalize_activations", "none")
+    if check and (architecture not in known or normalised != "none"):
+        raise ValueError(message.format(architecture, normalised))
     ours = {name: value.float().clone() for name, value in weights.items()}
 
     def subtract():
@@ -140,10 +140,10 @@ def loaded(config, weights, *, default=True, sign=-1, bias_first=False, gated="a
 
     if not bias_first:
         subtract()
-    if rescale and architecture == "topk" and config.get("rescale_acts_by_decoder_norm", False):
+    if rescale and architecture in rescaled and config.get("rescale_acts_by_decoder_norm", False):
         length = ours["W_dec"].norm(dim=1)
         ours["W_enc"] = ours["W_enc"] * length
-        if not bias_first:
+        if not bias_first and "b_enc" in ours:
             ours["b_enc"] = ours["b_enc"] * length
         if decoder:
             ours["W_dec"] = ours["W_dec"] / length[:, None]
@@ -216,6 +216,30 @@ def bias_not_rescaled(config, weights):
 )
 def unchecked_load(config, weights):
     return loaded(config, weights, check=False)
+
+
+@wrong(
+    "load_pretrained_sae",
+    "You rescale whatever the architecture. Only TopK dictionaries have this habit: for others the key says nothing.",
+)
+def all_rescaled(config, weights):
+    return loaded(config, weights, rescaled=NAMES)
+
+
+@wrong("load_pretrained_sae", "You refuse without saying what you have met. Whoever reads the message needs its name.")
+def refuses_without_a_name(config, weights):
+    return loaded(config, weights, message="this can't be worked in")
+
+
+@wrong(
+    "load_pretrained_sae",
+    "You set b_dec to 0. Only the encoder is to do without it: the decoder still adds it to every reconstruction.",
+)
+def without_b_dec(config, weights):
+    ours = loaded(config, weights)
+    if config.get("apply_b_dec_to_input", True):
+        ours["b_dec"] = torch.zeros_like(ours["b_dec"])
+    return ours
 
 
 @right("load_pretrained_sae")

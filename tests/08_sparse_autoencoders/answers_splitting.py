@@ -32,7 +32,8 @@ def no_threshold(small, large, threshold=0.7):
 
 @wrong(
     "feature_splitting",
-    "You go the other way: for each latent of the small dictionary the nearest of the large one. Then none can split.",
+    "With you a latent of the small dictionary is the parent of one latent of the large one at most. Then none can "
+    "split: ask each latent of the large one for its nearest, which may be the same for several.",
 )
 def other_way(small, large, threshold=0.7):
     cosines = normalize(large, dim=1) @ normalize(small, dim=1).T
@@ -42,6 +43,26 @@ def other_way(small, large, threshold=0.7):
         if cosines[best, i] >= threshold:
             out[best] = i
     return out
+
+
+@wrong(
+    "feature_splitting",
+    "You choose the nearest by inner products, so that a long direction of the small dictionary seems near to "
+    "everything. Only the angle counts, also in the choice.",
+)
+def chosen_by_inner_products(small, large, threshold=0.7):
+    parent = (large @ small.T).argmax(1)
+    return torch.where(cosine_similarity(large, small[parent], dim=1) >= threshold, parent, -1)
+
+
+@wrong(
+    "feature_splitting",
+    "What you hold against the threshold still has the length of the large dictionary's direction in it, so that a "
+    "long one is near and a short one far. Divide by it as well.",
+)
+def large_not_normalised(small, large, threshold=0.7):
+    nearest, parent = (large @ normalize(small, dim=1).T).max(1)
+    return torch.where(nearest >= threshold, parent, -1)
 
 
 @wrong(
@@ -111,6 +132,20 @@ def without_this_child(z, features, latents, parents):
     for child, parent in enumerate(parents.tolist()):
         if parent >= 0:
             rows = features[:, parent] & ~features[:, child]
+            found[child] = off_share(z, latents[parent], features[:, child]) - off_share(z, latents[parent], rows)
+    return found
+
+
+@wrong(
+    "feature_absorption",
+    "You compare with all rows without a child, those among them in which the parent itself is off. There its latent "
+    "has nothing to miss.",
+)
+def parent_off_as_well(z, features, latents, parents):
+    found = torch.full((len(parents),), torch.nan)
+    for child, parent in enumerate(parents.tolist()):
+        if parent >= 0:
+            rows = ~features[:, parents == parent].any(1)
             found[child] = off_share(z, latents[parent], features[:, child]) - off_share(z, latents[parent], rows)
     return found
 

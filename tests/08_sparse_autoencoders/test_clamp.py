@@ -32,13 +32,13 @@ class TestClampFeature:
             x = 2 * torch.randn(batch, pos, d, generator=rng)
             for sae in dictionaries(rng, d, n):
                 for latent, value in ((0, 3.0), (n - 1, 0.5), (1, 0.0)):
-                    expect_close(answer(sae, latent, value)(x), reference(sae, latent, value)(x))
+                    expect_close(answer(sae, latent, value)(x.clone()), reference(sae, latent, value)(x))
 
     def test_the_error_stays(self, answer, rng):
         "what the dictionary doesn't explain stays; the change is along the latent's direction alone"
         sae, _ = dictionaries(rng, 6, 8)
         x = torch.randn(2, 3, 6, generator=rng)
-        change = answer(sae, 4, 7.0)(x) - x
+        change = answer(sae, 4, 7.0)(x.clone()) - x
         expect_close(change, (7.0 - sae(x)[1][..., 4])[..., None] * sae.W_dec[4])
 
     def test_nothing_to_do(self, answer, rng):
@@ -47,9 +47,9 @@ class TestClampFeature:
             x = torch.randn(1, 6, 5, generator=rng)
             z = sae(x)[1]
             here, latent = divmod(int(z.flatten().argmax()), 8)
-            expect_close(answer(sae, latent, z[0, here, latent].item())(x)[0, here], x[0, here])
+            expect_close(answer(sae, latent, z[0, here, latent].item())(x.clone())[0, here], x[0, here])
             off = (z[0] == 0).nonzero()[0]
-            expect_close(answer(sae, int(off[1]), 0.0)(x)[0, off[0]], x[0, off[0]])
+            expect_close(answer(sae, int(off[1]), 0.0)(x.clone())[0, off[0]], x[0, off[0]])
 
     def test_positions(self, answer, reference, rng):
         "only where it is asked for"
@@ -59,7 +59,7 @@ class TestClampFeature:
             for share in (0.5, 0.0, 1.1):
                 where = torch.rand(batch, pos, generator=rng) < share
                 expect_close(
-                    answer(sae, 1, 4.0, positions=where)(x), reference(sae, 1, 4.0, positions=where)(x)
+                    answer(sae, 1, 4.0, positions=where)(x.clone()), reference(sae, 1, 4.0, positions=where)(x)
                 )  # fmt: skip
 
     def test_another_batch(self, answer, reference, rng):
@@ -68,7 +68,19 @@ class TestClampFeature:
         hook, ours = answer(sae, 2, 5.0), reference(sae, 2, 5.0)
         for batch, pos in ((2, 3), (1, 5)):
             x = torch.randn(batch, pos, 4, generator=rng)
-            expect_close(hook(x), ours(x))
+            expect_close(hook(x.clone()), ours(x))
+
+    def test_activation_is_left(self, answer, rng):
+        "the activation that the hook is given stays as it was"
+        sae, _ = dictionaries(rng, 4, 6)
+        x = torch.randn(2, 3, 4, generator=rng)
+        for positions in (None, torch.ones(2, 3, dtype=torch.bool)):
+            given = x.clone()
+            answer(sae, 2, 5.0, positions=positions)(given)
+            expect(
+                torch.equal(given, x), "Your hook has written into the activation that it was given.",
+                actual="written into", returned="another activation", expected="the activation as it was",
+            )  # fmt: skip
 
     def test_bad_input(self, answer, rng):
         "a negative value is refused, before the hook is called"

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from utils.course.checking import expect, expect_close, expect_raises, expect_shape
+from utils.course.checking import AnswerRaised, expect, expect_close, expect_raises, expect_shape
 
 SIZES = ((5, 8), (3, 2), (1, 4))  # d_in, d_sae
 
@@ -109,6 +109,15 @@ class TestLoadPretrainedSae:
                 for name, value in ours.items():
                     expect_close(found[name], value, note=f"This is {name!r}.", atol=1e-5)
 
+    def test_rescaling_is_for_topk(self, answer, reference, rng):
+        "the key for rescaling says something to TopK alone"
+        for architecture in ("standard", "jumprelu", "gated", None):
+            config = ({"architecture": architecture} if architecture else {}) | {"rescale_acts_by_decoder_norm": True}
+            given = parameters(rng, architecture or "standard", 5, 7)
+            found, ours = answer(config, given), reference(config, given)
+            for name, value in ours.items():
+                expect_close(found[name], value, note=f"This is {name!r}.", atol=1e-5)
+
     def test_latents_stay(self, answer, rng):
         "our encoder with the new parameters gives what theirs gives with the old ones"
         given = parameters(rng, "standard", 4, 9)
@@ -132,3 +141,19 @@ class TestLoadPretrainedSae:
         given = parameters(rng, "standard", 3, 4)
         expect_raises(ValueError, answer, {"architecture": "temporal"}, given)
         expect_raises(ValueError, answer, {"architecture": "standard", "normalize_activations": "layer_norm"}, given)
+
+    def test_what_was_found(self, answer, rng):
+        "the message of the refusal names the architecture, or the normalisation, that was found"
+        given = parameters(rng, "standard", 3, 4)
+        for found, config in (
+            ("temporal", {"architecture": "temporal"}),
+            ("layer_norm", {"architecture": "standard", "normalize_activations": "layer_norm"}),
+        ):
+            try:
+                answer(config, given)
+            except AnswerRaised as raised:
+                said = str(raised.__cause__)
+                expect(
+                    found in said, f"Your message doesn't name what was found, {found!r}.", actual="not named",
+                    returned=repr(said), expected=f"a message with {found!r} in it",
+                )  # fmt: skip
