@@ -69,7 +69,7 @@ def exact_copies(suspects, sound):
 
 @wrong(
     "what_is_wrong",
-    "Your measure of dead latents misses them. How rarely latents are on, or how low their biases are, is another thing.",
+    "Your measure of dead latents misses them. How rarely latents are on, or how low biases are, is another thing.",
 )
 def rarely_on(suspects, sound):
     def dead(given):
