@@ -67,7 +67,10 @@ def exact_copies(suspects, sound):
     return designed(suspects, sound, twice=lambda given: copies(given, 0.9999))
 
 
-@wrong("what_is_wrong", "You count dead latents as those that are on for few activations: rare is not dead.")
+@wrong(
+    "what_is_wrong",
+    "Your measure of dead latents misses them. How rarely latents are on, or how low biases are, is another thing.",
+)
 def rarely_on(suspects, sound):
     def dead(given):
         return -(latents(given) > 0).float().mean().item()
@@ -125,6 +128,17 @@ def latent_by_latent(suspects, sound):
         return float((latents(given).amax(0) == 0).sum())
 
     return designed(suspects, sound, shrunk, twice, dead)
+
+
+@right("what_is_wrong")
+def by_thresholds(suspects, sound):
+    """Dead: what a latent would read at b_dec, far below 0."""
+
+    def dead(given):
+        _, W_enc, b_enc, _, b_dec = given
+        return (b_enc + b_dec @ W_enc < -4).float().mean().item()
+
+    return designed(suspects, sound, dead=dead)
 
 
 @right("what_is_wrong")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Generator
 
 from utils.data.corpus import corpus
@@ -16,12 +17,15 @@ from utils.sae.metrics import (
 )
 from utils.sae.training import fold_scale, from_table, scale_of, start_at_median, train_sae
 from utils.superposition.planted import same_covariance, sparse_codes, unit_directions
+from utils.superposition.toy import sample_features
+from utils.superposition.train import train_toy_models
 
 SITE = "blocks.2.hook_resid_post"
 
 
 def recover(x, seed, price=0.3, resample_at=(), killed=0):
-    sae = SparseAutoencoder(32, 64, generator=Generator().manual_seed(2000 + seed))
+    d = x.shape[1]
+    sae = SparseAutoencoder(d, 2 * d, generator=Generator().manual_seed(2000 + seed))
     start_at_median(sae, x[:2000])
     sae.b_enc.data[:killed] -= 5
     train_sae(
@@ -52,8 +56,43 @@ def test_sparse_features_are_found_and_dense_ones_are_only_copied(seed):
         assert 0.85 < fraction_variance_explained(x, sae(x)[0]) < 0.95
     chance = matched_cosines(unit_directions(64, 32, Generator().manual_seed(seed + 50)), truth).mean()
     assert scores[2] > 0.88 and scores[8] < 0.68 and 0.3 < chance < 0.44
+    sae = recover(x, seed, price=0.9)
+    assert matched_cosines(sae.W_dec, truth).mean() > scores[8] + 0.07
+    assert fraction_variance_explained(x, sae(x)[0]) < 0.75  # the better dictionary, by the truth
     truth, _, x = planted(2, seed, paired=True)
     assert 0.6 < matched_cosines(recover(x, seed).W_dec, truth).mean() < 0.8
+
+
+def refit(sae, x, z):
+    on = (z > 0).float()
+    atoms = sae.W_dec * on[:, :, None]
+    gram = atoms @ atoms.mT + torch.diag_embed(1 - on) + 1e-4 * torch.eye(z.shape[1])
+    return torch.linalg.solve(gram, (atoms @ (x - sae.b_dec)[:, :, None]))[:, :, 0].relu() * on
+
+
+def test_latents_are_too_small_and_magnitudes_fitted_anew_are_less_so():
+    truth, codes, x = planted(2, 13)
+    sae = recover(x, 13)
+    x, codes = x[:800], codes[:800]
+    x_hat, z = sae(x)
+    again = refit(sae, x, z)
+    partner = torch.as_tensor(linear_sum_assignment((truth @ sae.W_dec.T).numpy(), maximize=True)[1])
+    on = (codes > 0) & (z[:, partner] > 0)
+    before, after = ((codes - values[:, partner])[on].mean() for values in (z, again))
+    assert before > 0.2 and after < before / 2  # the law for a latent that is on alone: 0.15
+    fve = [fraction_variance_explained(x, fit) for fit in (x_hat, again @ sae.W_dec + sae.b_dec)]
+    assert fve[1] > fve[0] + 0.03
+
+
+def test_features_that_a_toy_model_stored_are_found():
+    run = train_toy_models(24, 12, torch.full((2,), 0.03), n_steps=1500, batch=256, seed=4)
+    for i in range(2):
+        stored = run.model.W[i].T
+        features = sample_features(24, 16384, 0.06, Generator().manual_seed(70 + i))[0]
+        found = matched_cosines(recover(features @ stored, i, price=0.2).W_dec, stored)
+        chance = matched_cosines(unit_directions(24, 12, Generator().manual_seed(i)), stored)
+        assert found.mean() > 0.85 and (found > 0.9).sum() >= 16
+        assert chance.mean() < 0.65 and (chance > 0.9).sum() <= 3
 
 
 def test_latents_started_anew_find_what_dead_ones_would_miss():

@@ -36,7 +36,7 @@ def dictionary(kind: str, seed: int) -> Dictionary:
     n_near, n_rare = (int(torch.randint(0, 3, (), generator=generator)) for _ in range(2))
     near = truth[15 : 15 + n_near] + 0.8 * unit_directions(n_near, D, generator)  # features that are like others
     truth[18 : 18 + n_near] = near / near.norm(dim=1, keepdim=True)
-    centre = 0.5 * torch.randn(D, generator=generator)
+    centre = 3 * torch.randn(D, generator=generator)
     x = (
         sparse_codes(N, N_FEATURES, N_ACTIVE, generator) @ truth
         + centre
