@@ -12,7 +12,7 @@ from utils.probes.activations import collect_activations
 from utils.sae.attention import AttentionOutputSAE, head_attribution
 from utils.sae.autoencoder import SparseAutoencoder, l1_objective
 from utils.sae.case_08b import run, setting
-from utils.sae.compare import RESULTS, STRENGTHS, VARIANTS, at_l0, on_planted, planted, shrinkage
+from utils.sae.compare import RESULTS, SETTINGS, STRENGTHS, VARIANTS, at_l0, on_planted, planted, shrinkage
 from utils.sae.crosscoder import MultiLayerSAE, multi_layer_objective
 from utils.sae.gated import GatedSAE, gated_objective
 from utils.sae.jumprelu import JumpReLUSAE, jumprelu_objective
@@ -228,6 +228,10 @@ def test_the_file_of_runs_is_whole():
             rows = [row for row in RUNS if row["data"] == of and row["variant"] == variant]
             assert {row["strength"] for row in rows} == set(strengths[variant])
             assert {row["seed"] for row in rows} == {0, 1, 2}
+
+
+def test_the_file_was_made_with_the_settings_that_the_code_has():
+    assert all(row | SETTINGS[row["data"]] == row for row in RUNS)
 
 
 def test_a_run_of_the_file_comes_out_again():
