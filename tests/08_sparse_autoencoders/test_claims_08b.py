@@ -12,13 +12,13 @@ from utils.probes.activations import collect_activations
 from utils.sae.attention import AttentionOutputSAE, head_attribution
 from utils.sae.autoencoder import SparseAutoencoder, l1_objective
 from utils.sae.case_08b import run, setting
-from utils.sae.compare import RESULTS, STRENGTHS, VARIANTS, at_l0, on_planted, planted, shrinkage
+from utils.sae.compare import RESULTS, SETTINGS, STRENGTHS, VARIANTS, at_l0, on_planted, planted, shrinkage
 from utils.sae.crosscoder import MultiLayerSAE, multi_layer_objective
 from utils.sae.gated import GatedSAE, gated_objective
 from utils.sae.jumprelu import JumpReLUSAE, jumprelu_objective
 from utils.sae.matryoshka import MatryoshkaSAE, matryoshka_objective
 from utils.sae.metrics import dead_fraction, fraction_variance_explained, matched_cosines
-from utils.sae.topk import BatchTopKSAE, TopKSAE, set_threshold, topk_objective
+from utils.sae.topk import BatchTopKSAE, TopKSAE, aux_k_loss, set_threshold, topk_objective
 from utils.sae.training import from_table, train_sae
 from utils.sae.transcoder import SkipTranscoder
 from utils.superposition.planted import unit_directions
@@ -87,13 +87,35 @@ def test_the_tax_shrinks_and_the_count_does_not(data, trained):
         assert matched_cosines(trained[name].W_dec, data.truth).mean() > chance + 0.15
 
 
-def test_on_these_data_the_auxiliary_loss_leaves_more_dead_and_costs_nothing(data):
-    dead = {}
+def all_of_x(sae, x, y, dead):
+    y_hat, z = sae(x)
+    aux = aux_k_loss(y, x @ sae.W_enc + sae.b_enc, sae.W_dec, dead, 64)
+    return (y - y_hat).square().sum(dim=-1).mean() + aux / 32, z
+
+
+def dead_and_found(data, sae, objective):
+    fit_planted(sae, objective, data, n_steps=400, dead_after=8_000)
+    found = (matched_cosines(sae.W_dec, data.truth) > 0.9).float().mean().item()
+    return dead_fraction(sae(data.x[8_000:16_000])[1]), found
+
+
+def test_the_dead_become_as_small_as_what_they_are_to_explain(data):
+    tasks = {"none": topk_objective(64, 0.0), "error": topk_objective(64), "x": all_of_x}
+    dead = {
+        name: dead_and_found(data, TopKSAE(32, 512, 3, generator=seeded(SEED)), objective)[0]
+        for name, objective in tasks.items()
+    }
+    assert dead["error"] > dead["none"] + 0.05 > dead["x"] + 0.05
+
+
+def test_the_auxiliary_loss_revives_latents_that_are_needed(data):
+    ends = []
     for coefficient in (0.0, 1 / 32):
-        sae = TopKSAE(32, 512, 3, generator=seeded(SEED))
-        fit_planted(sae, topk_objective(64, coefficient), data, n_steps=500, dead_after=8_000)
-        dead[coefficient] = dead_fraction(sae(data.x[8_000:16_000])[1])
-    assert dead[1 / 32] > dead[0.0]
+        sae = TopKSAE(32, 96, 3, generator=seeded(SEED))
+        sae.W_enc.data[:, :48] *= 0.1
+        ends.append(dead_and_found(data, sae, topk_objective(64, coefficient)))
+    (dead, found), (dead_with, found_with) = ends
+    assert dead > 0.4 and dead_with < dead - 0.2 and found_with > found + 0.1
 
 
 def test_a_batch_shares_out_and_a_threshold_does_not_depend_on_neighbours(data, trained):
@@ -228,6 +250,10 @@ def test_the_file_of_runs_is_whole():
             rows = [row for row in RUNS if row["data"] == of and row["variant"] == variant]
             assert {row["strength"] for row in rows} == set(strengths[variant])
             assert {row["seed"] for row in rows} == {0, 1, 2}
+
+
+def test_the_file_was_made_with_the_settings_that_the_code_has():
+    assert all(row | SETTINGS[row["data"]] == row for row in RUNS)
 
 
 def test_a_run_of_the_file_comes_out_again():

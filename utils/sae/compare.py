@@ -43,6 +43,10 @@ STRENGTHS = {
         "Matryoshka": (5, 10, 20),
     },
 }  # fmt: skip
+SETTINGS = {
+    "planted": {"d_sae": 96, "n_steps": 800, "batch_size": 256, "lr": 2e-3},
+    "course": {"d_sae": 512, "n_steps": 300, "batch_size": 256, "lr": 4e-3},
+}
 
 
 class Planted(NamedTuple):
@@ -131,7 +135,7 @@ def on_planted(variant: str, strength: float, seed: int) -> dict[str, float]:
     """One run on planted features, with the share of them that was found (cosine above 0.9, one to one)."""
     x, _, truth = planted(seed)
     n_train = len(x) * 4 // 5
-    sae, _ = train_variant(variant, strength, x[:n_train], 96, seed, n_steps=800, batch_size=256, lr=2e-3)
+    sae, _ = train_variant(variant, strength, x[:n_train], seed=seed, **SETTINGS["planted"])
     cosines = matched_cosines(sae.W_dec.detach(), truth)
     return measured(sae, x[n_train:]) | {
         "cosine": cosines.mean().item(),
@@ -161,7 +165,7 @@ def on_course(setting, variant: str, strength: float, seed: int) -> dict[str, fl
     """One run on the course model, with the loss recovered (against the mean activation)."""
     model, x, scale, tests, loss, ablated = setting
     n_train = len(x) - 4000
-    sae, _ = train_variant(variant, strength, x[:n_train], 512, seed, n_steps=300, batch_size=256, lr=4e-3)
+    sae, _ = train_variant(variant, strength, x[:n_train], seed=seed, **SETTINGS["course"])
     spliced = spliced_loss(model, tests, SITE, lambda value: sae(value * scale)[0] / scale)
     return measured(sae, x[n_train:]) | {"recovered": loss_recovered(loss, spliced, ablated)}
 
@@ -190,8 +194,9 @@ def main():
                         if data == "planted"
                         else on_course(setting, variant, strength, seed)
                     )
-                    rows.append({"data": data, "variant": variant, "strength": strength, "seed": seed}
-                                | {key: round(value, 4) for key, value in found.items()})  # fmt: skip
+                    which = {"data": data, "variant": variant, "strength": strength, "seed": seed}
+                    measures = {key: round(value, 4) for key, value in found.items()}
+                    rows.append(which | SETTINGS[data] | measures)
                     print(rows[-1], flush=True)
             RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 

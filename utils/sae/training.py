@@ -224,7 +224,7 @@ def train_sae(
 
 def expect_width(sae: nn.Module, x: Tensor, y: Tensor) -> None:
     for name, value, width in (("reads", x, sae.W_enc.shape[-2]), ("gives back", y, sae.W_dec.shape[-1])):
-        if value.shape[-1] != width:
+        if width not in (value.shape[-1], value[0].numel()):  # the heads of a layer are read side by side
             raise ValueError(f"the dictionary {name} {width} dimensions, and the batch has {value.shape[-1]}")
 
 
