@@ -1,5 +1,6 @@
 """The case of part 08b: a dictionary was set up in four unusual ways, and one of them costs all the quality."""
 
+import copy
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -63,8 +64,12 @@ def _trained(settings: tuple, seed: int) -> Run:
 
 
 def run(settings: dict[str, float], seed: int) -> Run:
-    """Train a dictionary with these settings; the seed decides data, start and batches."""
-    return _trained(tuple(settings[knob] for knob in KNOBS), int(seed))
+    """Train a dictionary with these settings; the seed decides data, start and batches.
+
+    What was trained is kept, and every call gets a copy: what one design does to it, no other finds.
+    """
+    sae, x = _trained(tuple(settings[knob] for knob in KNOBS), int(seed))
+    return Run(copy.deepcopy(sae), x.clone())
 
 
 def setting(culprit: str) -> Setting:
