@@ -51,7 +51,8 @@ def expect_of_x(design, given):
         own > foreign,
         "Your measure rates a dictionary no better on its own activations than on those of other features. It does not "
         "say how well x is reconstructed.",
-        actual=("not of x", round(own, 1), round(foreign, 1)), returned=f"{own:.4g} on its own, {foreign:.4g} on others",
+        actual=("not of x", round(own, 1), round(foreign, 1)),
+        returned=f"{own:.4g} on its own, {foreign:.4g} elsewhere",
     )  # fmt: skip
 
 

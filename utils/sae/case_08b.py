@@ -64,12 +64,9 @@ def _trained(settings: tuple, seed: int) -> Run:
 
 
 def run(settings: dict[str, float], seed: int) -> Run:
-    """Train a dictionary with these settings; the seed decides data, start and batches.
-
-    What was trained is kept, and every call gets a copy: what one design does to it, no other finds.
-    """
+    """Train a dictionary with these settings; the seed decides data, start and batches."""
     sae, x = _trained(tuple(settings[knob] for knob in KNOBS), int(seed))
-    return Run(copy.deepcopy(sae), x.clone())
+    return Run(copy.deepcopy(sae), x.clone())  # whatever is done to it, the next one is as it was trained
 
 
 def setting(culprit: str) -> Setting:
