@@ -102,7 +102,7 @@ def a_seed_twice(given):
 def standard_deviation(given):
     def summary(values):
         values = torch.tensor(values)
-        return values.mean().item(), values.std().item() + 0.02
+        return values.mean().item(), values.std().item()
 
     return designed(given, summary=summary)
 
@@ -125,9 +125,9 @@ def unpaired(given):
 
 @wrong(
     "which_setting_costs",
-    "Your verdict names the setting that is furthest from its usual value. That does not say what it costs.",
+    "Your verdict is that of the dead latents, the auxiliary loss. By your own gains another setting costs more.",
 )
-def furthest_off(given):
+def the_dead(given):
     def verdict(gains):
         return "aux"
 

@@ -46,6 +46,11 @@ def over_the_batch(pre, k):
     return kept(pre, largest(pre.flatten(), k * n).view_as(pre))
 
 
+@wrong("topk_activation", "One fewer than k is kept: the k-th largest stays, too.")
+def one_too_few(pre, k):
+    return kept(pre, pre > pre.topk(k, dim=-1).values[..., -1:])
+
+
 @wrong("topk_activation", "One more than k is kept: the k-th largest is the last that stays.")
 def one_too_many(pre, k):
     return kept(pre, largest(pre, min(k + 1, pre.shape[-1])))
@@ -99,6 +104,15 @@ def error_learns(error, pre, W_dec, dead, k_aux):
 def all_latents(error, pre, W_dec, dead, k_aux):
     everyone = torch.ones_like(dead) if dead.any() else dead
     return aux(error.detach(), pre, W_dec, everyone, k_aux)
+
+
+@wrong(
+    "aux_k_loss",
+    "You take the k_aux largest of all latents and then drop the living: fewer than k_aux dead ones are left.",
+)
+def dropped_afterwards(error, pre, W_dec, dead, k_aux):
+    z = kept(pre, largest(pre, min(k_aux, pre.shape[-1]))) * dead
+    return (z @ W_dec - error.detach()).square().sum(-1).mean() if dead.any() else torch.zeros(())
 
 
 @wrong("aux_k_loss", "You let the living latents explain what is left. They left it.")
@@ -208,7 +222,8 @@ class FirstDimension(Batch):
 
 @wrong(
     "BatchTopKSAE",
-    "The threshold is never used: an activation's latents go on depending on its neighbours in the batch.",
+    "The threshold is above 0 and not used, in training mode at least: an activation's latents go on depending on its "
+    "neighbours in the batch.",
 )
 class NoThreshold(Batch):
     def above(self, pre):
@@ -313,6 +328,22 @@ class ScaledBias(Gated):
         return (self.scale() * (x @ self.W_enc + self.b_mag)).relu()
 
 
+@wrong("GatedSAE", "You subtract b_dec from x before the encoder, as the paper does. Here x is read as it is.")
+class Centred(Gated):
+    def forward(self, x):
+        z = self.gate(x - self.b_dec) * self.magnitude(x - self.b_dec)
+        return z @ self.W_dec + self.b_dec, z
+
+
+@wrong("GatedSAE", "The two biases have changed places: b_gate belongs to the gate, b_mag to the magnitude.")
+class BiasesSwapped(Gated):
+    def gate(self, x):
+        return (x @ self.W_enc + self.b_mag > 0).to(x.dtype)
+
+    def magnitude(self, x):
+        return (x @ (self.W_enc * self.scale()) + self.b_gate).relu()
+
+
 @wrong("GatedSAE", "Your gate says nothing: every latent with a magnitude above 0 is on.")
 class AlwaysOpen(Gated):
     def gate(self, x):
@@ -386,6 +417,11 @@ def means(x, x_hat, pi, W_dec, b_dec, l1_coefficient):
     return (x - x_hat).pow(2).mean() + l1_coefficient * gate.sum(-1).mean() + by_gate
 
 
+@wrong("gated_loss", "Your price is a mean over latents. It is their sum.")
+def price_of_mean(x, x_hat, pi, W_dec, b_dec, l1_coefficient):
+    return three(x, x_hat, pi.relu(), W_dec.detach(), b_dec.detach(), 0.0) + l1_coefficient * pi.relu().mean()
+
+
 @wrong("gated_loss", "The gate is a constant in your third term: what trains it does not reach it.")
 def gate_cut(x, x_hat, pi, W_dec, b_dec, l1_coefficient):
     gate = pi.relu()
@@ -425,23 +461,94 @@ class Jump(SparseAutoencoder):
     def on(self, pre, theta):
         return (pre > theta).to(pre.dtype)
 
+    def near(self, pre, theta):
+        return ((pre - theta).abs() < self.bandwidth / 2).to(pre.dtype)
+
+    def step_slope(self, pre, theta):
+        """The made-up derivative of the step by its threshold."""
+        return -self.near(pre, theta) / self.bandwidth
+
     def slope(self, pre, theta):
-        """The made-up derivative of a latent by its threshold."""
-        return -theta / self.bandwidth * ((pre - theta).abs() < self.bandwidth / 2)
+        """That of a latent."""
+        return theta * self.step_slope(pre, theta)
 
     def values(self, pre, theta):
         return pre * self.on(pre, theta)
 
+    def moved(self, theta):
+        """0, with the threshold's gradient."""
+        return theta - theta.detach()
+
+    def step(self, pre):
+        pre, theta = pre.detach(), self.theta()
+        return self.on(pre, theta.detach()) + self.step_slope(pre, theta).detach() * self.moved(theta)
+
     def encode(self, x):
         pre, theta = x @ self.W_enc + self.b_enc, self.theta()
-        slope = self.slope(pre, theta).detach()
-        return self.values(pre, theta.detach()) + slope * (theta - theta.detach())
+        return self.values(pre, theta.detach()) + self.slope(pre, theta).detach() * self.moved(theta)
 
 
-@wrong("JumpReLUSAE", "The threshold gets no gradient: it stays where it began, and nothing makes the latents sparser.")
+@wrong(
+    "JumpReLUSAE", "The threshold gets no gradient at all: neither from the price nor from what is lost does it learn."
+)
 class NoGradient(Jump):
+    def moved(self, theta):
+        return 0 * theta
+
+
+@wrong(
+    "JumpReLUSAE",
+    "Through z the threshold gets no gradient: it hears of the price, and nothing of what a latent is worth.",
+)
+class NoGradientThroughLatents(Jump):
     def slope(self, pre, theta):
         return torch.zeros_like(pre)
+
+
+@wrong("JumpReLUSAE", "Your step has no gradient, so a price on it moves no threshold.")
+class NoGradientThroughStep(Jump):
+    def step_slope(self, pre, theta):
+        return torch.zeros_like(pre)
+
+    def slope(self, pre, theta):
+        return theta * super().step_slope(pre, theta)
+
+
+@wrong("JumpReLUSAE", "Your step has a gradient by p: the price would push pre-activations, not only thresholds.")
+class StepMovesP(Jump):
+    def step(self, pre):
+        return super().step(pre) + self.near(pre, self.theta()).detach() / self.bandwidth * (pre - pre.detach())
+
+
+@wrong(
+    "JumpReLUSAE", "In step and in z your ramp depends on p, too: p gets a gradient from the window, besides its own."
+)
+class RampMovesP(StepMovesP):
+    def encode(self, x):
+        pre, theta = x @ self.W_enc + self.b_enc, self.theta().detach()
+        by_p = theta * self.near(pre, theta).detach() / self.bandwidth * (pre - pre.detach())
+        return super().encode(x) + by_p
+
+
+@wrong(
+    "JumpReLUSAE",
+    "Your step's gradient has the wrong sign: a price on it lowers the thresholds.",
+)
+class StepWrongSign(Jump):
+    def step_slope(self, pre, theta):
+        return -super().step_slope(pre, theta)
+
+    def slope(self, pre, theta):
+        return theta * super().step_slope(pre, theta)
+
+
+@wrong(
+    "JumpReLUSAE",
+    "By the threshold your z has the gradient of p times the step. The jump is θ high, wherever p lies in the window.",
+)
+class TimesP(Jump):
+    def slope(self, pre, theta):
+        return pre * self.step_slope(pre, theta)
 
 
 @wrong(
@@ -458,26 +565,49 @@ class Shifted(Jump):
     "Your gradient is not divided by the bandwidth: a narrow kernel has to be high, so that its area is 1.",
 )
 class NotDivided(Jump):
-    def slope(self, pre, theta):
-        return -theta * ((pre - theta).abs() < self.bandwidth / 2)
+    def step_slope(self, pre, theta):
+        return -self.near(pre, theta)
 
 
 @wrong("JumpReLUSAE", "Your kernel is twice too wide: K(u) is 1 for abs(u) below one half, and u is (p - θ) / ε.")
 class TwiceTooWide(Jump):
-    def slope(self, pre, theta):
-        return -theta / self.bandwidth * ((pre - theta).abs() < self.bandwidth)
+    def near(self, pre, theta):
+        return ((pre - theta).abs() < self.bandwidth).to(pre.dtype)
 
 
 @wrong("JumpReLUSAE", "Your gradient has the wrong sign: a higher threshold turns latents off.")
 class WrongSign(Jump):
-    def slope(self, pre, theta):
-        return theta / self.bandwidth * ((pre - theta).abs() < self.bandwidth / 2)
+    def step_slope(self, pre, theta):
+        return -super().step_slope(pre, theta)
 
 
-@wrong("JumpReLUSAE", "The size of the jump is missing in your gradient: what is lost at the threshold is θ, not 1.")
+@wrong(
+    "JumpReLUSAE", "The size of the jump is missing in the gradient of z: what is lost at the threshold is θ, not 1."
+)
 class WithoutTheta(Jump):
     def slope(self, pre, theta):
-        return -1 / self.bandwidth * ((pre - theta).abs() < self.bandwidth / 2).to(pre.dtype)
+        return self.step_slope(pre, theta)
+
+
+@wrong(
+    "JumpReLUSAE",
+    "You give log_threshold the gradient by θ. Its own is θ times that, as θ = exp(log_threshold).",
+)
+class WithoutChainRule(Jump):
+    def moved(self, theta):
+        return self.log_threshold - self.log_threshold.detach()
+
+
+@wrong("JumpReLUSAE", "The gradient of z by the threshold is twice what it should be: -θ / ε, within the window.")
+class Twice(Jump):
+    def slope(self, pre, theta):
+        return 2 * super().slope(pre, theta)
+
+
+@wrong("JumpReLUSAE", "The encoder gets no gradient: where a latent is on, d z / dp is 1.")
+class NoGradientThroughP(Jump):
+    def values(self, pre, theta):
+        return super().values(pre, theta).detach() + 0 * pre
 
 
 @wrong("JumpReLUSAE", "The parameter is the logarithm of the threshold. You compare with the logarithm itself.")
@@ -552,6 +682,19 @@ def averaged(x, z, W_dec, b_dec, widths):
 @wrong("matryoshka_loss", "b_dec is missing where a prefix reconstructs.")
 def no_decoder_bias(x, z, W_dec, b_dec, widths):
     return sum(left(x, z[:, :m], W_dec[:m], 0.0) for m in widths)
+
+
+@wrong(
+    "matryoshka_loss",
+    "You build up one prefix upon the last, in the order of widths: they may come in any, and then a shorter one adds "
+    "nothing and still counts what is beyond it.",
+)
+def built_up(x, z, W_dec, b_dec, widths):
+    x_hat, last, loss = b_dec.expand_as(x), 0, 0.0
+    for m in widths:
+        x_hat, last = x_hat + z[:, last:m] @ W_dec[last:m], m
+        loss = loss + (x - x_hat).square().sum(-1).mean()
+    return loss
 
 
 @wrong("matryoshka_loss", "Only the longest prefix counts with you: an ordinary squared error.")
@@ -646,6 +789,13 @@ class NoDecoderBias(Transcode):
         return z @ self.W_dec + 0 * self.b_dec + self.skipped(x), z
 
 
+@wrong("SkipTranscoder", "With a linear path b_dec is missing from what is written.")
+class NoDecoderBiasBesideSkip(Transcode):
+    def forward(self, x):
+        z = self.code(x)
+        return z @ self.W_dec + (self.b_dec if self.W_skip is None else 0 * self.b_dec + self.skipped(x)), z
+
+
 @wrong("SkipTranscoder", "b_enc is missing from the pre-activations.")
 class NoEncoderBias(Transcode):
     def code(self, x):
@@ -710,6 +860,19 @@ def sizes(x, W_enc, latent):
 )
 def cut_at_zero(x, W_enc, latent):
     return (x * parts(x, W_enc, latent)).sum(-1).relu()
+
+
+@wrong("head_attribution", "You average over a head's dimensions. Its contribution is their sum.")
+def mean_of_head(x, W_enc, latent):
+    return (x * parts(x, W_enc, latent)).mean(-1)
+
+
+@wrong(
+    "head_attribution",
+    "You divide the encoder's column by its length. The heads' sum would be no pre-activation any more.",
+)
+def unit_column(x, W_enc, latent):
+    return (x * parts(x, W_enc / W_enc.norm(dim=0), latent)).sum(-1)
 
 
 @wrong("head_attribution", "Yours are shares of the sum. The contributions themselves are asked for.")
@@ -797,6 +960,28 @@ class OneBiasForAll(Cross):
         return super().decode(z) - self.b_dec + self.b_dec[0]
 
 
+@wrong("MultiLayerSAE", "You add up all layers' b_dec and give every layer the sum.")
+class SumOfBiases(Cross):
+    def decode(self, z):
+        return super().decode(z) - self.b_dec + self.b_dec.sum(0)
+
+
+@wrong("MultiLayerSAE", "You encode with the decoder's transpose. The two only start alike; W_enc is learnt by itself.")
+class Tied(Cross):
+    def read(self, x):
+        return x.flatten(-2) @ self.W_dec.flatten(1).T + 0 * self.W_enc.sum()
+
+
+@wrong(
+    "MultiLayerSAE",
+    "You bring the directions to length 1 in each layer. How long they are says where a latent lives.",
+)
+class UnitRows(Cross):
+    def decode(self, z):
+        rows = self.W_dec / self.W_dec.norm(dim=-1, keepdim=True)
+        return (z @ rows.flatten(1)).unflatten(-1, self.b_dec.shape) + self.b_dec
+
+
 @wrong("MultiLayerSAE", "TopK is missing: all latents above 0 are on.")
 class ReluOnly(Cross):
     def code(self, x):
@@ -858,12 +1043,31 @@ def best_only(l0, quality):
     return quality == quality.max()
 
 
-@wrong(
-    "pareto_frontier", "Yours are places in an order by L0. True and False are asked for in the order of the points."
-)
+@wrong("pareto_frontier", "Your answers stand in an order by L0. They are asked for in the order of the points.")
 def in_order_of_l0(l0, quality):
     found = frontier(l0, quality, lambda a, p, b, q: bool(a <= b and p >= q and (a < b or p > q)))
     return found[l0.argsort(stable=True)]
+
+
+@wrong(
+    "pareto_frontier",
+    "The wrong way round: you mark the points that dominate no other. Asked is which ones no other dominates.",
+)
+def dominates_none(l0, quality):
+    return frontier(l0, quality, lambda a, p, b, q: bool(b <= a and q >= p and (b < a or q > p)))
+
+
+@wrong(
+    "pareto_frontier",
+    "You go through the points by L0 and keep each new best, so that of points with the same L0 the order decides, "
+    "and of equal points one is left.",
+)
+def running_best(l0, quality):
+    stays, best = torch.zeros(len(l0), dtype=torch.bool), -math.inf
+    for i in l0.argsort(stable=True).tolist():
+        if quality[i] > best:
+            stays[i], best = True, float(quality[i])
+    return stays
 
 
 @wrong("pareto_frontier", "You return the points' numbers. A True or False for each point is asked for.")

@@ -4,6 +4,7 @@ import torch
 
 from utils.course.cases import (
     design_of,
+    estimate,
     expect_enough,
     expect_function_of_input,
     expect_reported,
@@ -55,6 +56,17 @@ def expect_of_x(design, given):
     )  # fmt: skip
 
 
+def expect_no_deviation(reported, values, of):
+    """With five to seven seeds the units' standard deviation lies so near the half-width that it would pass for it."""
+    deviation, (_, half_width) = torch.tensor(values).std().item(), estimate(values)
+    expect(
+        deviation < 1e-3 or abs(reported[1] - deviation) > 1e-3 * deviation,
+        f"The half-width of {of!r} is the standard deviation over seeds. That of the mean's 95 % interval is "
+        f"{half_width:.3g}.",
+        actual=("deviation", of), returned=f"{reported[1]:.4g}", expected=f"{half_width:.4g}",
+    )  # fmt: skip
+
+
 class TestWhichSettingCosts:
     exercise = "which_setting_costs"
 
@@ -83,6 +95,7 @@ class TestWhichSettingCosts:
             )  # fmt: skip
             for knob, values in gains.items():
                 expect_reported(design[f"gain_{knob}"], values, of=f"gain_{knob}", atol=1e-4)
+                expect_no_deviation(design[f"gain_{knob}"], values, f"gain_{knob}")
             expect(
                 design["verdict"] == best,
                 f"The largest mean gain is that of {best!r}, and your verdict is another.",

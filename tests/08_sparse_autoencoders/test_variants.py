@@ -294,6 +294,32 @@ class TestJumpReLUSAE:
             theirs, ours, _ = loaded(answer, reference, rng, 5, 12, bandwidth=bandwidth)
             expect_gradients(theirs, ours, torch.randn(40, 5, generator=rng), rng)
 
+    def test_step(self, answer, reference, rng):
+        "step: 1 above the threshold and 0 elsewhere; a gradient for the thresholds, and none for p"
+        for bandwidth in (0.3, 2.0):
+            theirs, ours, _ = loaded(answer, reference, rng, 5, 12, bandwidth=bandwidth)
+            pre = 2 * torch.randn(40, 12, generator=rng)
+            found, wanted = theirs.method("step", pre), ours.step(pre)
+            expect_shape(found, (40, 12))
+            expect_close(found.detach(), wanted.detach(), note="The step has other values.")
+            weights = torch.randn(40, 12, generator=rng)
+            thresholds = dict(zip(theirs.parameter_names(), theirs.parameters(), strict=True))["log_threshold"]
+            pre = pre.requires_grad_()
+            found, wanted = (theirs.method("step", pre) * weights).sum(), (ours.step(pre) * weights).sum()
+            by_theta = by_p = None
+            if found.requires_grad:
+                by_theta, by_p = torch.autograd.grad(found, [thresholds, pre], allow_unused=True)
+            (expected,) = torch.autograd.grad(wanted, [ours.log_threshold])
+            by_theta = torch.zeros(12) if by_theta is None else by_theta
+            expect_close(
+                by_theta, expected, note="The step's gradient for log_threshold differs.", rtol=1e-3, atol=1e-4
+            )
+            expect(
+                by_p is None or not bool(by_p.any()),
+                "The step has a gradient by p. It has one for the thresholds alone.",
+                actual="gradient by p",
+            )
+
     def test_threshold_gradient(self, answer, rng):
         "one latent, by hand: -θ / ε within the kernel, by θ; times θ by its logarithm"
         theirs = answer(1, 1, threshold=0.5, bandwidth=0.4, generator=seeded(0))

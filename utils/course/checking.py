@@ -178,6 +178,20 @@ class ModuleAnswer:
         label, names = f"module = {self._label}; module", MethodType(self._answer.reference.forward, self._module)
         return self._answer._run(self._module, label, names, args, kwargs)
 
+    def method(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call another method than the module itself; the reference names its arguments."""
+        elsewhere = getattr(type(self._module), "remote_method", None)  # of a module in another process
+        if elsewhere:
+            function = elsewhere(self._module, name)
+        else:
+
+            def function(*args: Any, **kwargs: Any) -> Any:
+                return getattr(self._module, name)(*args, **kwargs)
+
+        label = f"module = {self._label}; module.{name}"
+        signature = MethodType(getattr(self._answer.reference, name), self._module)
+        return self._answer._run(function, label, signature, args, kwargs)
+
     def state(self) -> dict[str, Tensor]:
         """Copies of all parameters and buffers by name."""
         return snapshot(self._module.state_dict())

@@ -400,10 +400,22 @@ class RemoteModule(nn.Module):
         return self._remote[0].settings
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask("", args, kwargs)
+
+    def _ask(self, method: str, args: tuple, kwargs: dict) -> Any:
         peer, _ = self._remote
-        value, header = peer.ask("call module", self, list(args), kwargs, **_modes())
+        value, header = peer.ask("call module", self, list(args), kwargs, method=method, **_modes())
         peer.replied(header)
         return value
+
+    def remote_method(self, name: str) -> Callable:
+        """Another method than the call, as a function that runs on the other side."""
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return self._ask(name, args, kwargs)
+
+        method.settings = self.settings
+        return method
 
 
 # ------------------------------------------------------------ exceptions

@@ -98,7 +98,7 @@ class Worker(Peer):
 
     def _call_module(self, header: dict, module: nn.Module, args: list, kwargs: dict) -> tuple[Any, dict]:
         with modes_of(header):
-            result = module(*args, **kwargs)
+            result = (getattr(module, header["method"]) if header["method"] else module)(*args, **kwargs)
         return result, self.told()
 
     def _settle(self, header: dict) -> tuple[Any, dict]:

@@ -79,9 +79,9 @@ def which_setting_costs(given: Setting) -> dict[str, object]:
 
     ``given.colleague`` and ``given.usual`` are dicts with the keys "k" (latents on average), "threshold" (what the
     threshold that was set after training is multiplied by), "aux" (whether the auxiliary loss is on) and "lr" (the
-    learning rate). ``given.run(settings, seed)`` trains a dictionary and gives (sae, x),
-    where x [n, d] are activations that it was not trained on. ``sae(x)`` gives (reconstruction, latents), as it will be
-    used: with its threshold. The colleague wants reconstructions of new activations, and they are bad.
+    learning rate). ``given.run(settings, seed)`` trains a dictionary and gives (sae, x), where x [n, d] are activations
+    that it was not trained on; a few of them are 0, as no feature is on. ``sae(x)`` gives (reconstruction, latents), as
+    it will be used: with its threshold. The colleague wants reconstructions of new activations, and they are bad.
 
     Change one setting at a time: with a seed, the *gain* of a setting is the measure of ``run`` with the colleague's
     settings but this one, which is set to its usual value, less the measure of ``run`` with all of the colleague's
