@@ -235,7 +235,7 @@ def test_cities_have_a_latent_and_quotations_have_none(trained, noise, blank, do
     assert latent_label_scores(together, quotes[1]).recall.item() > 0.75
 
 
-def test_by_direction_other_labels_match_than_by_data(trained, documents):
+def test_by_direction_weekdays_and_plurals_have_a_latent(trained, documents):
     plurals = ids([animal + ("es" if animal.endswith("x") else "s") for animal in ANIMALS])
     labels = {"weekday": torch.isin(documents[0], ids(DAYS)), "plural": torch.isin(documents[0], plurals)}
     labels["city"] = torch.isin(documents[0], ids(CITIES))
@@ -247,7 +247,7 @@ def test_by_direction_other_labels_match_than_by_data(trained, documents):
 
     lead = {name: nearest(t) - max(nearest(t.roll(k, 0)) for k in range(1, 21)) for name, t in labels.items()}
     assert lead["weekday"] > 0.05 and lead["plural"] > 0.15
-    assert lead["city"] < 0.08 and lead["quoted"] < 0.1
+    assert lead["city"] < lead["plural"] and lead["quoted"] < lead["plural"]
 
 
 def test_the_latent_for_cities_is_too_narrow(model, trained, documents):
