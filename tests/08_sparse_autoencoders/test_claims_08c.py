@@ -15,7 +15,7 @@ from utils.probes.activations import collect_activations
 from utils.probes.labels import inside_quotes_labels
 from utils.probes.quotes import QUOTE
 from utils.sae.case_08c import is_it_what_it_says
-from utils.sae.explain import applies, best_word_set, detection_score, explain_feature, simulation_score
+from utils.sae.explain import applies, detection_score, explain_feature, simulation_score
 from utils.sae.reading import activation_levels, latent_label_scores, logit_effects, max_activating_examples
 from utils.sae.shipped import load_dictionary
 from utils.sae.topk import TopKSAE, topk_objective
@@ -151,6 +151,12 @@ def test_direct_effects_hold_for_random_directions_as_well(model, trained):
     assert mean["latents"] > 0.65 and mean["random"] > 0.65 and mean["random"] > mean["latents"] - 0.1
 
 
+def best_word(words, on):
+    """The one word whose rule has the highest F1."""
+    n = int(words.max()) + 1
+    return (words[on].bincount(minlength=n) / (words.bincount(minlength=n) + on.sum())).argmax()
+
+
 def scores(dictionary, n=60):
     """Mean detection of rules, one-word rules and exchanged rules; simulation; detection at the same words."""
     tokens, kept = dictionary.tokens
@@ -164,8 +170,9 @@ def scores(dictionary, n=60):
         says = applies(rules[i], kept, states_kept).flatten()
         found["rule"].append(detection_score(says, on))
         found["simulation"].append(simulation_score(says.float(), acts.flatten()))
-        words, _ = best_word_set(tokens.flatten(), dictionary.z[0][:, latent] > 0, 1)
-        found["one word"].append(detection_score(torch.isin(kept.flatten(), torch.tensor(words)), on))
+        found["one word"].append(
+            detection_score(kept.flatten() == best_word(tokens.flatten(), dictionary.z[0][:, latent] > 0), on)
+        )
         found["exchanged"].append(detection_score(applies(rules[i - 1], kept, states_kept).flatten(), on))
         evenly = balanced(kept, acts > 0, seed=i).flatten()
         if (on & evenly).sum() >= 10:
@@ -173,7 +180,7 @@ def scores(dictionary, n=60):
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def test_detection_does_not_tell_latents_from_random_directions(trained, noise, blank):
+def test_detection_hardly_tells_latents_from_random_directions(trained, noise, blank):
     table = {name: scores(d) for name, d in (("trained", trained), ("noise", noise), ("blank", blank))}
     for found in table.values():
         assert abs(found["exchanged"] - 0.5) < 0.03
@@ -235,3 +242,8 @@ def test_the_latent_for_cities_is_too_narrow(model, trained, documents):
 
     design = is_it_what_it_says(acts)
     assert design["false_negatives"][0] > 0.2 and design["false_positives"][0] < 0.05
+    behind = [
+        f"{who} {end}" for who in ("Anna", "Mary", "Tom") for end in ("worked in", "lives near", "likes", "went to")
+    ]
+    off = [(acts([f"{text} {city}" for city in CITIES]) <= 0).float().mean().item() for text in behind]
+    assert sum(off) / len(off) > 0.6  # another choice of beginnings, another share
