@@ -95,6 +95,62 @@ def standard_deviations(latent):
 
 @wrong(
     "is_it_what_it_says",
+    "Your intervals are over texts, as if each were drawn by itself. Texts with one beginning go together: take a "
+    "share for each beginning, and the interval over these.",
+)
+def over_texts(latent):
+    def off(endings):
+        return [float(a <= 0) for t in BEGINNINGS for a in latent([f"{t} {w}" for w in endings]).tolist()]
+
+    return designed(latent) | {
+        "false_negatives": estimate(off(CITIES)), "false_positives": estimate([1 - x for x in off(OTHERS)])
+    }  # fmt: skip
+
+
+@wrong(
+    "is_it_what_it_says",
+    "Your texts are not crossed: cities stand behind beginnings in 'in' only, and other words behind the rest. "
+    "Whether the word or what stands before it decides can't be told so.",
+)
+def not_crossed(latent):
+    behind_in = [t for t in BEGINNINGS if t.endswith(" in")]
+    rest = [t for t in BEGINNINGS if not t.endswith(" in")]
+    negatives = designed(latent, beginnings=behind_in)["false_negatives"]
+    positives = designed(latent, beginnings=rest)["false_positives"]
+    return designed(latent) | {
+        "false_negatives": negatives, "false_positives": positives,
+        "verdict": VERDICTS[negatives[0] > 0.05, positives[0] > 0.05],
+    }  # fmt: skip
+
+
+@wrong(
+    "is_it_what_it_says",
+    "Your false positives are a share of all texts, those with cities among them. Divide by the number of texts that "
+    "end in other words.",
+)
+def share_of_all_texts(latent):
+    design = designed(latent)
+    scale = len(OTHERS) / (len(OTHERS) + len(CITIES))
+    mean, width = design["false_positives"]
+    mean, width = mean * scale, width * scale
+    return design | {
+        "false_positives": (mean, width), "verdict": VERDICTS[design["false_negatives"][0] > 0.05, mean > 0.05]
+    }  # fmt: skip
+
+
+@wrong(
+    "is_it_what_it_says",
+    "You call a share large where the lower end of its interval is above 0.05. By the rule its mean decides: a "
+    "latent that is off behind a few beginnings only is too narrow.",
+)
+def by_lower_end(latent):
+    design = designed(latent)
+    large = [design[key][0] - design[key][1] > 0.05 for key in ("false_negatives", "false_positives")]
+    return design | {"verdict": VERDICTS[tuple(large)]}
+
+
+@wrong(
+    "is_it_what_it_says",
     "Your two shares are exchanged: a false negative is a city at which the latent is off.",
 )
 def exchanged(latent):

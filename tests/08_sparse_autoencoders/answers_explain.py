@@ -22,7 +22,7 @@ def word_set(
         said = sum(seen[w] for w in ids[:k])
         hit = sum(active[w] for w in ids[:k])
         f1 = 2 * hit / (said + total) if all_said else hit / total
-        if f1 > top:
+        if f1 > top or (keep_equal and f1 == top > 0):
             best, top = tuple(sorted(ids[:k]) if ascending else ids[:k]), f1
     return best, top
 
@@ -82,6 +82,14 @@ def no_word_is_a_word(words, on, most):
 )
 def ties_by_id(words, on, most):
     return word_set(words, on, most, order=lambda seen, active, w: (-active[w] / seen[w], w))
+
+
+@wrong(
+    "best_word_set",
+    "Of sets with equal F1 you return the largest, and not the smallest.",
+)
+def largest_of_equals(words, on, most):
+    return word_set(words, on, most, keep_equal=True)
 
 
 @wrong(
@@ -155,6 +163,38 @@ def forward(tokens, on, states, *, n_back=2, most=12):
 )
 def only_here(tokens, on, states, *, n_back=2, most=12):
     return explained(tokens, on, states, 0, most)
+
+
+@wrong(
+    "explain_feature",
+    "You look one word too few back: `n_back` words before the place are looked at besides the place itself.",
+)
+def one_too_few(tokens, on, states, *, n_back=2, most=12):
+    return explained(tokens, on, states, n_back, most, offsets=range)
+
+
+@wrong(
+    "explain_feature",
+    "Your offsets are positive: the word before the place has offset -1.",
+)
+def positive_offsets(tokens, on, states, *, n_back=2, most=12):
+    found = explained(tokens, on, states, n_back, most)
+    return found._replace(offset=-found.offset)
+
+
+@wrong(
+    "explain_feature",
+    "For a state with words you take over the words that are best without the state. Which words are best depends on "
+    "whether the state must hold as well.",
+)
+def words_without_the_state(tokens, on, states, *, n_back=2, most=12):
+    def taken_over(t, o, holds, m):
+        ids, _ = best_word_set(t.flatten(), o.flatten(), m)
+        says = holds & torch.isin(t, torch.tensor(ids, dtype=torch.long))
+        total = (says.sum() + o.sum()).item()
+        return ids, 2 * (says & o).sum().item() / total if total else 0.0
+
+    return explained(tokens, on, states, n_back, most, within=taken_over)
 
 
 @wrong(
@@ -264,12 +304,44 @@ def reversed_score(guesses, on):
 
 @wrong(
     "detection_score",
-    "You call a guess above one half a yes and forget by how much. The order of guesses below one half is lost, "
-    "and guesses need not lie between 0 and 1.",
+    "You call a guess above a fixed number a yes and forget by how much. The order of the guesses on either side of it "
+    "is lost, and guesses may have any size.",
 )
 def at_one_half(guesses, on):
     says = checked(guesses, on) > 0.5
     return ((says[on].double().mean() + (~says[~on]).double().mean()) / 2).item()
+
+
+@wrong(
+    "detection_score",
+    "You call a guess above 0 a yes and forget by how much. The order of the guesses on either side of it is lost, and "
+    "guesses may have any size.",
+)
+def above_zero(guesses, on):
+    says = checked(guesses, on) > 0
+    return ((says[on].double().mean() + (~says[~on]).double().mean()) / 2).item()
+
+
+@wrong(
+    "detection_score",
+    "Equal guesses get different ranks with you, by where they stand in the list: a tie is then won or lost by "
+    "accident. Each should count one half.",
+)
+def ties_by_place(guesses, on):
+    g, n_on = checked(guesses, on), int(on.sum())
+    ranks = g.argsort(stable=True).argsort() + 1
+    return (ranks[on].sum().item() - n_on * (n_on + 1) / 2) / (n_on * (len(on) - n_on))
+
+
+@wrong(
+    "detection_score",
+    "You put the guesses in order, strongest first, and take each as a step of the curve, equal ones as well: which of "
+    "them comes first is then decided by where they stand in the list. Equal guesses make one step.",
+)
+def steps_of_equals(guesses, on):
+    g = checked(guesses, on)
+    hits = on[g.argsort(descending=True, stable=True)].double()
+    return (hits.cumsum(0)[hits == 0].sum() / (hits.sum() * (1 - hits).sum())).item()
 
 
 @wrong(
@@ -302,8 +374,8 @@ def constant(a, b):
 
 @wrong(
     "simulation_score",
-    "You take the cosine of the two and not their correlation: take their means away first. Activations are never "
-    "negative, so nearly any two have a high cosine.",
+    "You take the cosine of the two and not their correlation: take their means away first. Where nothing is "
+    "below 0, a cosine is never negative, whatever follows what.",
 )
 def cosine(simulated, actual):
     if constant(simulated, actual):
@@ -318,6 +390,16 @@ def cosine(simulated, actual):
 def not_a_number(simulated, actual):
     a, b = centred(simulated, actual)
     return (a @ b / (a.norm() * b.norm())).item() if not constant(simulated, actual) else float("nan")
+
+
+@wrong(
+    "simulation_score",
+    "Where the activations are the same everywhere you get NaN; for a simulation that is, you have seen to it.",
+)
+def guards_the_simulation_only(simulated, actual):
+    if bool((simulated == simulated[0]).all()):
+        return 0.0
+    return not_a_number(simulated, actual)
 
 
 @wrong(

@@ -133,6 +133,15 @@ def zeros_ranked(acts, n_levels):
 
 @wrong(
     "activation_levels",
+    "You rank all places, zeros as well, and set those to 0 afterwards. The zeros have then taken the lower ranks: m "
+    "is the number of places where the latent is on.",
+)
+def zeros_set_apart_too_late(acts, n_levels):
+    return torch.where(acts > 0, zeros_ranked(acts, n_levels), 0)
+
+
+@wrong(
+    "activation_levels",
     "Your level 1 holds the strongest: levels rise with the activation.",
 )
 def upside_down(acts, n_levels):
@@ -166,8 +175,8 @@ def by_thresholds(acts, n_levels):
 
 @wrong(
     "activation_levels",
-    "You rank the places by where they stand in the order, and not the order's places: `argsort` gives which "
-    "place comes r-th, and what is needed is which rank a place has.",
+    "You take what `argsort` gives for the ranks. It says which place comes r-th, and what is needed is which rank a "
+    "place has.",
 )
 def order_for_ranks(acts, n_levels):
     if n_levels < 1:
@@ -240,6 +249,14 @@ def global_state(acts, n_levels, n, generator):
 
 @wrong(
     "examples_by_quantile",
+    "Your rows are (position, document), and should be (document, position).",
+)
+def columns_exchanged(acts, n_levels, n, generator):
+    return [places.flip(1) for places in quantile(acts, n_levels, n, generator, at_random)]
+
+
+@wrong(
+    "examples_by_quantile",
     "There is a group too many: the places where the latent is off.",
 )
 def with_zeros(acts, n_levels, n, generator):
@@ -271,6 +288,15 @@ def by_multinomial(acts, n_levels, n, generator):
 )
 def not_centred(directions, ln_weight, W_U):
     effects = (directions * ln_weight) @ W_U
+    return effects - effects.mean(-1, keepdim=True)
+
+
+@wrong(
+    "logit_effects",
+    "You take from the directions their mean over latents, and not from each its own mean over dimensions.",
+)
+def centred_over_latents(directions, ln_weight, W_U):
+    effects = ((directions - directions.mean(0)) * ln_weight) @ W_U
     return effects - effects.mean(-1, keepdim=True)
 
 
@@ -439,8 +465,7 @@ def divides_by_zero(cards, title):
     return our_dashboard(cards, title)
 
 
-@right("feature_dashboard")
-def in_pieces(cards, title):
+def pieces(cards, title, *, of_label=html.escape, largest=None):
     e = html.escape
     out = [
         f"<!doctype html><html><head><meta charset=utf-8><title>{e(title)}</title></head><body><h1>{e(title)}</h1><nav>"
@@ -448,8 +473,9 @@ def in_pieces(cards, title):
     out += [f'<a href="#latent-{i}">{e(card.name)}</a>' for i, card in enumerate(cards)]
     out.append("</nav><main>")
     for i, card in enumerate(cards):
-        top = max([a for g in card.passages.values() for p in g for a in p.activations] or [0])
-        out.append(f'<section id="latent-{i}"><h2>{e(card.name)}: {e(card.label)}</h2>')
+        shown = cards if largest == "of all cards" else [card]
+        top = max([a for c in shown for g in c.passages.values() for p in g for a in p.activations] or [0])
+        out.append(f'<section id="latent-{i}"><h2>{e(card.name)}: {of_label(card.label)}</h2>')
         out.append(f'<p class="facts">{e(card.facts)}</p>')
         out += [f'<i title="{c}"></i>' for c in card.counts]
         for heading, group in card.passages.items():
@@ -464,6 +490,28 @@ def in_pieces(cards, title):
                 out.append("</p>")
         out.append("</section>")
     return "".join([*out, "</main></body></html>"])
+
+
+@wrong(
+    "feature_dashboard",
+    "You escape other texts and not the labels: what is a tag in a label becomes part of the page's markup.",
+)
+def labels_as_they_are(cards, title):
+    return pieces(cards, title, of_label=str)
+
+
+@wrong(
+    "feature_dashboard",
+    "Your colours compare a word with the strongest of all cards. A latent with small activations then has hardly any "
+    "colour: take the largest activation of its own card.",
+)
+def one_scale(cards, title):
+    return pieces(cards, title, largest="of all cards")
+
+
+@right("feature_dashboard")
+def in_pieces(cards, title):
+    return pieces(cards, title)
 
 
 def scored(z, labels, threshold=0.0, *, says=lambda z, t: z > t, guard=True, f1=None, swap=False):
@@ -492,6 +540,22 @@ def swapped(z, labels, threshold=0.0):
 )
 def not_a_number(z, labels, threshold=0.0):
     return scored(z, labels, threshold, guard=False)
+
+
+@wrong(
+    "latent_label_scores",
+    "Your F1 is NaN where precision and recall are both 0.",
+)
+def f1_not_a_number(z, labels, threshold=0.0):
+    return scored(z, labels, threshold, f1=lambda p, r: 2 * p * r / (p + r))
+
+
+@wrong(
+    "latent_label_scores",
+    "Where precision and recall add up to less than 1 you divide by 1, and your F1 is too low.",
+)
+def sum_at_least_one(z, labels, threshold=0.0):
+    return scored(z, labels, threshold, f1=lambda p, r: 2 * p * r / (p + r).clamp(min=1))
 
 
 @wrong(

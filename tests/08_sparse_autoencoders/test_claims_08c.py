@@ -17,7 +17,7 @@ from utils.probes.fit import mass_mean_probe
 from utils.probes.labels import inside_quotes_labels
 from utils.probes.quotes import QUOTE
 from utils.sae.case_08c import is_it_what_it_says
-from utils.sae.explain import applies, best_word_set, detection_score, explain_feature, simulation_score
+from utils.sae.explain import applies, detection_score, explain_feature, simulation_score
 from utils.sae.reading import activation_levels, latent_label_scores, logit_effects, max_activating_examples
 from utils.sae.shipped import load_dictionary
 from utils.sae.topk import TopKSAE, topk_objective
@@ -153,6 +153,12 @@ def test_direct_effects_hold_for_random_directions_as_well(model, trained):
     assert mean["latents"] > 0.65 and mean["random"] > 0.65 and mean["random"] > mean["latents"] - 0.1
 
 
+def best_word(words, on):
+    """The one word whose rule has the highest F1."""
+    n = int(words.max()) + 1
+    return (words[on].bincount(minlength=n) / (words.bincount(minlength=n) + on.sum())).argmax()
+
+
 def scores(dictionary, n=150):
     """Means: detection of rules, one word and exchanged rules; simulation; precision; detection at the same words."""
     tokens, kept = dictionary.tokens
@@ -167,8 +173,9 @@ def scores(dictionary, n=150):
         found["rule"].append(detection_score(says, on))
         found["simulation"].append(simulation_score(says.float(), acts.flatten()))
         found["precision"].append(((says & on).sum() / says.sum().clamp(min=1)).item())
-        words, _ = best_word_set(tokens.flatten(), dictionary.z[0][:, latent] > 0, 1)
-        found["one word"].append(detection_score(torch.isin(kept.flatten(), torch.tensor(words)), on))
+        found["one word"].append(
+            detection_score(kept.flatten() == best_word(tokens.flatten(), dictionary.z[0][:, latent] > 0), on)
+        )
         found["exchanged"].append(detection_score(applies(rules[i - 1], kept, states_kept).flatten(), on))
         evenly = balanced(kept, acts > 0, seed=i).flatten()
         if (on & evenly).sum() >= 10:
@@ -266,3 +273,8 @@ def test_the_latent_for_cities_is_too_narrow(model, trained, documents):
 
     design = is_it_what_it_says(acts)
     assert design["false_negatives"][0] > 0.2 and design["false_positives"][0] < 0.05
+    behind = [
+        f"{who} {end}" for who in ("Anna", "Mary", "Tom") for end in ("worked in", "lives near", "likes", "went to")
+    ]
+    off = [(acts([f"{text} {city}" for city in CITIES]) <= 0).float().mean().item() for text in behind]
+    assert sum(off) / len(off) > 0.6  # another choice of beginnings, another share

@@ -14,10 +14,10 @@ from utils.models.modular_addition import load_modular_addition, modular_additio
 from utils.models.phenomena.measuring import to_batch, untrained
 from utils.patching.hooks import run_with_cache, run_with_hooks
 from utils.probes.circular import frequency_plane, ring_score
+from utils.sae.agreement import dictionary_agreement
 from utils.sae.autoencoder import SparseAutoencoder, l1_objective
 from utils.sae.circle import circle_explained, plane_of_latents
 from utils.sae.clamp import clamp_feature, same_length, side_effects
-from utils.sae.agreement import dictionary_agreement
 from utils.sae.making import activations_at, topk_dictionary
 from utils.sae.matryoshka import MatryoshkaSAE, matryoshka_objective
 from utils.sae.metrics import dead_fraction, fraction_variance_explained, loss_recovered, matched_cosines, spliced_loss

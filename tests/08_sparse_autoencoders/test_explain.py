@@ -38,6 +38,9 @@ class TestBestWordSet:
         on = torch.tensor([1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).bool()
         for most, chosen in ((1, (7,)), (2, (2, 7)), (3, (2, 4, 7)), (4, (2, 4, 7))):
             expect_close(answer(words, on, most)[0], chosen)
+        words = torch.tensor([8, 8, 8, 8, 3, 3, 3, 3, -1])  # with or without 3 the F1 is exactly one half
+        on = torch.tensor([1, 1, 0, 0, 1, 0, 0, 0, 1]).bool()
+        expect_close(answer(words, on, 2), ((8,), 0.5))
 
     def test_no_word(self, answer, rng):
         "places without a word count where the latent is on, and are never in the set"

@@ -7,10 +7,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import ttest_ind
 
+from utils.sae.agreement import dictionary_agreement, random_model_test
 from utils.sae.autoencoder import SparseAutoencoder
 from utils.sae.circle import circle_explained, plane_of_latents
 from utils.sae.clamp import clamp_feature, same_length, side_effects
-from utils.sae.agreement import dictionary_agreement, random_model_test
 from utils.sae.splitting import feature_absorption, feature_splitting, tree, tree_samples
 
 

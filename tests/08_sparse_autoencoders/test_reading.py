@@ -214,7 +214,7 @@ def drawn_cards(rng, n):
     cards = []
     for i in range(n):
         groups = {
-            "strongest <": [passage(4), passage(2)],
+            "strongest <": [Passage(["<b>", "&amp;"], [0.5, 0.0]), passage(4), passage(2)],
             f"level {i}": [passage(3)],
             "none": [],
         }

@@ -39,8 +39,9 @@ def best_word_set(words: Int[Tensor, " n"], on: Bool[Tensor, " n"], most: int) -
         2 · (places where it says yes and the latent is on) / (places where it says yes + places where it is on).
 
     To try all sets is out of the question, and not needed: if words are put in order of the share of their places where
-    the latent is on, the best set of each size or a better one of another size is found among the beginnings of this
-    list. Words of equal share: the one with more places first, and of as many the one with the smaller id.
+    the latent is on, one of the beginnings of this list has the highest F1 of all sets. Words of equal share: the one
+    with more places first, and of as many the one with the smaller id. If that set has more words than allowed, the
+    best shorter beginning is taken; it need not be the best set of so few words, as rare words may come first.
 
     Args:
         words: The word at each place. A negative number stands for no word, which is never in the set; its places count
