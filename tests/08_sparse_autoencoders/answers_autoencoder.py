@@ -91,6 +91,25 @@ class LongRows(Base):
         self.W_dec.data, self.W_enc.data = rows, rows.T.clone()
 
 
+@wrong("SparseAutoencoder", "Your start divides columns of W_dec by their lengths. Each direction is a row.")
+class ColumnsOfLengthOne(Base):
+    def __init__(self, d_in, d_sae, *, generator=None):
+        super().__init__(d_in, d_sae)
+        rows = torch.randn(d_sae, d_in, generator=generator)
+        rows = rows / rows.norm(dim=0)
+        self.W_dec.data, self.W_enc.data = rows, rows.T.clone()
+
+
+@wrong(
+    "SparseAutoencoder",
+    "Your W_enc shares its memory with W_dec: whatever changes one changes the other, and they stay tied. Make a copy.",
+)
+class SharedMemory(Base):
+    def __init__(self, d_in, d_sae, *, generator=None):
+        super().__init__(d_in, d_sae, generator=generator)
+        self.W_enc = nn.Parameter(self.W_dec.data.T)
+
+
 @wrong("SparseAutoencoder", "There is a ReLU on your reconstruction. Activations may be negative.")
 class ReluAtTheEnd(Base):
     def decode(self, z):
@@ -212,6 +231,17 @@ def without_eps(x, n_steps=100, eps=1e-6):
 @wrong("geometric_median", "You weigh by the inverse of the squared distance. That looks for another point.")
 def squared_distances(x, n_steps=100, eps=1e-6):
     return weiszfeld(x, n_steps, x.mean(0), lambda d: 1 / d.clamp(min=eps) ** 2)
+
+
+@wrong("geometric_median", "You take one step too few.")
+def one_step_less(x, n_steps=100, eps=1e-6):
+    return weiszfeld(x, n_steps - 1, x.mean(0), lambda d: 1 / d.clamp(min=eps))
+
+
+@wrong("geometric_median", "You weigh once, from the mean. Each step has to weigh anew, from where it stands.")
+def weighed_once(x, n_steps=100, eps=1e-6):
+    weights = 1 / (x - x.mean(0)).norm(dim=1).clamp(min=eps)
+    return (weights @ x) / weights.sum() if n_steps else x.mean(0)
 
 
 @wrong("geometric_median", "You take one step too many.")

@@ -42,8 +42,8 @@ def border_of(limits, widen):
 
 @wrong(
     "what_is_wrong",
-    "Your measure of shrinkage compares lengths: of the reconstruction with those of x. It also falls if features are "
-    "missing.",
+    "Your measure of shrinkage moves where nothing is shrunk and some features are missing and others learnt twice. "
+    "The length of x̂ against that of x does so; so do magnitudes fitted anew, which copies can share in many ways.",
 )
 def lengths(suspects, sound):
     def shrunk(given):
@@ -53,7 +53,10 @@ def lengths(suspects, sound):
     return designed(suspects, sound, shrunk=shrunk)
 
 
-@wrong("what_is_wrong", "Your measure of dead latents is the variance left unexplained, which rises with any fault.")
+@wrong(
+    "what_is_wrong",
+    "Your measure of dead latents moves with another fault. (The variance left unexplained, for one, rises with any.)",
+)
 def left_over(suspects, sound):
     def unexplained(given):
         x, x_hat = given[0], latents(given) @ given[3] + given[4]
@@ -62,14 +65,19 @@ def left_over(suspects, sound):
     return designed(suspects, sound, dead=unexplained)
 
 
-@wrong("what_is_wrong", "Your measure of copies never stands out: you look for cosines of exactly 1.")
+@wrong(
+    "what_is_wrong",
+    "Your measure of copies does not stand out where there are some. Copies are near, not exact; and in sound "
+    "dictionaries too the nearest two rows may be near each other, so that the largest cosine alone strays widely.",
+)
 def exact_copies(suspects, sound):
     return designed(suspects, sound, twice=lambda given: copies(given, 0.9999))
 
 
 @wrong(
     "what_is_wrong",
-    "Your measure of dead latents misses them. How rarely latents are on, or how low biases are, is another thing.",
+    "Your measure of dead latents does not stand out where there are some. How often latents are on, on average, or how "
+    "low biases are, tells little of it: rare is not dead.",
 )
 def rarely_on(suspects, sound):
     def dead(given):
@@ -78,14 +86,19 @@ def rarely_on(suspects, sound):
     return designed(suspects, sound, dead=dead)
 
 
-@wrong("what_is_wrong", "Your measure of shrinkage grows the wrong way: the larger, the more of the fault.")
+@wrong(
+    "what_is_wrong",
+    "Your measure of shrinkage does not stand out where there is some: it grows the wrong way, or strays among "
+    "sound ones as far as shrinkage moves it.",
+)
 def the_wrong_way(suspects, sound):
     return designed(suspects, sound, shrunk=lambda given: -factor(given))
 
 
 @wrong(
     "what_is_wrong",
-    "You report the mean and spread of the sound ones. The smallest and the largest value are asked for.",
+    "Your range is not that of the sound ones: the smallest and the largest value over all twenty are asked for. A "
+    "mean and spread, a part of them, or the suspects' values give another.",
 )
 def mean_and_spread(suspects, sound):
     design = designed(suspects, sound)

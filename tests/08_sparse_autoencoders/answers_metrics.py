@@ -176,6 +176,19 @@ def not_above_1(loss, spliced, ablated):
     return min(1.0, (ablated - spliced) / (ablated - loss))
 
 
+@wrong(
+    "loss_recovered",
+    "Your scale turns round where the ablated loss is the smaller: nothing lost has to be 1 there too.",
+)
+def size_of_the_gap(loss, spliced, ablated):
+    return (ablated - spliced) / abs(ablated - loss)
+
+
+@wrong("loss_recovered", "Your sign is the wrong way round: 1 should mean that nothing is lost.")
+def the_other_sign(loss, spliced, ablated):
+    return (spliced - ablated) / (ablated - loss)
+
+
 @right("loss_recovered")
 def from_the_other_end(loss, spliced, ablated):
     return 1 - (spliced - loss) / (ablated - loss)

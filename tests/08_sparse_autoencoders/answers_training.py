@@ -20,7 +20,8 @@ def refuse(n_rows, batch_size):
 
 
 @wrong(
-    "batch_rows", "Your rows come in the order of the table: neighbours, which come from one document, stay together."
+    "batch_rows",
+    "The rows of a batch are neighbours in the table, which come from one document: they are not shuffled.",
 )
 def in_order(step, n_rows, batch_size, seed=0):
     refuse(n_rows, batch_size)
@@ -39,6 +40,18 @@ def one_order(step, n_rows, batch_size, seed=0):
 def drawn_anew(step, n_rows, batch_size, seed=0):
     refuse(n_rows, batch_size)
     return torch.randperm(n_rows, generator=generator_of(seed, step))[:batch_size]
+
+
+@wrong(
+    "batch_rows",
+    "Round and place are exchanged: a round's steps take the same place in several orders, so that rows come twice.",
+)
+def round_and_place_exchanged(step, n_rows, batch_size, seed=0):
+    refuse(n_rows, batch_size)
+    per_round = n_rows // batch_size
+    place, turn = divmod(step, per_round)
+    place %= per_round
+    return torch.randperm(n_rows, generator=generator_of(seed, turn))[place * batch_size :][:batch_size]
 
 
 @wrong(
@@ -123,6 +136,12 @@ def the_parallel_part(gradient, W_dec):
 @wrong("remove_parallel_gradient", "You work along columns. A latent's direction is a row.")
 def along_columns(gradient, W_dec):
     unit = W_dec / W_dec.norm(dim=0, keepdim=True)
+    return gradient - (gradient * unit).sum(0, keepdim=True) * unit
+
+
+@wrong("remove_parallel_gradient", "Your share is taken along columns. A latent's direction is a row.")
+def along_columns_none_of_them_0(gradient, W_dec):
+    unit = torch.nn.functional.normalize(W_dec, dim=0)
     return gradient - (gradient * unit).sum(0, keepdim=True) * unit
 
 
@@ -225,6 +244,27 @@ def the_worst(W_enc, b_enc, W_dec, b_dec, x, error, dead, generator):
     worst = torch.zeros_like(error)
     worst[error.topk(int(dead.sum())).indices] = 1
     return start_anew((W_enc, b_enc, W_dec, b_dec), x, worst, dead, generator)
+
+
+@wrong("resample_dead_latents", "You draw the worst explained too often: the error is squared, and no more than that.")
+def fourth_power(W_enc, b_enc, W_dec, b_dec, x, error, dead, generator):
+    return start_anew((W_enc, b_enc, W_dec, b_dec), x, error, dead, generator, power=4)
+
+
+@wrong(
+    "resample_dead_latents",
+    "Your new bias is minus the product of b_dec and the new row. The encoder reads with the "
+    "new column, which is shorter.",
+)
+def bias_of_the_row(W_enc, b_enc, W_dec, b_dec, x, error, dead, generator):
+    W_enc, b_enc, W_dec = start_anew((W_enc, b_enc, W_dec, b_dec), x, error, dead, generator)[:3]
+    return W_enc, torch.where(dead, -(W_dec @ b_dec), b_enc), W_dec
+
+
+@wrong("resample_dead_latents", "Your new bias has the wrong sign: it adds b_dec's share once more.")
+def bias_added(W_enc, b_enc, W_dec, b_dec, x, error, dead, generator):
+    W_enc, b_enc, W_dec = start_anew((W_enc, b_enc, W_dec, b_dec), x, error, dead, generator)[:3]
+    return W_enc, torch.where(dead, -b_enc, b_enc), W_dec
 
 
 @wrong("resample_dead_latents", "You start the living latents anew, and leave the dead ones as they are.")

@@ -80,6 +80,11 @@ class TestLossRecovered:
         expect_close(answer(2.0, 9.0, 6.0), -0.75)
         expect_close(answer(2.0, 1.5, 6.0), 1.125)
 
+    def test_ablation_that_helps(self, answer):
+        "the same scale where the ablated model is the better one"
+        expect_close(answer(2.0, 2.0, 1.0), 1.0)
+        expect_close(answer(3.0, 1.75, 1.0), 0.375)
+
 
 class TestMatchedCosines:
     exercise = "matched_cosines"

@@ -49,7 +49,7 @@ def batch_rows(step: int, n_rows: int, batch_size: int, seed: int = 0) -> Int[Te
         step: From 0 on.
         n_rows: Number of rows of the table.
         batch_size: Number of rows of a batch.
-        seed: Another one gives other orders.
+        seed: Another one gives other orders, so that no round of one seed has the order of a round of another.
 
     Returns:
         Row numbers, whole numbers from 0 to n_rows - 1.
