@@ -116,6 +116,19 @@ class ReluAtTheEnd(Base):
         return (z @ self.W_dec + self.b_dec).relu()
 
 
+@wrong(
+    "SparseAutoencoder",
+    "Your ReLU stands in forward alone. Whoever calls encode gets pre-activations, many of them below 0, for latents.",
+)
+class ReluInForwardAlone(Base):
+    def encode(self, x):
+        return x @ self.W_enc + self.b_enc
+
+    def forward(self, x):
+        z = self.encode(x).relu()
+        return self.decode(z), z
+
+
 @right("SparseAutoencoder")
 class WithLinear(Base):
     def encode(self, x):

@@ -76,8 +76,8 @@ def exact_copies(suspects, sound):
 
 @wrong(
     "what_is_wrong",
-    "Your measure of dead latents does not stand out where there are some. How often latents are on, on average, or how "
-    "low biases are, tells little of it: rare is not dead.",
+    "Your measure of dead latents does not stand out where there are some. How often latents are on, on average, or "
+    "how low biases are, tells little of it: rare is not dead.",
 )
 def rarely_on(suspects, sound):
     def dead(given):

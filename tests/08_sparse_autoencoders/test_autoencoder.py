@@ -64,6 +64,18 @@ class TestSparseAutoencoder:
             expect_close(latents, z, rtol=1e-4, atol=1e-4)
             expect_close(x_hat, z @ state["W_dec"] + state["b_dec"], rtol=1e-4, atol=1e-4)
 
+    def test_methods(self, answer, rng):
+        "encode and decode by themselves: the latents of x, and the activation that any latents stand for"
+        for d_in, d_sae, batch in SIZES:
+            state = random_state(rng, d_in, d_sae)
+            module = answer(d_in, d_sae, generator=seeded(0))
+            module.load(state)
+            x, z = torch.randn(batch, d_in, generator=rng), torch.rand(batch, d_sae, generator=rng)
+            latents = (x @ state["W_enc"] + state["b_enc"]).relu()
+            expect_close(module.method("encode", x).detach(), latents, rtol=1e-4, atol=1e-4)
+            decoded = z @ state["W_dec"] + state["b_dec"]
+            expect_close(module.method("decode", z).detach(), decoded, rtol=1e-4, atol=1e-4)
+
     def test_more_dimensions(self, answer, rng):
         "also for activations [batch, position, dimension]"
         state = random_state(rng, 4, 6)

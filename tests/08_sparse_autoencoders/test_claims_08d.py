@@ -119,7 +119,7 @@ def test_most_latents_of_a_large_dictionary_come_from_none_of_a_small_one(sae, s
 def test_the_l1_dictionary_absorbs_and_the_nested_one_does_not():
     parents, found = tree(4, 3), {}
     for seed in (10, 11):
-        for kind in ("L1", "Matryoshka"):
+        for kind in ("L1", "not nested", "Matryoshka"):
             g = generator(seed)
             features = tree_samples(parents, 10_000, p_root=0.15, p_child=0.25, generator=g)
             truth = torch.linalg.qr(torch.randn(20, 20, generator=g))[0][:16]
@@ -127,7 +127,8 @@ def test_the_l1_dictionary_absorbs_and_the_nested_one_does_not():
             if kind == "L1":
                 sae, objective = SparseAutoencoder(20, 16, generator=g), l1_objective(0.2)
             else:
-                sae, objective = MatryoshkaSAE(20, 16, 2, (4, 16), generator=g), matryoshka_objective()
+                prefixes = (4, 16) if kind == "Matryoshka" else (16,)
+                sae, objective = MatryoshkaSAE(20, 16, 2, prefixes, generator=g), matryoshka_objective()
             train_sae(sae, from_table(x, 256, seed=seed), objective, n_steps=1000, lr=3e-3)
             with torch.no_grad():
                 x_hat, z = sae(x)
@@ -137,6 +138,7 @@ def test_the_l1_dictionary_absorbs_and_the_nested_one_does_not():
             found.setdefault(kind, []).append(feature_absorption(z, features, latents, parents)[4:].mean().item())
     assert min(found["L1"]) > 0.3 and max(found["Matryoshka"]) < 0.2
     assert sum(found["L1"]) - sum(found["Matryoshka"]) > 0.7
+    assert sum(found["L1"]) - 0.2 > sum(found["not nested"]) > sum(found["Matryoshka"]) + 0.2
 
 
 def test_two_seeds_share_a_part(small, texts):
