@@ -622,7 +622,7 @@ class TestGradCam:
 
     def test_values(self, answer, reference, rng):
         "at a layer of any name, enlarged to images that are not square"
-        for layer, height, width in (("0", 5, 7), ("2.1", 9, 6), ("2", 8, 11), ("2.2", 6, 4)):
+        for layer, height, width in 2 * (("0", 5, 7), ("2.1", 9, 6), ("2", 8, 11), ("2.2", 6, 4)):
             model = small_cnn(rng)
             images, targets = images_and_targets(rng, height=height, width=width)
             expect_close(answer(model, images, targets, layer), reference(model, images, targets, layer), **EXACT)
