@@ -1,8 +1,10 @@
 """What a learner uses in a notebook: ``check``, ``hint``, ``reference``, ``predict`` and its answer, ``start``."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +27,8 @@ class CheckFailed(Exception):
 def start(key: str) -> None:
     """Begin a part, or come back to it: say what is done and where to go on.
 
-    In a live notebook, calling a stub then says which exercise it is and how to go on without it.
+    In a live notebook, calling a stub then says which exercise it is and how to go on without it, and memory that a
+    cell has freed goes back to the system.
 
     Args:
         key: The part, e.g. "01a".
@@ -34,6 +37,7 @@ def start(key: str) -> None:
     if not _live():
         return
     _explain_stubs()
+    _give_memory_back()
     done, following = progress.summary(part), progress.next_exercise(part)
     if following is None:
         print(f"Part {part.key}: every exercise is passed or skipped.")
@@ -174,6 +178,26 @@ def _explain_stubs() -> None:
     shell = _shell()
     if shell is not None:
         shell.set_custom_exc((NotImplementedError,), _tell_of_a_stub)
+
+
+def _give_memory_back() -> None:
+    """In a live notebook on Linux: after each cell, the C library gives back what was freed.
+
+    It keeps it otherwise, wherever something small lies above: hundreds of megabytes in a part with large tensors.
+    """
+    shell = _shell()
+    if shell is not None and _malloc_trim() is not None:
+        shell.events.register("post_run_cell", _trim)  # once, however often the set-up cell is run
+
+
+def _trim(*_: Any) -> None:
+    _malloc_trim()(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """The function of glibc; None with another C library."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _tell_of_a_stub(shell: Any, kind: type, error: BaseException, tb: TracebackType, tb_offset: int | None = None):
