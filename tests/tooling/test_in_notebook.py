@@ -80,7 +80,7 @@ def test_another_error_keeps_its_traceback(run):
 @pytest.mark.skipif(notebook._malloc_trim() is None, reason="another C library gives memory back as it likes")
 def test_what_a_cell_has_freed_goes_back_to_the_system(run):
     resident = "print(int(open('/proc/self/statm').read().split()[1]) * 4)"
-    fills = "kept, gone = [], []\nfor _ in range(3000):\n    gone.append(bytearray(10**5))\n    kept.append(bytearray(1000))"
+    fills = "kept, gone = [], []\nfor _ in range(3000):\n    gone.append(bytearray(10**5))\n    kept.append(bytes(999))"
     _, before, filled, after = run('start("02a")', resident, f"{fills}\n{resident}\ndel gone", resident)
     assert int(filled) - int(before) > 250_000  # kB
     assert int(after) - int(before) < 50_000
