@@ -77,7 +77,7 @@ def test_another_error_keeps_its_traceback(run):
     assert "no such operation" in said[2] and "helper()" in said[2]
 
 
-@pytest.mark.skipif(notebook._malloc_trim() is None, reason="another C library gives memory back as it likes")
+@pytest.mark.skipif(notebook._glibc() is None, reason="another C library gives memory back as it likes")
 def test_what_a_cell_has_freed_goes_back_to_the_system(run):
     resident = "print(int(open('/proc/self/statm').read().split()[1]) * 4)"
     fills = "kept, gone = [], []\nfor _ in range(3000):\n    gone.append(bytearray(10**5))\n    kept.append(bytes(999))"

@@ -11,6 +11,9 @@ from typing import Any
 from utils.course import progress
 from utils.course.manifest import Exercise, UnknownExercise, exercises, find_exercise, find_parts
 
+LARGE = 4 * 2**20  # bytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
+
 
 class CheckFailed(Exception):
     """Stops the cell, and "Run All" with it, unless the answer passed; ``details`` holds the report in plain text."""
@@ -181,23 +184,27 @@ def _explain_stubs() -> None:
 
 
 def _give_memory_back() -> None:
-    """In a live notebook on Linux: after each cell, the C library gives back what was freed.
+    """In a live notebook on Linux: a large tensor's memory goes back to the system at once, the rest after each cell.
 
-    It keeps it otherwise, wherever something small lies above: hundreds of megabytes in a part with large tensors.
+    The C library raises its own limit of what is large to 32 MB, and keeps what is smaller wherever something that
+    still lives lies above: hundreds of megabytes in a part on a real network, and not the same in each run.
     """
-    shell = _shell()
-    if shell is not None and _malloc_trim() is not None:
+    shell, libc = _shell(), _glibc()
+    if shell is not None and libc is not None:
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, 16 * LARGE)
         shell.events.register("post_run_cell", _trim)  # once, however often the set-up cell is run
 
 
 def _trim(*_: Any) -> None:
-    _malloc_trim()(0)
+    _glibc().malloc_trim(0)
 
 
 @cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """The function of glibc; None with another C library."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is glibc."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "malloc_trim") else None
 
 
 def _tell_of_a_stub(shell: Any, kind: type, error: BaseException, tb: TracebackType, tb_offset: int | None = None):
