@@ -1,5 +1,7 @@
 """What part 05b says of the course model and of the second one, measured again on other prompts."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -52,8 +54,18 @@ def scenes(request):
     return gifts(request.param, gift_templates(40, request.param))
 
 
+# What many tests compare with, computed once for a model and its prompts.
+outputs_there = cache(outputs_at)
+
+
+@cache
+def logits_of(model, tokens):
+    return run_with_hooks(model, tokens, [])
+
+
 def lead(model, tokens, clean, at, hooks=()):
-    return answer_difference(run_with_hooks(model, tokens, list(hooks)), clean, at).mean().item()
+    logits = run_with_hooks(model, tokens, list(hooks)) if hooks else logits_of(model, tokens)
+    return answer_difference(logits, clean, at).mean().item()
 
 
 def named(model, tokens, clean, at, who="IO", hooks=()):
@@ -64,7 +76,7 @@ def named(model, tokens, clean, at, who="IO", hooks=()):
 
 def fall(model, scenes, heads, kind, place="END"):
     prompts, at = scenes
-    hooks = heads_replaced(heads, outputs_at(model, prompts[kind], at[place]), at[place])
+    hooks = heads_replaced(heads, outputs_there(model, prompts[kind], at[place]), at[place])
     return lead(model, prompts["clean"], prompts["clean"], at) - lead(
         model, prompts["clean"], prompts["clean"], at, hooks
     )

@@ -37,7 +37,7 @@ def copy_mini_course(root: Path) -> Path:
 
 
 def forget_the_course() -> None:
-    for cached in (manifest.chapters, catalogue.chapter_catalogue, runner.check_class):
+    for cached in (manifest.chapters, catalogue.chapter_catalogue, runner.check_class, runner.references_beside):
         cached.cache_clear()
     for name in [n for n in sys.modules if re.match(r"course_file\.0[12]_|mini_references$", n)]:
         del sys.modules[name]

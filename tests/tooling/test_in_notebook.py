@@ -9,6 +9,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from utils.course import notebook
+
 SETUP = """\
 from utils.course import check, hint, outcome, predict, reference, start
 from mini_references import triple as ours"""
@@ -73,6 +75,15 @@ def test_a_stub_that_is_called_says_which_exercise_it_is(run):
 def test_another_error_keeps_its_traceback(run):
     said = run('start("02a")', 'def helper():\n    raise NotImplementedError("no such operation")', "helper()")
     assert "no such operation" in said[2] and "helper()" in said[2]
+
+
+@pytest.mark.skipif(notebook._glibc() is None, reason="another C library gives memory back as it likes")
+def test_what_a_cell_has_freed_goes_back_to_the_system(run):
+    resident = "print(int(open('/proc/self/statm').read().split()[1]) * 4)"
+    fills = "kept, gone = [], []\nfor _ in range(3000):\n    gone.append(bytearray(10**5))\n    kept.append(bytes(999))"
+    _, before, filled, after = run('start("02a")', resident, f"{fills}\n{resident}\ndel gone", resident)
+    assert int(filled) - int(before) > 250_000  # kB
+    assert int(after) - int(before) < 50_000
 
 
 def test_an_unanswered_check_stops_and_a_skipped_one_does_not(run):

@@ -1,13 +1,18 @@
 """What a learner uses in a notebook: ``check``, ``hint``, ``reference``, ``predict`` and its answer, ``start``."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any
 
 from utils.course import progress
 from utils.course.manifest import Exercise, UnknownExercise, exercises, find_exercise, find_parts
+
+LARGE = 4 * 2**20  # bytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
 
 
 class CheckFailed(Exception):
@@ -25,7 +30,8 @@ class CheckFailed(Exception):
 def start(key: str) -> None:
     """Begin a part, or come back to it: say what is done and where to go on.
 
-    In a live notebook, calling a stub then says which exercise it is and how to go on without it.
+    In a live notebook, calling a stub then says which exercise it is and how to go on without it, and memory that a
+    cell has freed goes back to the system.
 
     Args:
         key: The part, e.g. "01a".
@@ -34,6 +40,7 @@ def start(key: str) -> None:
     if not _live():
         return
     _explain_stubs()
+    _give_memory_back()
     done, following = progress.summary(part), progress.next_exercise(part)
     if following is None:
         print(f"Part {part.key}: every exercise is passed or skipped.")
@@ -174,6 +181,30 @@ def _explain_stubs() -> None:
     shell = _shell()
     if shell is not None:
         shell.set_custom_exc((NotImplementedError,), _tell_of_a_stub)
+
+
+def _give_memory_back() -> None:
+    """In a live notebook on Linux: a large tensor's memory goes back to the system at once, the rest after each cell.
+
+    The C library raises its own limit of what is large to 32 MB, and keeps what is smaller wherever something that
+    still lives lies above: hundreds of megabytes in a part on a real network, and not the same in each run.
+    """
+    shell, libc = _shell(), _glibc()
+    if shell is not None and libc is not None:
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, 16 * LARGE)
+        shell.events.register("post_run_cell", _trim)  # once, however often the set-up cell is run
+
+
+def _trim(*_: Any) -> None:
+    _glibc().malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is glibc."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "malloc_trim") else None
 
 
 def _tell_of_a_stub(shell: Any, kind: type, error: BaseException, tb: TracebackType, tb_offset: int | None = None):

@@ -87,13 +87,12 @@ class Failure:
 
         Up to what a float32 constant or a guard such as ``+ 1e-8`` makes of a value: that is a habit, no other mistake.
         """
+        if (self.check, self.kind, self.place) != (other.check, other.kind, other.place):
+            return False
         mine, theirs = (f.note for f in (self, other))
         if self.actual is not None and other.actual is not None:  # then the numbers in the note follow from the values
             mine, theirs = (NUMBER.sub("#", note) for note in (mine, theirs))
-        return (
-            (self.check, self.kind, self.place, mine) == (other.check, other.kind, other.place, theirs)
-            and same(self.actual, other.actual, rtol=1e-5, atol=1e-6)
-        )  # fmt: skip
+        return mine == theirs and same(self.actual, other.actual, rtol=1e-5, atol=1e-6)
 
 
 @dataclass(frozen=True)
@@ -356,16 +355,19 @@ def _diagnose(
     return best, explained
 
 
+@cache
+def references_beside(exercise: Exercise) -> dict[str, Callable]:
+    """By name, the references of the chapter's other exercises."""
+    return {e.name: e.reference for e in exercises().values() if e.chapter == exercise.chapter and e != exercise}
+
+
 @contextlib.contextmanager
 def references_for_the_rest(exercise: Exercise, obj: Any) -> Iterator[None]:
     """For the duration, every *other* exercise's name means its reference where the answer looks names up.
 
     So a mistake costs its own exercise only, also where later answers call the function that has it.
     """
-    namespace = _namespace(obj)
-    others = {
-        e.name: e.reference for e in exercises().values() if e.chapter == exercise.chapter and e.name != exercise.name
-    }
+    namespace, others = _namespace(obj), references_beside(exercise)
     saved = {name: namespace[name] for name in others if name in namespace}
     namespace.update(others)
     try:
