@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/sae.py [variant ...]
 
 Prints, for each variant, activations a second for ours and theirs: best and median of short runs that are taken in
-turn, by the processor's time, so that a busy machine does to both alike. Then their ratio, and which share of our step
-the matrix products alone would take: two of the forward pass and three of the backward one, as activations ask for no
-gradient.
+turn, now the one first and now the other, by the processor's time, so that a busy machine does to both alike. Then
+their ratio, and which share of our step the matrix products alone would take: two of the forward pass and three of the
+backward one, as activations ask for no gradient.
 
 Alike are activations (in memory), batch, widths, float32 and Adam. Beyond that each loop does what it does by itself:
 ours shuffles the table and gathers each batch's rows, keeps the rows of W_dec at length 1 and stops at a loss that is
@@ -120,10 +120,11 @@ def main():
     for variant in sys.argv[1:] or ("L1", "TopK", "TopK, dead", "BatchTopK", "Gated", "JumpReLU", "Matryoshka"):
         times = {"products": [], "ours": [], "theirs": []}
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            for _ in range(ROUNDS):
+            for turn in range(ROUNDS):
                 times["products"].append(seconds(matrix_products(x)))
-                times["ours"].append(seconds(ours(variant, x)))
-                times["theirs"].append(seconds(theirs(variant, x)))
+                pair = [("ours", ours), ("theirs", theirs)]
+                for name, make in pair if turn % 2 else reversed(pair):
+                    times[name].append(seconds(make(variant, x)))
         speed = {
             name: [round(STEPS * BATCH / summary(values)) for summary in (min, statistics.median)]
             for name, values in times.items()

@@ -8,6 +8,7 @@ the caller names. Any other range (lowest to highest of five seeds, the middle 9
 import base64
 import html
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
@@ -28,6 +30,7 @@ DPI = 110
 
 # Styles that tell apart levels, and kinds of spread.
 DASHES = ("--", ":", "-.")
+LONGEST_BETWEEN_CURVES = 4  # entries of a legend
 
 Numbers = Sequence[float] | Tensor | np.ndarray
 Ranges = Mapping[str, tuple[Numbers, Numbers]]
@@ -282,19 +285,31 @@ def _name(axes: plt.Axes, **texts: str) -> None:
 
 
 def _finish(axes: plt.Axes, key: list[tuple[Artist, str]]) -> None:
-    """The legend: where it covers least between curves, and below bars, which leave no room."""
+    """The legend: between the curves; below the axes if it is long or would lie on a curve, and always below bars."""
     axes.spines[["top", "right"]].set_visible(False)
     if not key:
         return
     handles, names = zip(*key, strict=True)
     names = [plain_text(name) for name in names]
-    if not axes.patches:
-        axes.legend(handles, names, frameon=False)
-        return
+    if not axes.patches and len(names) <= LONGEST_BETWEEN_CURVES:
+        legend = axes.legend(handles, names, frameon=False)
+        if not _lies_on_a_curve(legend, axes):
+            return
+        legend.remove()
     figure = axes.figure
-    figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.22 * len(names))
+    side_by_side = len(names) > LONGEST_BETWEEN_CURVES and max(map(len, names)) < 4.5 * figure.get_figwidth()
+    n_columns = 2 if side_by_side else 1
+    n_rows = math.ceil(len(names) / n_columns)
+    figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.22 * n_rows)
     figure.set_layout_engine("constrained")
-    figure.legend(handles, names, frameon=False, loc="outside lower center")
+    figure.legend(handles, names, frameon=False, loc="outside lower center", ncols=n_columns)
+
+
+def _lies_on_a_curve(legend: Legend, axes: plt.Axes) -> bool:
+    axes.figure.draw_without_rendering()  # which gives it its place
+    box = legend.get_window_extent()
+    paths = (line.get_transform().transform_path(line.get_path()) for line in axes.lines)
+    return any(path.intersects_bbox(box, filled=False) for path in paths)
 
 
 def _levels(axes: plt.Axes, horizontal: Mapping[str, float] | None) -> list[tuple[Artist, str]]:

@@ -25,26 +25,29 @@ def near(network, least=0.3):
     return [i for i in range(len(unit)) if i != network.claimed and cosines[i] >= least], cosines
 
 
-def changed(seed, *, interval=estimate, own_length=False, after=False, dose=10, verdict=None, **parts):
+def changed(
+    seed, *, interval=estimate, own_length=False, one_length=False, after=False, dose=10, verdict=None, **parts
+):
     """Our design with parts of it replaced, and what then comes out reported as it is."""
     network, design = claim_network(seed), our_design(seed) | parts
     texts, random = design["texts"], design["random"]
     z = network.sae(network.W_E[texts].sum(1))[1][:, network.claimed]
     value, before = dose * z.max().item(), network(texts)
     own = network.sae.W_dec[network.claimed]
+    length = (value - z).abs() * own.norm()
+    pushed = length.mean().expand(len(length)) if one_length else length
     unit = network.sae.W_dec / network.sae.W_dec.norm(dim=1, keepdim=True)
     span = unit[design["neighbours"]]
     rest = own - own @ torch.linalg.pinv(span) @ span
 
-    def push(direction):
+    def push(direction, length=pushed):
         scale = 1 if own_length else direction.norm()
-        hook = "hook_state", lambda x: x + ((value - z).abs() * own.norm())[:, None] * direction / scale
+        hook = "hook_state", lambda x: x + length[:, None] * direction / scale
         out = run_with_hooks(network, texts, [hook])
         return out if after else out - before
 
-    for name, values in (
-        ("latent", push(own)), ("rest", push(rest)), ("random", torch.stack([push(one) for one in random]).mean(0)),
-    ):  # fmt: skip
+    by_chance = torch.stack([push(one) for one in random]).mean(0)
+    for name, values in (("latent", push(own, length)), ("rest", push(rest)), ("random", by_chance)):
         design[f"effect_{name}"] = interval(values.tolist())
     return design | {"value": value, "verdict": verdict or verdict_of(design)}
 
@@ -123,6 +126,15 @@ def itself(seed):
 )
 def as_long_as_they_are(seed):
     return changed(seed, own_length=True)
+
+
+@wrong(
+    "whose_doing",
+    "Your pushes have one length for all texts, the mean of the clamp's. The clamp adds less where the latent is on "
+    "already, and on each text the pushes are to be as long as its own.",
+)
+def mean_length(seed):
+    return changed(seed, one_length=True)
 
 
 @wrong("whose_doing", "You report the logit after the push, and not by how much the push raises it.")

@@ -483,9 +483,15 @@ class Jump(SparseAutoencoder):
         pre, theta = pre.detach(), self.theta()
         return self.on(pre, theta.detach()) + self.step_slope(pre, theta).detach() * self.moved(theta)
 
-    def encode(self, x):
-        pre, theta = x @ self.W_enc + self.b_enc, self.theta()
+    def latents(self, pre):
+        theta = self.theta()
         return self.values(pre, theta.detach()) + self.slope(pre, theta).detach() * self.moved(theta)
+
+    def jump(self, pre):
+        return self.latents(pre), self.step(pre)
+
+    def encode(self, x):
+        return self.jump(x @ self.W_enc + self.b_enc)[0]
 
 
 @wrong(
@@ -505,7 +511,7 @@ class NoGradientThroughLatents(Jump):
         return torch.zeros_like(pre)
 
 
-@wrong("JumpReLUSAE", "Your step has no gradient, so a price on it moves no threshold.")
+@wrong("JumpReLUSAE", "Your steps have no gradient, so a price on them moves no threshold.")
 class NoGradientThroughStep(Jump):
     def step_slope(self, pre, theta):
         return torch.zeros_like(pre)
@@ -514,25 +520,26 @@ class NoGradientThroughStep(Jump):
         return theta * super().step_slope(pre, theta)
 
 
-@wrong("JumpReLUSAE", "Your step has a gradient by p: the price would push pre-activations, not only thresholds.")
+@wrong("JumpReLUSAE", "Your steps have a gradient by p: the price would push pre-activations, not only thresholds.")
 class StepMovesP(Jump):
     def step(self, pre):
         return super().step(pre) + self.near(pre, self.theta()).detach() / self.bandwidth * (pre - pre.detach())
 
 
 @wrong(
-    "JumpReLUSAE", "In step and in z your ramp depends on p, too: p gets a gradient from the window, besides its own."
+    "JumpReLUSAE",
+    "In the steps and in z what you add depends on p, too: p gets a gradient from the window, besides its own.",
 )
 class RampMovesP(StepMovesP):
-    def encode(self, x):
-        pre, theta = x @ self.W_enc + self.b_enc, self.theta().detach()
+    def latents(self, pre):
+        theta = self.theta().detach()
         by_p = theta * self.near(pre, theta).detach() / self.bandwidth * (pre - pre.detach())
-        return super().encode(x) + by_p
+        return super().latents(pre) + by_p
 
 
 @wrong(
     "JumpReLUSAE",
-    "Your step's gradient has the wrong sign: a price on it lowers the thresholds.",
+    "Your steps' gradient has the wrong sign: a price on them lowers the thresholds.",
 )
 class StepWrongSign(Jump):
     def step_slope(self, pre, theta):
@@ -631,6 +638,12 @@ class RampInValues(Jump):
         return ((pre.detach() - theta) / self.bandwidth + 0.5).clamp(0, 1)
 
 
+@wrong("JumpReLUSAE", "jump gives the latents first and then the steps. Your pair is the other way round.")
+class OtherWayRound(Jump):
+    def jump(self, pre):
+        return self.step(pre), self.latents(pre)
+
+
 @right("JumpReLUSAE")
 class BySlope(Jump):
     pass
@@ -653,8 +666,31 @@ class Step(torch.autograd.Function):
 
 @right("JumpReLUSAE")
 class ByAutograd(Jump):
-    def encode(self, x):
-        return Step.apply(x @ self.W_enc + self.b_enc, self.log_threshold.exp(), self.bandwidth)
+    def latents(self, pre):
+        return Step.apply(pre, self.log_threshold.exp(), self.bandwidth)
+
+
+@right("JumpReLUSAE")
+class ByRamp(Jump):
+    """The slope of a ramp, and z from the step."""
+
+    def step(self, pre):
+        theta = self.theta()
+        ramp = ((pre.detach() - theta) / self.bandwidth + 0.5).clamp(0, 1)
+        return (pre > theta).to(pre.dtype) + (ramp - ramp.detach())
+
+    def jump(self, pre):
+        on = self.step(pre)
+        return pre * on.detach() + self.theta().detach() * (on - on.detach()), on
+
+
+@right("JumpReLUSAE")
+class ByProductRule(Jump):
+    """A ReLU that begins at the threshold, and a jump of its height."""
+
+    def jump(self, pre):
+        theta, on = self.theta(), self.step(pre)
+        return theta * on + torch.relu(pre - theta), on
 
 
 # matryoshka_loss

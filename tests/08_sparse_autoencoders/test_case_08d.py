@@ -39,9 +39,9 @@ class TestWhoseDoing:
             expect_value(network, texts, design["value"])
             expect_neighbours(network, design["neighbours"])
             random = expect_random(network, design["random"])
-            found = effects(network, texts, random)
+            found, others = effects(network, texts, random), mistaken_effects(network, texts, random)
             for key in EFFECTS:
-                expect_kind_of_number(network, texts, random, key, design[key], found)
+                expect_kind_of_number(key, design[key], found[key], {what: of[key] for what, of in others.items()})
                 expect_reported(design[key], found[key], of=key, atol=2e-3)
             expect_verdict(design)
 
@@ -59,11 +59,13 @@ def true_neighbours(network):
     return [i for i in range(len(cosines)) if i != network.claimed and abs(cosines[i]) >= 0.3]
 
 
-def effects(network, texts, random, *, neighbours=None, own_length=False, after=False):
+def effects(network, texts, random, *, neighbours=None, own_length=False, one_length=False, after=False):
     """The effects of a design's pushes for each text."""
     z, before = activity(network, texts), network(texts)
     value = DOSE * z.max().item()
     length = (value - z).abs() * network.sae.W_dec[network.claimed].norm()
+    if one_length:
+        length = length.mean().expand(len(length))
     own = unit(network)[network.claimed]
     span = unit(network)[true_neighbours(network) if neighbours is None else neighbours]
     rest = own - own @ torch.linalg.pinv(span) @ span
@@ -153,26 +155,36 @@ def expect_random(network, rows) -> Tensor:
     return random
 
 
-def expect_kind_of_number(network, texts, random, key, said, found):
+def mistaken_effects(network, texts, random):
+    """What is reported in the place of effects, by the mistake."""
+    return {
+        what: effects(network, texts, random, **{what: True}) for what in ("after", "own_length", "one_length")
+    }  # fmt: skip
+
+
+def expect_kind_of_number(key, said, found, others):
     """Expect an effect at the clamp's length with a half-width, and not what is taken for one."""
-    (mean, half_width), deviation = estimate(found[key]), stdev(found[key])
-    others = {
-        "after": effects(network, texts, random, after=True),
-        "own length": effects(network, texts, random, own_length=True),
-    }
+    (mean, half_width), deviation = estimate(found), stdev(found)
     notes = {
         "after": f"Your {key!r} is the logit after the push. An effect is that less the logit without it.",
-        "own length": f"Your {key!r} comes from pushes of another length. A shorter or longer push proves nothing: all "
+        "own_length": f"Your {key!r} comes from pushes of another length. A shorter or longer push proves nothing: all "
         "have the length of the clamp's.",
+        "one_length": f"Your {key!r} comes from pushes that are equally long on all texts. The clamp's are not: where "
+        "the latent is on already, it adds less. On each text a push is as long as the clamp's on this text.",
     }
     for what, wrong in others.items():
-        there = estimate(wrong[key])[0]
+        there, there_width = estimate(wrong)
         confused = math.isclose(said[0], there, rel_tol=2e-3, abs_tol=2e-3) and abs(there - mean) > 0.05
+        if what == "one_length":  # the mean hardly differs, so the half-width has to be this mistake's as well
+            widths = (there_width, 1.96 * stdev(wrong) / len(wrong) ** 0.5)
+            by_rounding = {"rel_tol": 2e-6, "abs_tol": 2e-5}
+            confused = math.isclose(said[0], there, **by_rounding) and abs(there - mean) > 2e-4
+            confused = confused and any(math.isclose(said[1], width, **by_rounding) for width in widths)
         expect(
-            not confused, notes[what], actual=what, returned=f"{key!r}: {said[0]:.4g}",
-            expected=f"{key!r}: {mean:.4g}",
+            not confused, notes[what], actual=what, returned=f"{key!r}: {said[0]:.6g}",
+            expected=f"{key!r}: {mean:.6g}",
         )  # fmt: skip
-    for what, number in {"standard deviation": deviation, "standard error": deviation / len(found[key]) ** 0.5}.items():
+    for what, number in {"standard deviation": deviation, "standard error": deviation / len(found) ** 0.5}.items():
         expect(
             not (half_width > 0.01 and math.isclose(said[1], number, rel_tol=0.04)),
             f"The half-width of {key!r} is the texts' {what}, and not that of a 95 % interval.",

@@ -9,7 +9,7 @@ import torch
 from utils.course import paths
 from utils.data.prompts import documents
 from utils.models.bundled import MEASURED_FILE, WEIGHTS_FILE, ModelFileError
-from utils.models.catalogue import load_model
+from utils.models.catalogue import SHIPPED, UnknownModel, load_model
 from utils.sae import make_dictionary
 from utils.sae.make_dictionary import RECIPES, activations, card, forced, measure, the_model, unscaled
 from utils.sae.metrics import dead_fraction, fraction_variance_explained, l0
@@ -63,6 +63,13 @@ def test_cards_have_the_measured_numbers_and_the_dictionary_beats_the_null(name)
     for found in measured(name)["held out"].values():
         best, *others = (way["FVE"] for way in found["ways"].values())
         assert best > max(others) + 0.03
+
+
+@pytest.mark.parametrize("name", DICTIONARIES)
+def test_the_list_of_models_names_it_and_its_door(name):
+    assert f"sae-{name}" in SHIPPED
+    with pytest.raises(UnknownModel, match=rf"load_dictionary\('{name}'\) loads it"):
+        load_model(f"sae-{name}")
 
 
 def test_the_readme_lists_each():

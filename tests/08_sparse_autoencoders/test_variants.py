@@ -45,6 +45,17 @@ def expect_call(theirs, ours, x, note=""):
     expect_close(found[0].detach(), wanted[0].detach(), note="The reconstruction differs.", rtol=1e-4, atol=1e-4)
 
 
+def expect_pair(found):
+    """Two tensors of one shape."""
+    expect(
+        isinstance(found, tuple) and len(found) == 2, "jump gives a pair: the latents and the steps.",
+        actual=type(found).__name__,
+    )  # fmt: skip
+    for name, value in zip(("latents", "steps"), found, strict=True):
+        expect_shape(value, (40, 12), f"The {name} should have another shape.")
+    return found
+
+
 def expect_gradients(theirs, ours, x, rng):
     """The gradients of a random projection of both results, by parameter."""
 
@@ -294,29 +305,30 @@ class TestJumpReLUSAE:
             theirs, ours, _ = loaded(answer, reference, rng, 5, 12, bandwidth=bandwidth)
             expect_gradients(theirs, ours, torch.randn(40, 5, generator=rng), rng)
 
-    def test_step(self, answer, reference, rng):
-        "step: 1 above the threshold and 0 elsewhere; a gradient for the thresholds, and none for p"
+    def test_jump(self, answer, reference, rng):
+        "jump: the latents, and the steps, 1 above the threshold and 0 elsewhere, with a gradient for it and none for p"
         for bandwidth in (0.3, 2.0):
             theirs, ours, _ = loaded(answer, reference, rng, 5, 12, bandwidth=bandwidth)
             pre = 2 * torch.randn(40, 12, generator=rng)
-            found, wanted = theirs.method("step", pre), ours.step(pre)
-            expect_shape(found, (40, 12))
-            expect_close(found.detach(), wanted.detach(), note="The step has other values.")
+            z, on = expect_pair(theirs.method("jump", pre))
+            wanted_z, wanted = ours.jump(pre)
+            expect_close(on.detach(), wanted.detach(), note="The steps have other values.")
+            expect_close(z.detach(), wanted_z.detach(), note="The latents have other values.")
             weights = torch.randn(40, 12, generator=rng)
             thresholds = dict(zip(theirs.parameter_names(), theirs.parameters(), strict=True))["log_threshold"]
             pre = pre.requires_grad_()
-            found, wanted = (theirs.method("step", pre) * weights).sum(), (ours.step(pre) * weights).sum()
+            found, wanted = (theirs.method("jump", pre)[1] * weights).sum(), (ours.jump(pre)[1] * weights).sum()
             by_theta = by_p = None
             if found.requires_grad:
                 by_theta, by_p = torch.autograd.grad(found, [thresholds, pre], allow_unused=True)
             (expected,) = torch.autograd.grad(wanted, [ours.log_threshold])
             by_theta = torch.zeros(12) if by_theta is None else by_theta
             expect_close(
-                by_theta, expected, note="The step's gradient for log_threshold differs.", rtol=1e-3, atol=1e-4
+                by_theta, expected, note="The steps' gradient for log_threshold differs.", rtol=1e-3, atol=1e-4
             )
             expect(
                 by_p is None or not bool(by_p.any()),
-                "The step has a gradient by p. It has one for the thresholds alone.",
+                "The steps have a gradient by p. They have one for the thresholds alone.",
                 actual="gradient by p",
             )
 

@@ -170,6 +170,39 @@ def test_lines_have_bands_levels_and_the_given_places(drawn):
     assert (heights.min(), heights.max()) == (0.5, 2.5)
 
 
+def expect_below(figure):
+    """The legend stands within the figure and below all that the axes show."""
+    figure.canvas.draw()
+    (axes,), (below,) = figure.axes, figure.legends
+    box = below.get_window_extent()
+    assert box.y1 <= axes.get_tightbbox().y0 and box.y0 >= 0
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+    assert not axes.get_legend()
+
+
+@pytest.mark.parametrize("name", ["curve {}", "a curve of which there is much to be said, number {}"])
+def test_a_long_legend_stands_below_the_axes_and_a_short_one_between_the_curves(drawn, name):
+    for n in (4, 5, 7):
+        curves = {name.format(i): [100.0] + [float(i)] * 29 for i in range(n)}  # room at the top
+        plots.lines(curves, title="t", xlabel="x", ylabel="y", alt=ALT)
+    short, *long = drawn
+    assert len(legend(short.axes[0])) == 4 and short.axes[0].get_legend() and not short.legends
+    for figure, n in zip(long, (5, 7), strict=True):
+        expect_below(figure)
+        assert len(legend(figure.axes[0])) == n
+        assert figure.axes[0].bbox.height > 0.9 * short.axes[0].bbox.height  # the figure grows for it
+
+
+def test_a_short_legend_stands_below_where_it_would_lie_on_a_curve(drawn):
+    zigzag, texts = [0.0, 1.0] * 30, {"title": "t", "xlabel": "x", "ylabel": "y", "alt": ALT}
+    plots.lines({"everywhere": zigzag, "level": [0.5] * 60}, **texts)
+    plots.lines({"on the left": zigzag}, x=torch.linspace(0, 1, 60), vertical={"the end": 4.0}, **texts)
+    everywhere, left = drawn
+    expect_below(everywhere)
+    assert legend(everywhere.axes[0]) == ["everywhere", "level"]
+    assert left.axes[0].get_legend() and not left.legends
+
+
 def test_lines_over_names(drawn):
     plots.lines({"one": [3.0, 1.0]}, x=["early", "late"], title="t", xlabel="x", ylabel="y", alt=ALT)
     axes = drawn[0].axes[0]

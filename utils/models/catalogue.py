@@ -103,11 +103,17 @@ class Standing:
     where: str
 
 
+def _dictionary(name: str) -> str:
+    return f"utils.sae.shipped.load_dictionary({name!r})"
+
+
 SHIPPED = {
     "course-model": Shipped("the course's own language model"),
     "course-model-seed-1": Shipped("the same recipe with another seed"),
     "modular-addition": Shipped("one layer that adds modulo a prime"),
     "digits-cnn": Shipped("a CNN that reads handwritten digits", "utils.models.digits_cnn.load_digits_cnn()"),
+    "sae-course-model": Shipped("a dictionary of the course model", _dictionary("course-model")),
+    "sae-smollm2-135m": Shipped("a dictionary of SmolLM2-135M", _dictionary("smollm2-135m")),
 }
 PRETRAINED = {
     "gpt2": Pretrained("GPT-2 small", "MIT", "gpt2", 124_439_808, 548),

@@ -12,9 +12,9 @@ from utils.sae.autoencoder import SparseAutoencoder
 class JumpReLUSAE(SparseAutoencoder):
     """A latent is its pre-activation where that lies above the latent's threshold, and 0 elsewhere.
 
-    With p = x W_enc + b_enc and θ = exp(log_threshold), z_i = p_i 1[p_i > θ_i]; the call gives (z W_dec + b_dec, z).
-    The jump has no useful derivative by θ, so ``step``, which is 1[p > θ], and z are given one *by hand*. With the
-    bandwidth ε and the kernel K(u) = 1[abs(u) < 1/2],
+    With θ = exp(log_threshold), ``jump(p)`` gives a pair: the latents z and the *steps* of pre-activations p. A step is
+    1[p > θ], and z is p times it. The call gives (z W_dec + b_dec, z) for p = x W_enc + b_enc. A jump has no useful
+    derivative by θ, so both are given one *by hand*. With the bandwidth ε and the kernel K(u) = 1[abs(u) < 1/2],
 
         d step / dθ = -K((p - θ) / ε) / ε          d step / dp = 0
         d z / dθ = -θ K((p - θ) / ε) / ε           d z / dp = 1[p > θ]
@@ -50,26 +50,28 @@ class JumpReLUSAE(SparseAutoencoder):
         self.log_threshold = nn.Parameter(torch.full((d_sae,), math.log(threshold)))
         self.bandwidth = bandwidth
 
-    def step(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """1 where the pre-activation is above the threshold, 0 elsewhere, with a gradient for the threshold."""
+    def jump(
+        self, pre: Float[Tensor, "*batch d_sae"]
+    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
+        """The latents and the steps (1 where the pre-activation is above the threshold, 0 elsewhere)."""
         theta = self.log_threshold.exp()
-        ramp = ((pre.detach() - theta) / self.bandwidth + 0.5).clamp(0, 1)
-        return (pre > theta).to(pre.dtype) + (ramp - ramp.detach())
+        on = pre > theta
+        near = (pre - theta).abs() < self.bandwidth / 2
+        nothing = near * ((theta.detach() - theta) / self.bandwidth)
+        return pre * on + theta.detach() * nothing, on + nothing
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """The latents, none below 0."""
-        pre = x @ self.W_enc + self.b_enc
-        on = self.step(pre)
-        theta = self.log_threshold.exp().detach()
-        return pre * on.detach() + theta * (on - on.detach())
+        # Given: the latents of the pre-activations.
+        return self.jump(x @ self.W_enc + self.b_enc)[0]
 
 
 def jumprelu_objective(l0_coefficient: float):
     """Squared error and λ for each latent that is on, as ``train_sae`` calls it: ‖x - x̂‖² + λ Σ_i 1[p_i > θ_i]."""
 
     def objective(sae, x, y, dead):
-        y_hat, z = sae(x)
-        on = sae.step(x @ sae.W_enc + sae.b_enc)
-        return ((y - y_hat).square().sum(dim=-1) + l0_coefficient * on.sum(dim=-1)).mean(), z
+        z, on = sae.jump(x @ sae.W_enc + sae.b_enc)
+        error = y - sae.decode(z)
+        return (error.square().sum(dim=-1) + l0_coefficient * on.sum(dim=-1)).mean(), z
 
     return objective

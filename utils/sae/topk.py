@@ -126,15 +126,20 @@ def set_threshold(sae: BatchTopKSAE, x: Float[Tensor, "n d_in"]) -> None:
 
 
 def topk_objective(k_aux: int = 64, aux_coefficient: float = 1 / 32):
-    """Squared error and the auxiliary loss, as ``train_sae`` calls it: for whatever has W_enc, b_enc and W_dec."""
+    """‖y - ŷ‖² + α aux_k_loss, as ``train_sae`` calls it: for whatever has W_enc, b_enc and W_dec.
+
+    Args:
+        k_aux: How many dead latents, at most, are to explain an activation's error.
+        aux_coefficient: α, the auxiliary loss's weight; 0 leaves it out.
+    """
 
     def objective(sae, x, y, dead):
         y_hat, z = sae(x)
         error = y - y_hat
         loss = error.square().sum(dim=-1).mean()
         if aux_coefficient and dead.any():
-            pre = x @ sae.W_enc + sae.b_enc
-            loss = loss + aux_coefficient * aux_k_loss(error, pre, sae.W_dec, dead, k_aux)
+            pre = x @ sae.W_enc[:, dead] + sae.b_enc[dead]  # the dead are all that this loss looks at
+            loss = loss + aux_coefficient * aux_k_loss(error, pre, sae.W_dec[dead], dead[dead], k_aux)
         return loss, z
 
     return objective
