@@ -276,6 +276,11 @@ def solution_source(module: ModuleType, name: str) -> str:
     return "\n".join(lines)
 
 
+def without_markers(source: str) -> str:
+    """A solution cell's source, as one reads it."""
+    return re.sub(rf"^\s*({BEGIN}|{END})\n?", "", source, flags=re.MULTILINE).rstrip()
+
+
 def _markers(function: ast.FunctionDef, lines: list[str]) -> list[tuple[int, str]]:
     """Where (before which line) the markers of one function go.
 
