@@ -77,3 +77,9 @@ def grade_id(cell: NotebookNode) -> str | None:
     metadata = cell.metadata.get("nbgrader")
     name = metadata.get("grade_id") if isinstance(metadata, dict) else None
     return name if isinstance(name, str) else None
+
+
+def boxed(cell: NotebookNode) -> str | None:
+    """The exercise or question whose box a cell is."""
+    found = re.match(r"#### (?:Exercise|Case|Question) \S+ · `(\w+)`\n", cell.source)
+    return found[1] if found and cell.cell_type == "markdown" else None

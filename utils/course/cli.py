@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from utils.course import progress
+from utils.course import paths, progress
 from utils.course.manifest import (
     CourseError,
     Exercise,
@@ -68,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         add(name, run, text).add_argument("exercise", help="name or number of the exercise, e.g. causal_mask or 2.6")
     shown = add("progress", _progress, "show what is done and what comes next")
     shown.add_argument("part", nargs="?", help="list the exercises of a part or chapter, e.g. 02b")
+    add("doctor", _doctor, "see whether this machine is fit for the course, and what to do where it is not")
+    session = add("session", _session, "cut a session for a room from a part, and write the sheet for who leads it")
+    session.add_argument("part", help="the part, e.g. 04a")
+    session.add_argument("--exercises", help='what is open, e.g. "4.1-4.6, case 04a"; the core path if not given')
+    session.add_argument("--given", default="", help="exercises that are there, written, e.g. 4.2")
+    session.add_argument("--minutes", type=int, help="how long it is, with breaks; decides what is open, or holds it")
     work = add("work", _work, "make your own copy of every notebook in work/, and leave those that are there")
     work.add_argument("--fresh", metavar="PART", help="set your notebook of this part aside and copy a new one")
     models = add("models", _models, "list the models: what they are, how large, and where")
@@ -166,9 +172,20 @@ def _progress(arguments: argparse.Namespace) -> int:
         )
         if arguments.part:
             _print_exercises(part, standing)
+    if not arguments.part:
+        _print_tracks(standing)
     following = next(filter(None, map(progress.next_exercise, chosen)), None)
     print(f"next: {_line(following)}" if following else "Every exercise is passed or skipped.")
     return 0
+
+
+def _print_tracks(standing: dict[str, progress.State]) -> None:
+    from utils.course.plan import TRACKS
+
+    for track in TRACKS:
+        names = [e.name for part, chosen in track.sessions() for e in part.exercises if e.name in chosen]
+        passed = sum(standing.get(name, progress.NOTHING_YET).status == "passed" for name in names)
+        print(f"{track.summary()} Passed of it: {passed} of {len(names)} exercises.")
 
 
 _MARKS = {"passed": "✓", "tried": "✗", "skipped": "–", "open": "·"}
@@ -199,6 +216,44 @@ def _work(arguments: argparse.Namespace) -> int:
     for part in find_parts(arguments.fresh):
         own, aside = work.fresh(part)
         print(f"{own.name} is new." + (f" Yours is beside it, as {aside.name}." if aside else ""))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from utils.course.doctor import diagnose
+
+    found = []
+    for finding in diagnose():
+        found.append(finding.status)
+        print(f"{_FINDINGS[finding.status]} {finding.text}", flush=True)
+    mend = found.count("mend")
+    print(f"\n{mend} of these {'has' if mend == 1 else 'have'} to be mended." if mend else "\nThis machine is ready.")
+    return 1 if mend else 0
+
+
+_FINDINGS = {"fine": "✓", "look": "!", "mend": "✗"}
+
+
+def _session(arguments: argparse.Namespace) -> int:
+    from utils.course import session, sheet
+    from utils.course.build import text_of, write
+    from utils.course.plan import named, recommended
+    from utils.grading.report import mistakes
+
+    found = find_parts(arguments.part)
+    if len(found) > 1:
+        raise UnknownExercise(f"A session is cut from one part: {', '.join(part.key for part in found)}.")
+    (part,), minutes = found, arguments.minutes
+    chosen = named(part, arguments.exercises) if arguments.exercises else recommended(part, minutes)
+    made = session.cut(part, chosen, named(part, arguments.given))
+    if minutes and made.minutes > minutes:
+        raise CourseError(f"These take {made.minutes} minutes, with reading and breaks: leave some out, or --given.")
+    folder = paths.ROOT / "build" / "sessions" / part.key
+    write(folder / f"{part.name}.ipynb", text_of(made.notebook))
+    write(folder / "sheet.html", sheet.as_page(made, mistakes(find_chapter(part.chapter))))
+    print(f"A session of {made.minutes} minutes, breaks included, is in {folder}:")
+    print(f"  {part.name}.ipynb   to hand out; {len(made.open)} open, {len(made.given)} given")
+    print("  sheet.html   for you: plan, questions, mistakes, figures, answers; a browser prints it")
     return 0
 
 

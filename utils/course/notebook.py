@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -22,17 +23,20 @@ class CheckFailed(Exception):
         return [] if _live() else self.details.splitlines()
 
 
-def start(key: str) -> None:
+def start(key: str, only: Collection[str] = ()) -> None:
     """Begin a part, or come back to it: say what is done and where to go on.
 
     In a live notebook, calling a stub then says which exercise it is and how to go on without it.
 
     Args:
         key: The part, e.g. "01a".
+        only: Names of the exercises that a session's notebook leaves open; all of the part's if not given.
     """
     (part,) = find_parts(key)
     if not _live():
         return
+    if only:
+        part = replace(part, exercises=tuple(e for e in part.exercises if e.name in only))
     _explain_stubs()
     done, following = progress.summary(part), progress.next_exercise(part)
     if following is None:
