@@ -20,6 +20,8 @@ from utils.course.masters import END
 from utils.course.paths import release_path, solution_path
 from utils.course.plan import named, recommended
 from utils.course.session import cut
+from utils.grading.grader import Unprotected, Zygote
+from utils.grading.submission import cells_to_run, grade_part
 
 EACH_PART = pytest.mark.parametrize("part", parts(), ids=[part.key for part in parts()])
 
@@ -216,3 +218,24 @@ def test_a_session_that_is_answered_runs_and_passes(key, text, tmp_path):
         assert "passed" in shown[f"check({exercise.name})"]
     log = (tmp_path / ".mi" / "progress.jsonl").read_text()
     assert all(f'"skipped", "exercise": "{name}"' in log for name in session.given)
+
+
+@pytest.mark.slow
+def test_a_session_that_is_handed_in_is_graded_as_the_part():
+    session = session_of("00", "0.1, 0.3")
+    released = cells_of(session.part, release_path)
+    cells = restored(plain(answered(session).cells), [cell for cell in released if "nbgrader" in cell.metadata])
+    zygote = Zygote(session.part.chapter, ())
+    try:
+        zygote.wait()
+        verdicts = grade_part(
+            session.part, cells_to_run(session.part, cells, released), lambda: zygote.spawn(0), seed=1
+        )
+    except Unprotected as error:
+        pytest.skip(f"left out: {error}")
+    finally:
+        zygote.close()
+    found = {verdict.name: verdict.status for verdict in verdicts}
+    left_out = {name: "not attempted" for name in found if name not in (*session.open, *session.given)}
+    assert found == dict.fromkeys(session.open, "passed") | dict.fromkeys(session.given, "reference") | left_out
+    assert "passed" in found.values() and "reference" in found.values()
