@@ -77,10 +77,9 @@ def needed(wheels: Path, system: str, python: str) -> list[str]:
         name = canonicalize_name(requirement.name)
         for extra in {(name, extra) for extra in ("", *requirement.extras)} - seen:
             seen.add(extra)
-            children = map(Requirement, requires(name, wheels))
             waiting += [
                 child
-                for child in children
+                for child in requires(name, wheels)
                 if not child.marker or child.marker.evaluate({**environment, "extra": extra[1]})
             ]
     constraints = (paths.ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -88,20 +87,20 @@ def needed(wheels: Path, system: str, python: str) -> list[str]:
     return sorted({pins.get(name, name) for name, _ in seen})
 
 
-def requires(name: str, wheels: Path) -> list[str]:
+def requires(name: str, wheels: Path) -> list[Requirement]:
     """What a package asks for: by its wheel, or as it is installed here; nothing is known of one that is neither."""
     wheel = _wheel(wheels, name)
     if wheel:
         with zipfile.ZipFile(wheel) as file:
             (said,) = (one for one in file.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", one))
-            return email.message_from_bytes(file.read(said)).get_all("Requires-Dist", [])
+            return [*map(Requirement, email.message_from_bytes(file.read(said)).get_all("Requires-Dist", []))]
     return _installed(name)
 
 
 @cache
-def _installed(name: str) -> list[str]:
+def _installed(name: str) -> list[Requirement]:
     try:
-        return metadata.requires(name) or []
+        return [*map(Requirement, metadata.requires(name) or [])]
     except metadata.PackageNotFoundError:
         return []
 
