@@ -68,16 +68,16 @@ def test_what_does_not_work_is_said_with_its_reason():
     def fails():
         raise RuntimeError("Kernel died\nbefore replying")
 
-    found = doctor.attempt("The Jupyter kernel starts", fails)
-    assert found.status == "mend" and "no. RuntimeError: before replying `make lab`" in found.text
-    assert doctor.attempt("A check runs", lambda: None) == Finding("fine", "a check runs")
+    found = doctor.attempt("The Jupyter kernel starts", fails, "Mend it.")
+    assert found == Finding("mend", "The Jupyter kernel starts: no (RuntimeError: before replying). Mend it.")
+    assert doctor.attempt("A check runs", lambda: None, "Mend it.") == Finding("fine", "a check runs")
 
 
 def test_a_check_is_run_and_its_verdict_counts(monkeypatch):
     exercise = exercises()["row_means"]
     doctor.run_a_check(exercise)
     monkeypatch.setattr(runner, "run_checks", lambda exercise, answer: run_checks(exercise, lambda x: x))
-    found = doctor.attempt("A check runs", lambda: doctor.run_a_check(exercise))
+    found = doctor.attempt("A check runs", lambda: doctor.run_a_check(exercise), "")
     assert found.status == "mend" and "✗ row_means" in found.text
 
 

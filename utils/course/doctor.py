@@ -20,6 +20,7 @@ from utils.course.manifest import Exercise, parts
 AGAIN = "`make lab` (or `python bootstrap.py`)"
 DISK, MEMORY, ROOM = 1, 4, 3  # gigabytes: free disk, all memory, and the memory that a large notebook takes
 GIGA = 1e9
+PATIENCE = 30  # seconds for a kernel
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def diagnose() -> Iterator[Finding]:
     yield working_memory(memory.total, memory.available)
     yield clock(time.time(), paths.MANIFEST.stat().st_mtime)
     yield proxy(urllib.request.getproxies(), urllib.request.proxy_bypass("localhost"))
-    yield attempt("The Jupyter kernel starts", start_kernel)
-    yield attempt("A check runs", lambda: run_a_check(parts()[0].exercises[0]))
+    way = f"If a firewall or a VPN closes 127.0.0.1, open it; otherwise {AGAIN} sets the environment up again."
+    yield attempt("The Jupyter kernel starts", start_kernel, way)
+    way = f"{AGAIN} sets the environment up again."
+    yield attempt("A check runs", lambda: run_a_check(parts()[0].exercises[0]), way)
 
 
 def python(found: tuple) -> Finding:
@@ -140,23 +143,29 @@ def proxy(proxies: dict[str, str], spares_localhost: bool) -> Finding:
     return Finding("fine", f"the proxy {name} is used for downloads; nothing else needs a network")
 
 
-def attempt(what: str, run: Callable[[], None]) -> Finding:
+def attempt(what: str, run: Callable[[], None], way_out: str) -> Finding:
     """Whether something works at all; any exception is what was found."""
     try:
         run()
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[-1][:200]
-        return Finding("mend", f"{what}: no. {type(error).__name__}: {reason} {AGAIN} sets the environment up again.")
+        return Finding("mend", f"{what}: no ({type(error).__name__}: {reason.rstrip('.')}). {way_out}")
     return Finding("fine", f"{what[0].lower()}{what[1:]}")
 
 
 def start_kernel() -> None:
-    from nbclient import NotebookClient
-    from nbformat.v4 import new_code_cell, new_notebook
+    """Start a kernel, let it import the course, and stop it; raises if that fails."""
+    from jupyter_client.manager import start_new_kernel
 
-    notebook = new_notebook(cells=[new_code_cell("import utils.course")])
     quiet = ["--IPKernelApp.log_level=ERROR"]
-    NotebookClient(notebook, kernel_name="python3", startup_timeout=30, timeout=30, extra_arguments=quiet).execute()
+    kernel, client = start_new_kernel(startup_timeout=PATIENCE, kernel_name="python3", extra_arguments=quiet)
+    try:
+        reply = client.execute_interactive("import utils.course", timeout=PATIENCE, output_hook=lambda message: None)
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+    if reply["content"]["status"] != "ok":
+        raise RuntimeError(f"in it, importing the course ends in {reply['content']['ename']}")
 
 
 def run_a_check(exercise: Exercise) -> None:
