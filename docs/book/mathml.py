@@ -1,17 +1,10 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, no font and no network is needed."""
-
-import re
+"""The book's formulas are MathML."""
 
 from docutils import nodes
-from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-
-def formula(tex: str, display: str) -> str:
-    """A formula as an HTML element, in the terms that latex2mathml knows: no \\arg, and no large \\lVert but ‖."""
-    tex = tex.replace(r"\arg", r"\operatorname{arg}")
-    return convert(re.sub(r"(\\[Bb]igg?)\s*\\[lr]Vert", r"\1‖", tex), display=display)
+from utils.course.formulas import formula
 
 
 def visit_inline(self: HTML5Translator, node: nodes.math) -> None:

@@ -9,7 +9,9 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 
 from utils.course import paths
+from utils.course.cells import grade_id
 from utils.course.manifest import Exercise, Part, exercises, parts
+from utils.course.masters import without_markers
 
 # What prose may not be linked in: fenced and inline code, formulas, links, headings, HTML.
 UNTOUCHED = re.compile(
@@ -29,11 +31,11 @@ def page(part: Part, save_figure: SaveFigure) -> nbformat.NotebookNode:
     """The notebook that Sphinx turns into a part's page, from its solution and its learner's notebook."""
     notebook = nbformat.read(paths.solution_path(part.chapter, part.name), as_version=4)
     released = nbformat.read(paths.release_path(part.chapter, part.name), as_version=4)
-    stubs = {_grade_id(cell): cell.source for cell in released.cells if cell.cell_type == "code"}
+    stubs = {grade_id(cell): cell.source for cell in released.cells if cell.cell_type == "code"}
     linked = Links(part)
     cells, fold = [], None
     for cell in notebook.cells:
-        name = _grade_id(cell)
+        name = grade_id(cell)
         exercise = next((e for e in part.exercises if e.name == name), None)
         if exercise:
             cells += map(new_markdown_cell, _exercise(exercise, stubs[name], cell.source))
@@ -101,10 +103,6 @@ def target(exercise: Exercise) -> str:
     return f"exercise-{exercise.name.replace('_', '-').lower()}"
 
 
-def _grade_id(cell: nbformat.NotebookNode) -> str | None:
-    return cell.metadata.get("nbgrader", {}).get("grade_id")
-
-
 def _how_to_open(part: Part) -> str:
     return (
         f":::{{admonition}} To work on this part\n:class: tip\n"
@@ -132,8 +130,8 @@ def _exercise(exercise: Exercise, stub: str, solution: str) -> Iterator[str]:
         )
     if hints:
         yield hints
-    answer = re.sub(r"^\s*### (BEGIN|END) SOLUTION\n?", "", solution, flags=re.MULTILINE)
-    yield _dropdown("Try first, then compare: our answer", f"```python\n{answer.rstrip()}\n```")
+    answer = without_markers(solution)
+    yield _dropdown("Try first, then compare: our answer", f"```python\n{answer}\n```")
 
 
 def _dropdown(title: str, text: str, depth: int = 0) -> str:

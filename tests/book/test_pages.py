@@ -5,10 +5,10 @@ import re
 import pytest
 
 from utils.course import paths
+from utils.course.formulas import formula
 from utils.course.manifest import parts
 
 pages = paths.load_file(paths.ROOT / "docs/book/pages.py")
-mathml = paths.load_file(paths.ROOT / "docs/book/mathml.py")
 EACH_PART = pytest.mark.parametrize("part", parts(), ids=[part.key for part in parts()])
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$]+)\$", re.DOTALL)
 
@@ -86,7 +86,7 @@ def test_every_formula_becomes_mathml(part, made):
         if cell.cell_type == "markdown":
             prose = re.sub(r"^```.*?^```|`[^`]*`", "", cell.source, flags=re.DOTALL | re.MULTILINE)
             for block, inline in FORMULA.findall(prose):
-                made_of = mathml.formula(block or inline, "block" if block else "inline")
+                made_of = formula(block or inline, "block" if block else "inline")
                 unknown = re.findall(r"<mi>\\\w+</mi>|\\[A-Za-z]+", re.sub(r"<annotation.*?</annotation>", "", made_of))
                 assert not unknown, (block or inline, unknown)
 

@@ -1,6 +1,5 @@
 """What every part of the course has, and what fits into one sitting."""
 
-import ast
 import builtins
 import re
 
@@ -8,7 +7,7 @@ import nbformat
 import pytest
 
 from utils.course.build import read_masters
-from utils.course.cells import plain_python
+from utils.course.cells import names_used_and_made, sections
 from utils.course.manifest import Part, parts
 from utils.course.paths import solution_path
 
@@ -76,46 +75,15 @@ def test_only_the_build_states_hours(part):
     assert not said
 
 
-def sections_of(part: Part) -> list[list[nbformat.NotebookNode]]:
-    """A notebook's cells, divided at headings of the second level and below."""
-    found: list[list[nbformat.NotebookNode]] = [[]]
-    for cell in cells_of(part):
-        if cell.cell_type == "markdown" and re.match(r"##+ ", cell.source) and not cell.source.startswith("#### "):
-            found.append([])
-        found[-1].append(cell)
-    return found
-
-
 def on_the_core_path(part: Part) -> list[nbformat.NotebookNode]:
     """Code cells that a learner runs who leaves out each section whose exercises are all off the core path."""
     names = {item.name for item in (*part.exercises, *part.questions)}
     kept = []
-    for cells in sections_of(part):
+    for cells in sections(cells_of(part)):
         here = {cell.metadata["nbgrader"]["grade_id"] for cell in cells if "nbgrader" in cell.metadata} & names
         if not here or here & set(part.core):
             kept += [cell for cell in cells if cell.cell_type == "code"]
     return kept
-
-
-def names_used_and_made(source: str) -> tuple[set[str], set[str]]:
-    """Names that a cell takes from the notebook, in functions too, and those that it leaves there.
-
-    A name that is bound anywhere in the cell counts as its own: the order of lines is what running the notebook tests.
-    """
-    tree = ast.parse(plain_python(source))
-    bound, loaded = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-    return loaded - bound, bound
 
 
 @EACH_PART

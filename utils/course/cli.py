@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from utils.course import progress
+from utils.course import paths, progress
 from utils.course.manifest import (
     CourseError,
     Exercise,
@@ -21,6 +21,7 @@ from utils.course.manifest import (
 )
 from utils.course.notebook import hint
 
+_SYSTEM = {"linux": "linux", "darwin": "macos", "win32": "windows"}.get(sys.platform, "linux")
 INTERRUPTED = 130  # what a shell reports of a command that was stopped with Ctrl-C
 
 
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         add(name, run, text).add_argument("exercise", help="name or number of the exercise, e.g. causal_mask or 2.6")
     shown = add("progress", _progress, "show what is done and what comes next")
     shown.add_argument("part", nargs="?", help="list the exercises of a part or chapter, e.g. 02b")
+    add("doctor", _doctor, "see whether this machine is fit for the course, and what to do where it is not")
     work = add("work", _work, "make your own copy of every notebook in work/, and leave those that are there")
     work.add_argument("--fresh", metavar="PART", help="set your notebook of this part aside and copy a new one")
     models = add("models", _models, "list the models: what they are, how large, and where")
@@ -76,6 +78,23 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("name", help="name of a training recipe, e.g. digits-cnn")
     train.add_argument("--seed", type=int, default=0, help="another seed than the shipped models' 0")
     train.add_argument("--ship", action="store_true", help="replace the shipped weights (for authors)")
+    _add_for_instructors(add)
+    build = add("build", _build, "build solution and learner notebooks from the masters (for authors)")
+    build.add_argument("parts", nargs="*", help="parts or chapters to build, e.g. 02b; all if none is given")
+    build.add_argument("--check", action="store_true", help="build nothing; fail if something is out of date")
+    return parser
+
+
+def _add_for_instructors(add: Callable[..., argparse.ArgumentParser]) -> None:
+    pack = add("pack", _pack, "make one archive with all that a room without a network needs (for instructors)")
+    pack.add_argument("--system", choices=("linux", "macos", "windows"), default=_SYSTEM, help=f"here: {_SYSTEM}")
+    here = ".".join(map(str, sys.version_info[:2]))
+    pack.add_argument("--python", default=here, metavar="VERSION", help=f"the room's; {here} if not given")
+    session = add("session", _session, "cut a session for a room from a part, and write the sheet for who leads it")
+    session.add_argument("part", help="the part, e.g. 04a")
+    session.add_argument("--exercises", help='what is open, e.g. "4.1-4.6, case 04a"; the core path if not given')
+    session.add_argument("--given", default="", help="exercises that are there, written, e.g. 4.2")
+    session.add_argument("--minutes", type=int, help="how long it is, with breaks; decides what is open, or holds it")
     grade = add("grade", _grade, "grade a chapter's submissions, each in a process that is shut in (for instructors)")
     grade.add_argument("chapter", help="the chapter, e.g. 02")
     grade.add_argument("--student", metavar="NAME", help="one student alone")
@@ -86,10 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--unsafe", action="store_true", help="go on without protections that this machine lacks")
     report = add("report", _report, "say how a class did in a chapter that is graded (for instructors)")
     report.add_argument("chapter", help="the chapter, e.g. 02")
-    build = add("build", _build, "build solution and learner notebooks from the masters (for authors)")
-    build.add_argument("parts", nargs="*", help="parts or chapters to build, e.g. 02b; all if none is given")
-    build.add_argument("--check", action="store_true", help="build nothing; fail if something is out of date")
-    return parser
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -166,9 +181,20 @@ def _progress(arguments: argparse.Namespace) -> int:
         )
         if arguments.part:
             _print_exercises(part, standing)
+    if not arguments.part:
+        _print_tracks(standing)
     following = next(filter(None, map(progress.next_exercise, chosen)), None)
     print(f"next: {_line(following)}" if following else "Every exercise is passed or skipped.")
     return 0
+
+
+def _print_tracks(standing: dict[str, progress.State]) -> None:
+    from utils.course.plan import TRACKS
+
+    for track in TRACKS:
+        names = [e.name for part, chosen in track.sessions() for e in part.exercises if e.name in chosen]
+        passed = sum(standing.get(name, progress.NOTHING_YET).status == "passed" for name in names)
+        print(f"{track.summary()} Passed of it: {passed} of {len(names)} exercises.")
 
 
 _MARKS = {"passed": "✓", "tried": "✗", "skipped": "–", "open": "·"}
@@ -199,6 +225,54 @@ def _work(arguments: argparse.Namespace) -> int:
     for part in find_parts(arguments.fresh):
         own, aside = work.fresh(part)
         print(f"{own.name} is new." + (f" Yours is beside it, as {aside.name}." if aside else ""))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from utils.course.doctor import diagnose
+
+    found = []
+    for finding in diagnose():
+        found.append(finding.status)
+        print(f"{_FINDINGS[finding.status]} {finding.text}", flush=True)
+    mend = found.count("mend")
+    print(f"\n{mend} of these {'has' if mend == 1 else 'have'} to be mended." if mend else "\nThis machine is ready.")
+    return 1 if mend else 0
+
+
+_FINDINGS = {"fine": "✓", "look": "!", "mend": "✗"}
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from utils.course.pack import pack
+
+    archive = pack(arguments.system, arguments.python)
+    print(
+        f"{archive}, {archive.stat().st_size / 1e9:.2f} GB. In the room: unpack it, and run `python install.py` in it."
+    )
+    return 0
+
+
+def _session(arguments: argparse.Namespace) -> int:
+    from utils.course import session, sheet
+    from utils.course.build import text_of, write
+    from utils.course.plan import named, recommended
+    from utils.grading.report import mistakes
+
+    found = find_parts(arguments.part)
+    if len(found) > 1:
+        raise UnknownExercise(f"A session is cut from one part: {', '.join(part.key for part in found)}.")
+    (part,), minutes = found, arguments.minutes
+    chosen = named(part, arguments.exercises) if arguments.exercises else recommended(part, minutes)
+    made = session.cut(part, chosen, named(part, arguments.given))
+    if minutes and made.minutes > minutes:
+        raise CourseError(f"These take {made.minutes} minutes, with reading and breaks: leave some out, or --given.")
+    folder = paths.ROOT / "build" / "sessions" / part.key
+    write(folder / f"{part.name}.ipynb", text_of(made.notebook))
+    write(folder / "sheet.html", sheet.as_page(made, mistakes(find_chapter(part.chapter))))
+    print(f"A session of {made.minutes} minutes, breaks included, is in {folder}:")
+    print(f"  {part.name}.ipynb   to hand out; {len(made.open)} open, {len(made.given)} given")
+    print("  sheet.html   for you: plan, questions, mistakes, figures, answers; a browser prints it")
     return 0
 
 

@@ -8,7 +8,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from utils.course.build import BuildError
-from utils.course.cells import defined_names, only_defines, plain_python
+from utils.course.cells import defined_names, grade_id, only_defines, plain_python
 from utils.course.containment import (
     OUTPUT_LIMIT,
     BoundedText,
@@ -69,7 +69,7 @@ def collect_answers(part: Part, path: Path | None = None) -> tuple[dict[str, Any
     for number, cell in enumerate(read_cells(path), 1):
         if cell.cell_type != "code":
             continue
-        source, released = plain_python(cell.source), _grade_id(cell)
+        source, released = plain_python(cell.source), grade_id(cell)
         exercise = released if released in names else next(iter(defined_names(source) & names), None)
         setup = "setup" in cell.metadata.get("tags", [])
         if not (exercise or setup or (released is None and only_defines(source))):
@@ -78,13 +78,6 @@ def collect_answers(part: Part, path: Path | None = None) -> tuple[dict[str, Any
         if error and (exercise or setup):
             failed[exercise or SETUP] = error
     return namespace, failed
-
-
-def _grade_id(cell: NotebookNode) -> str | None:
-    """nbgrader's name of a cell; None for any other cell, and where an editor has lost the metadata."""
-    metadata = cell.metadata.get("nbgrader")
-    grade_id = metadata.get("grade_id") if isinstance(metadata, dict) else None
-    return grade_id if isinstance(grade_id, str) else None
 
 
 def _run(source: str, namespace: dict[str, Any], filename: str) -> str | None:
@@ -114,4 +107,4 @@ def missing_answer(exercise: Exercise, failed: dict[str, str]) -> str:
 def answer_in_words(question: Question) -> str:
     """The model answer and the rubric of a question, as they stand in the solution notebook."""
     cells = read_cells(solution_path(question.chapter, question.part))
-    return next(cell.source for cell in cells if _grade_id(cell) == question.name)
+    return next(cell.source for cell in cells if grade_id(cell) == question.name)

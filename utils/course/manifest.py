@@ -8,7 +8,7 @@ import difflib
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -79,11 +79,18 @@ class Part:
         return self.reading + sum(item.minutes for item in (*self.exercises, *self.questions))
 
     @property
+    def items(self) -> tuple[Exercise | Question, ...]:
+        """Exercises, then questions."""
+        return (*self.exercises, *self.questions)
+
+    def minutes_for(self, names: Collection[str]) -> int:
+        """Minutes of these exercises and questions, with their share of the reading."""
+        some = sum(item.minutes for item in self.items if item.name in names)
+        return some + round(self.reading * some / max(1, sum(item.minutes for item in self.items)))
+
+    @property
     def core_minutes(self) -> int:
-        """Minutes of the core path, with its share of the reading."""
-        items = (*self.exercises, *self.questions)
-        core = sum(item.minutes for item in items if item.name in self.core)
-        return core + round(self.reading * core / max(1, sum(item.minutes for item in items)))
+        return self.minutes_for(self.core)
 
     @property
     def points(self) -> int:

@@ -22,6 +22,7 @@ import jupytext
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from utils.course.cells import boxed
 from utils.course.manifest import CourseError, Exercise, Part, Question
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -276,6 +277,11 @@ def solution_source(module: ModuleType, name: str) -> str:
     return "\n".join(lines)
 
 
+def without_markers(source: str) -> str:
+    """A solution cell's source, as one reads it."""
+    return re.sub(rf"^\s*({BEGIN}|{END})\n?", "", source, flags=re.MULTILINE).rstrip()
+
+
 def _markers(function: ast.FunctionDef, lines: list[str]) -> list[tuple[int, str]]:
     """Where (before which line) the markers of one function go.
 
@@ -309,9 +315,8 @@ def _name_cells(cells: list[NotebookNode]) -> None:
     section, counts = "start", Counter()
     for cell in cells:
         heading = re.match(r"#+ (.+)", cell.source) if cell.cell_type == "markdown" else None
-        boxed = re.match(r"#### (?:Exercise|Case|Question) \S+ · `(\w+)`\n", cell.source)
-        if boxed:
-            cell.id = f"box-{boxed[1]}"[:64].replace("_", "-")
+        if boxed(cell):
+            cell.id = f"box-{boxed(cell)}"[:64].replace("_", "-")
             continue
         if heading:
             section = re.sub(r"[^a-z0-9]+", "-", heading[1].lower()).strip("-")[:48] or "section"

@@ -3,7 +3,8 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import cache
 from types import TracebackType
 from typing import Any
@@ -27,7 +28,7 @@ class CheckFailed(Exception):
         return [] if _live() else self.details.splitlines()
 
 
-def start(key: str) -> None:
+def start(key: str, only: Collection[str] = ()) -> None:
     """Begin a part, or come back to it: say what is done and where to go on.
 
     In a live notebook, calling a stub then says which exercise it is and how to go on without it, and memory that a
@@ -35,10 +36,13 @@ def start(key: str) -> None:
 
     Args:
         key: The part, e.g. "01a".
+        only: Names of the exercises that a session's notebook leaves open; all of the part's if not given.
     """
     (part,) = find_parts(key)
     if not _live():
         return
+    if only:
+        part = replace(part, exercises=tuple(e for e in part.exercises if e.name in only))
     _explain_stubs()
     _give_memory_back()
     done, following = progress.summary(part), progress.next_exercise(part)

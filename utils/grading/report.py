@@ -65,11 +65,7 @@ def make_report(chapter: Chapter) -> Report:
     Raises:
         CourseError: If none is graded.
     """
-    records = {
-        path.stem: record
-        for path in sorted(journal(chapter).glob("*.json"))
-        if (record := read_record(chapter, path.stem)) is not None
-    }
+    records = _records(chapter)
     if not records:
         raise CourseError(f"Nothing of {chapter.name} is graded: `mi grade {chapter.number}` comes first.")
     verdicts: dict[str, list[dict]] = defaultdict(list)
@@ -89,6 +85,22 @@ def make_report(chapter: Chapter) -> Report:
     rows = [_row(e, verdicts[e.name], tuple(read[e.name] for read in known)) for e in chapter.exercises]
     rows = [row for row in rows if row.tried]
     return Report(sorted(rows, key=lambda row: row.rate), sorted(looks), _groups(sources, ours), len(records))
+
+
+def _records(chapter: Chapter) -> dict[str, dict]:
+    """What is written down of each student's submission."""
+    return {
+        path.stem: record
+        for path in sorted(journal(chapter).glob("*.json"))
+        if (record := read_record(chapter, path.stem)) is not None
+    }
+
+
+def mistakes(chapter: Chapter) -> Counter[tuple[str, str]]:
+    """How often each misconception was recognised in what is graded, by the exercise's name and its own."""
+    found = [part for record in _records(chapter).values() for part in record["parts"].values()]
+    verdicts = [verdict for part in found for verdict in part.get("verdicts", ())]
+    return Counter((v["name"], v["diagnosis"]) for v in verdicts if v["status"] == "failed" and v["diagnosis"])
 
 
 def _reasons(record: dict, hints: Counter | None, chapter: Chapter) -> Iterator[str]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 
 from utils.course import feedback
-from utils.course.cells import defined_names, only_defines, plain_python
+from utils.course.cells import defined_names, grade_id, only_defines, plain_python
 from utils.course.checking import Mismatch
 from utils.course.containment import Ended, Overtime
-from utils.course.learner import _grade_id
 from utils.course.manifest import Exercise, Part, find_chapter
 from utils.course.runner import TIME_LIMIT, Report, run_checks
 from utils.grading.grader import Cell, Session
@@ -47,7 +46,7 @@ def cells_to_run(part: Part, cells: Sequence[NotebookNode], released: Sequence[N
     for number, cell in enumerate(cells, 1):
         if cell.cell_type != "code" or len(cell.source) > MAX_SOURCE:
             continue
-        name = _grade_id(cell)
+        name = grade_id(cell)
         exercise = name if name in names else next(iter(sorted(defined_names(cell.source) & names)), None)
         is_setup = cell.source in setup or "setup" in cell.metadata.get("tags", [])
         is_check = name is not None and exercise is None
