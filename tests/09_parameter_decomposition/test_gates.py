@@ -32,33 +32,49 @@ def random_state(rng, C, d_gate):
     return {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
 
 
-class LeakyChecks:
-    """What is checked of both sigmoids."""
+def expect_sigmoid_values(answer, reference, rng):
+    for shape in SHAPES:
+        x = logits(rng, *shape)
+        found = answer(x)
+        expect_shape(found, shape)
+        expect_close(found, reference(x), rtol=1e-5, atol=1e-6)
+
+
+def expect_sigmoid_far_outside(answer, reference):
+    x = torch.tensor([-200.0, -30.0, 0.0, 1.0, 40.0, 300.0])
+    expect_close(answer(x), reference(x), rtol=1e-5, atol=1e-6)
+
+
+class TestLowerLeakyHardSigmoid:
+    exercise = "lower_leaky_hard_sigmoid"
 
     def test_values(self, answer, reference, rng):
         "numbers below 0, between 0 and 1, and above, of any shape"
-        for shape in SHAPES:
-            x = logits(rng, *shape)
-            found = answer(x)
-            expect_shape(found, shape)
-            expect_close(found, reference(x), rtol=1e-5, atol=1e-6)
+        expect_sigmoid_values(answer, reference, rng)
 
     def test_far(self, answer, reference):
         "far outside, and at the corners"
-        x = torch.tensor([-200.0, -30.0, 0.0, 1.0, 40.0, 300.0])
-        expect_close(answer(x), reference(x), rtol=1e-5, atol=1e-6)
+        expect_sigmoid_far_outside(answer, reference)
 
-    def test_gradients(self, answer, reference, rng):
+    def test_slopes(self, answer, reference, rng):
         "the slope of each of the three pieces"
         expect_same_gradients(answer, reference, logits(rng, 40), rng=rng)
 
 
-class TestLowerLeakyHardSigmoid(LeakyChecks):
-    exercise = "lower_leaky_hard_sigmoid"
-
-
-class TestUpperLeakyHardSigmoid(LeakyChecks):
+class TestUpperLeakyHardSigmoid:
     exercise = "upper_leaky_hard_sigmoid"
+
+    def test_values(self, answer, reference, rng):
+        "numbers below 0, between 0 and 1, and above, of any shape"
+        expect_sigmoid_values(answer, reference, rng)
+
+    def test_far(self, answer, reference):
+        "far outside, and at the corners"
+        expect_sigmoid_far_outside(answer, reference)
+
+    def test_slopes(self, answer, reference, rng):
+        "the slope of each of the three pieces"
+        expect_same_gradients(answer, reference, logits(rng, 40), rng=rng)
 
 
 class TestComponentGates:
@@ -139,20 +155,28 @@ class TestComponentGates:
 class TestCausalImportance:
     exercise = "causal_importance"
 
-    def test_values(self, answer, reference, rng):
-        "both kinds of importances, the lower-leaky ones first"
+    def test_for_masks(self, answer, reference, rng):
+        "the first of two: lower-leaky, for masks"
+        self.expect_part(0, answer, reference, rng)
+
+    def test_for_price(self, answer, reference, rng):
+        "the second of two: upper-leaky, for the price"
+        self.expect_part(1, answer, reference, rng)
+
+    @staticmethod
+    def expect_part(i, answer, reference, rng):
+        """The i-th importances of random gates, in three sizes."""
         for C, d_gate, batch in ((30, 4, 5), (20, 2, 1), (1, 1, 40)):
             gates, V = random_gates(rng, C, d_gate), torch.randn(6, C, generator=rng)
             a = torch.randn(batch, 6, generator=rng)
-            found, wanted = answer(gates, V, a), reference(gates, V, a)
+            found = answer(gates, V, a)
             expect(
                 isinstance(found, tuple) and len(found) == 2,
                 "The result is a tuple of two: for masks, and for the price.",
                 actual=type(found).__name__,
             )
-            for part, right in zip(found, wanted, strict=True):
-                expect_shape(part, (batch, C))
-                expect_close(part.detach(), right.detach(), rtol=1e-4, atol=1e-4)
+            expect_shape(found[i], (batch, C))
+            expect_close(found[i].detach(), reference(gates, V, a)[i].detach(), rtol=1e-4, atol=1e-4)
 
     def test_more_dimensions(self, answer, rng):
         "also for [batch, position, dimension]"

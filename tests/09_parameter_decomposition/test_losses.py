@@ -62,55 +62,83 @@ class TestSampleMasks:
         expect_close(torch.autograd.grad(m.sum(), g)[0], 1 - r, note="The gradient is 1 - r.", rtol=1e-4, atol=1e-5)
 
 
-class ReconstructionChecks:
-    """What is checked of both reconstruction losses."""
+def expect_reconstruction_values(answer, reference, rng):
+    for size in common.SIZES:
+        given = problem(rng, size)
+        seed = int(torch.randint(10**6, (), generator=rng))
+        found = answer(*given, generator=common.seeded(seed))
+        expect_shape(found, ())
+        expected = reference(*given, generator=common.seeded(seed)).detach()
+        expect_close(found.detach(), expected, rtol=1e-3, atol=1e-4)
+
+
+def expect_another_distance(answer, reference, rng):
+    given = problem(rng, (3, 4, 2, 5, 6))
+    found = answer(*given, one_sided, common.seeded(3))
+    expect_close(found.detach(), reference(*given, one_sided, common.seeded(3)).detach(), rtol=1e-3, atol=1e-4)
+
+
+def expect_all_needed(answer, rng):
+    forward, _, components, x, _, importances = problem(rng, (3, 4, 2, 5, 6))
+    weights = {name: c.weight().detach() for name, c in components.items()}
+    wanted = common.own_output(forward, weights, x)
+    ones = {name: torch.ones_like(g) for name, g in importances.items()}
+    found = answer(forward, weights, components, x, wanted, ones, generator=rng)
+    expect_close(found.detach(), torch.zeros(()), atol=1e-6)
+
+
+def expect_reconstruction_gradients(answer, reference, rng):
+    *given, importances = problem(rng, (3, 4, 2, 5, 6))
+    importances = {name: g.requires_grad_() for name, g in importances.items()}
+    inputs = [*common.parameters_of(given[2]), *importances.values()]
+    found = answer(*given, importances, generator=common.seeded(8))
+    expect(found.requires_grad, "The loss carries no graph.", actual="requires_grad=False")
+    found = torch.autograd.grad(found, inputs, allow_unused=True)
+    wanted = torch.autograd.grad(reference(*given, importances, generator=common.seeded(8)), inputs)
+    names = ["V", "U", "V", "U", "the importances", "the importances"]
+    for name, gradient, right in zip(names, found, wanted, strict=True):
+        expect(gradient is not None, f"No gradient reaches {name}.", actual=("no gradient", name))
+        expect_close(gradient, right, note=f"The gradient for {name} differs.", rtol=1e-3, atol=1e-3)
+
+
+class TestStochasticReconstructionLoss:
+    exercise = "stochastic_reconstruction_loss"
 
     def test_values(self, answer, reference, rng):
         "random networks and importances, with the masks of a generator"
-        for size in common.SIZES:
-            given = problem(rng, size)
-            seed = int(torch.randint(10**6, (), generator=rng))
-            found = answer(*given, generator=common.seeded(seed))
-            expect_shape(found, ())
-            expected = reference(*given, generator=common.seeded(seed)).detach()
-            expect_close(found.detach(), expected, rtol=1e-3, atol=1e-4)
+        expect_reconstruction_values(answer, reference, rng)
 
     def test_distance(self, answer, reference, rng):
         "another distance, of (output, wanted) in this order"
-        given = problem(rng, (3, 4, 2, 5, 6))
-        found = answer(*given, one_sided, common.seeded(3))
-        expect_close(found.detach(), reference(*given, one_sided, common.seeded(3)).detach(), rtol=1e-3, atol=1e-4)
+        expect_another_distance(answer, reference, rng)
 
     def test_all_needed(self, answer, rng):
         "components that add up, and importances of 1: the output stays"
-        forward, _, components, x, _, importances = problem(rng, (3, 4, 2, 5, 6))
-        weights = {name: c.weight().detach() for name, c in components.items()}
-        wanted = common.own_output(forward, weights, x)
-        ones = {name: torch.ones_like(g) for name, g in importances.items()}
-        found = answer(forward, weights, components, x, wanted, ones, generator=rng)
-        expect_close(found.detach(), torch.zeros(()), atol=1e-6)
+        expect_all_needed(answer, rng)
 
     def test_gradients(self, answer, reference, rng):
         "its gradient reaches components and importances"
-        *given, importances = problem(rng, (3, 4, 2, 5, 6))
-        importances = {name: g.requires_grad_() for name, g in importances.items()}
-        inputs = [*common.parameters_of(given[2]), *importances.values()]
-        found = answer(*given, importances, generator=common.seeded(8))
-        expect(found.requires_grad, "The loss carries no graph.", actual="requires_grad=False")
-        found = torch.autograd.grad(found, inputs, allow_unused=True)
-        wanted = torch.autograd.grad(reference(*given, importances, generator=common.seeded(8)), inputs)
-        names = ["V", "U", "V", "U", "the importances", "the importances"]
-        for name, gradient, right in zip(names, found, wanted, strict=True):
-            expect(gradient is not None, f"No gradient reaches {name}.", actual=("no gradient", name))
-            expect_close(gradient, right, note=f"The gradient for {name} differs.", rtol=1e-3, atol=1e-3)
+        expect_reconstruction_gradients(answer, reference, rng)
 
 
-class TestStochasticReconstructionLoss(ReconstructionChecks):
-    exercise = "stochastic_reconstruction_loss"
-
-
-class TestLayerwiseReconstructionLoss(ReconstructionChecks):
+class TestLayerwiseReconstructionLoss:
     exercise = "layerwise_reconstruction_loss"
+
+    def test_values(self, answer, reference, rng):
+        "random networks and importances, with the masks of a generator"
+        expect_reconstruction_values(answer, reference, rng)
+
+    def test_distance(self, answer, reference, rng):
+        "another distance, of (output, wanted) in this order"
+        expect_another_distance(answer, reference, rng)
+
+    def test_all_needed(self, answer, rng):
+        "components that add up, and importances of 1: the output stays"
+        expect_all_needed(answer, rng)
+
+    def test_gradients(self, answer, reference, rng):
+        "its gradient reaches components and importances"
+        expect_reconstruction_gradients(answer, reference, rng)
 
     def test_one_matrix(self, answer, rng):
         "a network of one matrix: the distance on its masked components"
