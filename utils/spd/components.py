@@ -13,7 +13,7 @@ Forward = Callable[[Tensor, Linear], Tensor]  # (input, how to multiply by the m
 class RankOneComponents(nn.Module):
     """A weight matrix as a sum of C matrices of rank one: W ≈ Σ_c V[:, c] U[c].
 
-    Component c reads the direction V[:, c] of what comes in, and writes U[c].
+    Component c reads the direction V[:, c] of what comes in, and writes U[c]. Both are free, in length as well.
 
     Args:
         d_in: Dimensions of what comes in.
@@ -81,6 +81,9 @@ def masked_forward(
 ) -> Tensor:
     """Run the network with some of its matrices put together from masked components.
 
+    Each example has masks of its own. Such a matrix multiplies as its ``RankOneComponents`` do: ``components[name](a,
+    mask)``.
+
     Args:
         forward: The network, as for ``inputs_of_matrices``.
         weights: The matrices by name.
@@ -89,7 +92,7 @@ def masked_forward(
         masks: Masks by name of matrix. A matrix that is not named here multiplies by its own weights.
 
     Returns:
-        The output.
+        The output. Its gradient reaches components and masks.
 
     Source: Bushnaq, Braun and Sharkey (2025), section 2.3.
     """

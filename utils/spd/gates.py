@@ -9,6 +9,12 @@ from torch import Tensor, nn
 def lower_leaky_hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """x between 0 and 1, 1 above, and 0.01 x below: a gate that is shut can still be opened by its gradient.
 
+    Args:
+        x: Logits of any shape.
+
+    Returns:
+        The same shape. Its gradient is 1 between 0 and 1, 0 above, 0.01 below.
+
     Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
     """
     return torch.where(x < 0, 0.01 * x, x.clamp(max=1))
@@ -16,6 +22,12 @@ def lower_leaky_hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
 
 def upper_leaky_hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """x between 0 and 1, 0 below, and 1 + 0.01 (x - 1) above: a gate that is wide open can still be shut.
+
+    Args:
+        x: Logits of any shape.
+
+    Returns:
+        The same shape. Its gradient is 1 between 0 and 1, 0 below, 0.01 above.
 
     Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
     """
@@ -26,6 +38,7 @@ class ComponentGates(nn.Module):
     """A small MLP for each component, which reads how strongly the component is on and says how much it is needed.
 
     Component c, with h_c the product of what comes in with V[:, c]: W_out[c] · GELU(h_c W_in[c] + b_in[c]) + b_out[c].
+    The components share nothing: each has its own row of every parameter.
 
     Args:
         C: Number of components.
@@ -67,7 +80,7 @@ def causal_importance(
 
     Returns:
         The gates' outputs through the lower-leaky hard sigmoid (for masks), and through the upper-leaky one (for the
-        price).
+        price), a tuple of two. Gradients reach the gates and V.
 
     Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
     """

@@ -42,7 +42,8 @@ def minimality_loss(importances: Mapping[str, Float[Tensor, "*batch C"]], p: flo
         p: The exponent.
 
     Returns:
-        One number. Where an importance is 0 its gradient is finite: 1e-12 is added to g before it is raised to the p.
+        One number; its gradient reaches the importances. Where one is 0 the gradient is finite: 1e-12 is added to g
+        before it is raised to the p.
 
     Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
     """
@@ -92,7 +93,7 @@ def stochastic_reconstruction_loss(
         generator: For ``sample_masks``, which is called once.
 
     Returns:
-        The distance.
+        The distance. Its gradient reaches components and importances.
 
     Source: Bushnaq, Braun and Sharkey (2025), section 2.3, with S = 1 sample of the masks.
     """
@@ -111,11 +112,22 @@ def layerwise_reconstruction_loss(
 ) -> Float[Tensor, ""]:
     """How far the output moves if one matrix at a time is put together from masked components: a mean over matrices.
 
-    Args, errors and source as for ``stochastic_reconstruction_loss``; ``sample_masks`` is called once, for all
-    matrices.
+    All other matrices multiply by the network's own weights.
+
+    Args:
+        forward: The network, as for ``inputs_of_matrices``.
+        weights: The matrices by name.
+        components: Components for each.
+        x: The network's input.
+        wanted: The network's own output for x.
+        importances: The lower-leaky causal importances by name of matrix.
+        distance: ``distance(output, wanted)`` is one number.
+        generator: For ``sample_masks``, which is called once, for all matrices.
 
     Returns:
-        The mean of the distances.
+        The mean of the distances, one for each matrix. Its gradient reaches components and importances.
+
+    Source: Bushnaq, Braun and Sharkey (2025), section 2.3, with S = 1 sample of the masks.
     """
     masks = sample_masks(importances, generator)
     alone = [
