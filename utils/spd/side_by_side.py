@@ -29,8 +29,8 @@ def start_at_examples(
 ) -> Parts:
     """Components that read what comes in at C examples, and write what the matrix makes of it; random gates.
 
-    The examples are chosen far apart, as for k-means: the first at random, then again and again the one whose
-    largest cosine with those chosen is smallest. Together the components come near the matrix.
+    The examples are chosen far apart, as for k-means: the first at random, then again and again the one whose largest
+    cosine with those chosen is smallest; once that exceeds 0.5, at random. Together the components come near the matrix.
     """
     components, gates = start_at_random(weights, C, generator)
     x = torch.cat([batches(generator) for _ in range(8)])
@@ -43,13 +43,14 @@ def start_at_examples(
 
 
 def far_apart(unit: Float[Tensor, "n d"], C: int) -> list[int]:
-    """Which C rows of length 1 lie far from each other, beginning with the first."""
+    """Which C rows of length 1 to begin with: far from each other while there are such, then the first of the others."""
     chosen = [0]
     nearest = unit @ unit[0]
     for _ in range(C - 1):
-        chosen.append(int(nearest.argmin()))
-        nearest = torch.maximum(nearest, unit @ unit[chosen[-1]])
         nearest[chosen] = 2.0
+        apart = nearest.min() < 0.5
+        chosen.append(int(nearest.argmin() if apart else (nearest < 2.0).nonzero()[0]))
+        nearest = torch.maximum(nearest, unit @ unit[chosen[-1]])
     return chosen
 
 
