@@ -16,7 +16,7 @@ def parallel(given, border=0.9, live=True, sign=True):
 def one_sided(given, other_way=0.8):
     on = (given[4] > 0.1).float()
     also = on.T @ on / on.sum(0).clamp(min=1)[:, None]
-    return ((also > 0.95) & (also.T < other_way)).float().sum().item()
+    return ((also > 0.95) & (other_way > also.T)).float().sum().item()
 
 
 def moved(given, magnitude=None):
@@ -53,8 +53,8 @@ def all_at_zero(suspects, sound):
 
 @wrong(
     "which_flaw",
-    "Your measure of split features moves with hidden components. Those that undo each other are parallel as well, with "
-    "opposite signs, and nothing needs them.",
+    "Your measure of split features moves with hidden components. Those that undo each other are parallel as well, "
+    "with opposite signs, and nothing needs them.",
 )
 def without_signs(suspects, sound):
     return designed(suspects, sound, split=lambda given: parallel(given, live=False, sign=False))
@@ -71,15 +71,16 @@ def together_either_way(suspects, sound):
 
 @wrong(
     "which_flaw",
-    "Your measure of split features moves with shared components: how many components an input needs, on average, "
-    "rises with both.",
+    "Your measure of split features moves with shared components. Pairs of which one is always needed where the "
+    "other is, for one, become more with both.",
 )
-def how_many(suspects, sound):
-    def per_feature(given):
-        rank = torch.linalg.matrix_rank(given[0], rtol=1e-4).item()
-        return (given[4] > 0.1).float().sum().item() / (given[0].norm().item() ** 2 * rank)
+def often_together(suspects, sound):
+    def split(given):
+        on = (given[4] > 0.1).float()
+        also = on.T @ on / on.sum(0).clamp(min=1)[:, None]
+        return (also.fill_diagonal_(0) > 0.95).float().sum().item()
 
-    return designed(suspects, sound, split=per_feature)
+    return designed(suspects, sound, split=split)
 
 
 @wrong(

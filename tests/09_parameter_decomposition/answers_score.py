@@ -15,7 +15,10 @@ def cosines(W, components):
     return torch.cosine_similarity(components, W[None], dim=2)
 
 
-@wrong("mean_max_cosine_similarity", "You compare whole matrices. Each feature has its own row, and its own best component.")
+@wrong(
+    "mean_max_cosine_similarity",
+    "You compare whole matrices. Each feature has its own row, and its own best component.",
+)
 def whole_matrices(W, components):
     return torch.cosine_similarity(components.flatten(1), W.flatten()[None], dim=1).max()
 
@@ -124,7 +127,9 @@ def by_size(components, truth):
     return matched(components, truth, cosine=torch.abs)
 
 
-@wrong("match_components", "You let the first true part choose, then the next: what is left for the last ones may be poor.")
+@wrong(
+    "match_components", "You let the first true part choose, then the next: what is left for the last ones may be poor."
+)
 def first_come(components, truth):
     found, wanted = components.flatten(1), truth.flatten(1)
     each = torch.cosine_similarity(wanted[:, None], found[None], dim=2)
@@ -194,7 +199,9 @@ def needed_by_all(importances, threshold=0.1):
     return (importances > threshold).flatten(0, -2).all(0)
 
 
-@wrong("live_components", "You take the mean importance: a component that few inputs need, and they wholly, looks dead.")
+@wrong(
+    "live_components", "You take the mean importance: a component that few inputs need, and they wholly, looks dead."
+)
 def by_the_mean(importances, threshold=0.1):
     return importances.flatten(0, -2).mean(0) > threshold
 
@@ -229,7 +236,7 @@ def fixed_threshold(forward, weights, components, gates, x, threshold=0.1):
 
 @wrong(
     "components_per_input",
-    "Your gates read what comes into a matrix when the network runs on its components. It should run on its own weights.",
+    "Your gates read what comes into a matrix when the network runs on its components. Let it run on its own weights.",
 )
 def run_on_components(forward, weights, components, gates, x, threshold=0.1):
     inputs = inputs_of_matrices(forward, {n: c.weight() for n, c in components.items()}, x)[1]
@@ -281,9 +288,7 @@ def the_wrong_ones(forward, weights, components, x, needed, magnitude=0.0):
 
 @wrong("ablate_the_rest", "You multiply everything by the magnitude, what is needed as well.")
 def everything(forward, weights, components, x, needed, magnitude=0.0):
-    masks = {
-        n: (magnitude[n] if isinstance(magnitude, dict) else magnitude) + 0.0 * keep for n, keep in needed.items()
-    }
+    masks = {n: (magnitude[n] if isinstance(magnitude, dict) else magnitude) + 0.0 * keep for n, keep in needed.items()}
     return run_with(forward, weights, components, x, masks)
 
 

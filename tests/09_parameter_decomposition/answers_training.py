@@ -83,7 +83,9 @@ def gates_read_the_components(
     return losses_with(forward, weights, components, gates, x, p, distance, generator, own=False)
 
 
-@wrong("spd_losses", "The layerwise loss draws its masks before the stochastic one: the docstring has them the other way.")
+@wrong(
+    "spd_losses", "The layerwise loss draws its masks before the stochastic one: the docstring has them the other way."
+)
 def layerwise_first(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
     return losses_with(forward, weights, components, gates, x, p, distance, generator, swap=True)
 
@@ -199,7 +201,9 @@ def constant_rate(forward, weights, batches, **settings):
     return trained(forward, weights, batches, rate=lambda step: 1.0, **settings)
 
 
-@wrong("train_spd", "Your learning rate falls along a straight line. Half a cosine stays high longer, then falls faster.")
+@wrong(
+    "train_spd", "Your learning rate falls along a straight line. Half a cosine stays high longer, then falls faster."
+)
 def straight_line(forward, weights, batches, **settings):
     return trained(forward, weights, batches, rate=lambda step: 1 - step / settings["n_steps"], **settings)
 
@@ -271,7 +275,7 @@ def with_a_scheduler(
         optimiser.step()
         scheduler.step()
         if step % every == 0 or step + 1 == n_steps:
-            records.append({"step": step} | {name: float(value) for name, value in found.items()})
+            records.append({"step": step} | {name: float(value.detach()) for name, value in found.items()})
     learnt.requires_grad_(False)
     history = {name: [record[name] for record in records] for name in records[0]}
     return Decomposition(components, gates, history)

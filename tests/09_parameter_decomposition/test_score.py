@@ -77,7 +77,9 @@ class TestMeanL2Ratio:
     def test_best_direction_and_not_best_length(self, answer, rng):
         "the row with the best direction counts, however short it is"
         W = torch.randn(4, 5, generator=rng)
-        off = W + 0.5 * W.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(torch.randn(4, 5, generator=rng), dim=1)
+        off = W + 0.5 * W.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(
+            torch.randn(4, 5, generator=rng), dim=1
+        )
         expect_close(answer(W, torch.stack([off, 0.1 * W])), 0.1, rtol=1e-3)
 
 
@@ -110,6 +112,16 @@ class TestMatchComponents:
             returned=str(partner.tolist()),
         )  # fmt: skip
 
+    def test_signs(self, answer, rng):
+        "a component of the opposite sign is a poor partner, however parallel"
+        truth = matrices(rng, 3, 4, 5)
+        spare = 0.1 * truth + 0.1 * torch.randn(3, 4, 5, generator=rng) * truth.flatten(1).norm(dim=1)[:, None, None]
+        match = answer(torch.cat([-truth, spare]), truth)
+        expect(
+            bool((match[1] > -0.5).all()), "A true part was given its opposite.", actual="opposite",
+            returned=str([round(v, 2) for v in match[1].tolist()]),
+        )  # fmt: skip
+
     def test_fewer_components(self, answer, reference, rng):
         "with fewer components than true parts some go without: -1, and 0 for cosine and ratio"
         truth = matrices(rng, 5, 3, 4)
@@ -124,7 +136,9 @@ class TestMatchComponents:
         "components of zeros are allowed"
         truth = matrices(rng, 2, 3, 4)
         match = answer(torch.cat([torch.zeros(3, 3, 4), truth]), truth)
-        expect_close(match[1], torch.ones(2), atol=1e-5, note="With components of zeros beside it, the truth was missed.")
+        expect_close(
+            match[1], torch.ones(2), atol=1e-5, note="With components of zeros beside it, the truth was missed."
+        )
 
 
 class TestRecovered:
@@ -135,7 +149,9 @@ class TestRecovered:
         truth = torch.eye(4)[:, :, None] * torch.randn(4, 1, 5, generator=rng)
         lengths = torch.tensor([1.0, 1.04, 1.06, 0.93])
         found = answer(truth * lengths[:, None, None], truth)
-        expect_close(found.float(), torch.tensor([1.0, 1.0, 0.0, 0.0]), note="Lengths within 5 % of 1 pass, others don't.")
+        expect_close(
+            found.float(), torch.tensor([1.0, 1.0, 0.0, 0.0]), note="Lengths within 5 % of 1 pass, others don't."
+        )
         turned = truth.clone()
         turned[1, 3] += 0.2 * truth[1].norm() / 5**0.5  # cosine 0.98
         turned[2, 3] += 0.1 * truth[2].norm() / 5**0.5  # 0.995
@@ -204,9 +220,19 @@ class TestAblateTheRest:
             given = self.given(rng, **sizes)
             expect_close(answer(*given), reference(*given), atol=1e-4, note="With the others at 0 the output differs.")
             for number in (0.6, -1.5, 1):
-                expect_close(answer(*given, number), reference(*given, number), atol=1e-4, note="With the others at a number the output differs.")
+                expect_close(
+                    answer(*given, number),
+                    reference(*given, number),
+                    atol=1e-4,
+                    note="With the others at a number the output differs.",
+                )
             drawn = {name: torch.rand(keep.shape, generator=rng) for name, keep in given[4].items()}
-            expect_close(answer(*given, drawn), reference(*given, drawn), atol=1e-4, note="With a magnitude for each the output differs.")
+            expect_close(
+                answer(*given, drawn),
+                reference(*given, drawn),
+                atol=1e-4,
+                note="With a magnitude for each the output differs.",
+            )
 
     def test_one_matrix(self, answer, reference, rng):
         "a matrix that is not named keeps its own weights"
@@ -257,4 +283,6 @@ class TestRandomNeeded:
         seed = int(torch.randint(10**6, (), generator=rng))
         first, again, other = (self.drawn(answer, needed, live, s) for s in (seed, seed, seed + 1))
         expect(torch.equal(first, again), "With the same generator other sets were drawn.", actual="not its draws")
-        expect(not torch.equal(first, other), "Whatever the generator, the sets are the same.", actual="always the same")
+        expect(
+            not torch.equal(first, other), "Whatever the generator, the sets are the same.", actual="always the same"
+        )

@@ -85,9 +85,7 @@ class TestSpdLosses:
             found = losses(*given, p=0.9, generator=generator(seed))
             pulls.append({})
             for name in LOSSES:
-                expect(
-                    found[name].requires_grad, f"The {name} loss has no gradient.", actual=("no gradient", name)
-                )
+                expect(found[name].requires_grad, f"The {name} loss has no gradient.", actual=("no gradient", name))
                 pulls[-1][name] = torch.autograd.grad(
                     found[name], list(learnt.values()), allow_unused=True, retain_graph=True
                 )
@@ -104,9 +102,7 @@ class TestSpdLosses:
         forward, weights, *rest = self.given(rng)
         leaves = {name: W.clone().requires_grad_() for name, W in weights.items()}
         found = answer(forward, leaves, *rest, p=1.0, generator=generator(0))
-        pull = torch.autograd.grad(
-            found["stochastic"] + found["minimality"], list(leaves.values()), allow_unused=True
-        )
+        pull = torch.autograd.grad(found["stochastic"] + found["minimality"], list(leaves.values()), allow_unused=True)
         expect(
             all(g is None or not g.any() for g in pull),
             "A gradient reaches the network's own weights: its output and the inputs of its matrices are data.",
@@ -151,10 +147,10 @@ class TestTrainSpd:
     def test_rate(self, answer, reference, rng):
         "the learning rate falls along half a cosine"
         given = self.settings(rng)
-        more = {"C": 4, "n_steps": 12, "price": 0.1, "lr": 0.03}
+        more = {"C": 4, "n_steps": 9, "price": 0.1, "lr": 0.03}
         self.expect_same(
             answer(*given, **more), reference(*given, **more),
-            "After twelve steps the parameters differ: is the rate of step t lr · (1 + cos(π t / n_steps)) / 2?",
+            "After nine steps the parameters differ: is the rate of step t lr · (1 + cos(π t / n_steps)) / 2?",
         )  # fmt: skip
 
     def test_history(self, answer, reference, rng):
@@ -179,9 +175,7 @@ class TestTrainSpd:
         forward, weights, batches = self.settings(rng)
         components, gates = parts(rng, weights, 4)
         before = {name: part.V.detach().clone() for name, part in components.items()}
-        found = answer(
-            forward, weights, batches, C=4, n_steps=3, price=0.1, lr=1e-3, start=(components, gates)
-        )
+        found = answer(forward, weights, batches, C=4, n_steps=3, price=0.1, lr=1e-3, start=(components, gates))
         for name, V in before.items():
             moved = (found.components[name].V.detach() - V).abs().max()
             expect(

@@ -30,7 +30,7 @@ from utils.spd.score import (
     recovered,
 )
 from utils.spd.side_by_side import train_side_by_side
-from utils.spd.toys import ToyTarget, active_features, toy_target
+from utils.spd.toys import ToyTarget, active_features, target_of, toy_target
 from utils.spd.training import Decomposition
 
 RESULTS, TENSORS = (Path(__file__).with_name(f"toys.{ending}") for ending in ("json", "safetensors"))
@@ -52,12 +52,19 @@ RECIPES: dict[str, tuple[dict[str, Any], float, int, dict[str, Any]]] = {
 KEPT = ("5-2", "random start", "price too low", "price too high", "too few components")
 
 
+def load_target(name: str = "5-2") -> ToyTarget:
+    """The toy model that the shipped decompositions are of. (Trained on another processor, it may come out turned.)"""
+    tensors = load_file(TENSORS)
+    return target_of(tensors[f"target/{name}/W"], tensors[f"target/{name}/b"])
+
+
 def load_toys(recipe: str) -> list[Decomposition]:
     """The shipped decompositions of a recipe, one for each seed; their history is empty."""
     tensors: dict[tuple[int, str, str], dict[str, Tensor]] = {}
     for key, value in load_file(TENSORS).items():
-        name, run, kind, matrix, parameter = key.split("/")
+        name, *rest = key.split("/")
         if name == recipe:
+            run, kind, matrix, parameter = rest
             tensors.setdefault((int(run), kind, matrix), {})[parameter] = value.float()
     runs = sorted({run for run, _, _ in tensors})
     return [
@@ -134,7 +141,12 @@ def make(recipe: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     target = toy_target(**about)
     begun = time.process_time()
     found = train_side_by_side(
-        target.forward, target.weights, active_features(about["n_features"], batch, p), seeds=SEEDS, every=500, **settings
+        target.forward,
+        target.weights,
+        active_features(about["n_features"], batch, p),
+        seeds=SEEDS,
+        every=500,
+        **settings,
     )
     seconds = time.process_time() - begun
     x = active_features(about["n_features"], 2000)(Generator().manual_seed(77))
@@ -151,6 +163,8 @@ def make(recipe: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
+    if recipe == "5-2":
+        tensors |= {"target/5-2/W": target.weights["up"].contiguous(), "target/5-2/b": target.b}
     return results, tensors
 
 
@@ -164,7 +178,9 @@ def main(names: list[str]) -> None:
             tensors |= new
         print(name, results[name]["processor seconds"], [run["down"]["recovered"] for run in results[name]["runs"]],
               [run["up"]["recovered"] for run in results[name]["runs"]], flush=True)  # fmt: skip
-        RESULTS.write_text(json.dumps({n: results[n] for n in RECIPES if n in results}, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(
+            json.dumps({n: results[n] for n in RECIPES if n in results}, indent=1) + "\n", encoding="utf-8"
+        )
         save_file(tensors, TENSORS)
 
 

@@ -1,6 +1,6 @@
 """How much of a known truth a decomposition found, and what can be asked of one without the truth."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -145,9 +145,7 @@ def components_per_input(
         its own weights.
     """
     inputs = inputs_of_matrices(forward, weights, x)[1]
-    return {
-        name: causal_importance(gates[name], components[name].V, a)[0] > threshold for name, a in inputs.items()
-    }
+    return {name: causal_importance(gates[name], components[name].V, a)[0] > threshold for name, a in inputs.items()}
 
 
 def ablate_the_rest(

@@ -30,7 +30,8 @@ def start_at_examples(
     """Components that read what comes in at C examples, and write what the matrix makes of it; random gates.
 
     The examples are chosen far apart, as for k-means: the first at random, then again and again the one whose largest
-    cosine with those chosen is smallest; once that exceeds 0.5, at random. Together the components come near the matrix.
+    cosine with those chosen is smallest; once that exceeds 0.5, at random. Together the components come near the
+    matrix.
     """
     components, gates = start_at_random(weights, C, generator)
     x = torch.cat([batches(generator) for _ in range(8)])
@@ -43,7 +44,7 @@ def start_at_examples(
 
 
 def far_apart(unit: Float[Tensor, "n d"], C: int) -> list[int]:
-    """Which C rows of length 1 to begin with: far from each other while there are such, then the first of the others."""
+    """Which C rows of length 1 to take: far from each other while there are such, then the first of the others."""
     chosen = [0]
     nearest = unit @ unit[0]
     for _ in range(C - 1):
@@ -96,9 +97,7 @@ def train_side_by_side(
     # The faithfulness loss adds up over runs where the others take a mean.
     share = {**(weigh or {})}
     share["faithfulness"] = share.get("faithfulness", 1.0) / len(seeds)
-    found = train_spd(
-        forward, weights, batch, C=C, weigh=share, seed=sum(seeds), start=(components, gates), **settings
-    )
+    found = train_spd(forward, weights, batch, C=C, weigh=share, seed=sum(seeds), start=(components, gates), **settings)
     history = found.history | {"faithfulness": [value / len(seeds) for value in found.history["faithfulness"]]}
     return [
         Decomposition(

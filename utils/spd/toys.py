@@ -18,11 +18,13 @@ class ToyTarget(NamedTuple):
         forward: x through "down" (and "hidden") and "up", a bias, a ReLU.
         weights: "down" [feature, d_hidden], its transpose "up" and, if there is one, "hidden" [d_hidden, d_hidden].
         truth: For "down" and "up" one matrix of rank one for each feature, [feature, d_in, d_out].
+        b: The bias.
     """
 
     forward: Forward
     weights: dict[str, Float[Tensor, "d_in d_out"]]
     truth: dict[str, Float[Tensor, "feature d_in d_out"]]
+    b: Float[Tensor, " feature"]
 
 
 def toy_target(
@@ -38,8 +40,12 @@ def toy_target(
     """
     run = train_toy_models(n_features, d_hidden, torch.full((4,), 0.05), n_steps=3000 * trained, seed=seed)
     best = run.loss.argmin()
-    W, b = run.model.W[best].clone(), run.model.b[best].clone()
-    weights = {"down": W.T.contiguous(), **({"hidden": torch.eye(d_hidden)} if hidden else {}), "up": W}
+    return target_of(run.model.W[best].clone(), run.model.b[best].clone(), hidden)
+
+
+def target_of(W: Float[Tensor, "d_hidden feature"], b: Float[Tensor, " feature"], hidden: bool = False) -> ToyTarget:
+    """The target with these weights, with or without an identity between its matrices."""
+    weights = {"down": W.T.contiguous(), **({"hidden": torch.eye(len(W))} if hidden else {}), "up": W}
 
     def forward(x: Tensor, linear: Callable[[str, Tensor], Tensor]) -> Tensor:
         h = linear("down", x)
@@ -47,12 +53,12 @@ def toy_target(
             h = linear("hidden", h)
         return (linear("up", h) + b).relu()
 
-    features = torch.eye(n_features)
+    features = torch.eye(len(b))
     truth = {
         "down": torch.einsum("fi,fo->fio", features, W.T),
         "up": torch.einsum("fi,fo->fio", W.T, features),
     }
-    return ToyTarget(forward, weights, truth)
+    return ToyTarget(forward, weights, truth, b)
 
 
 def active_features(

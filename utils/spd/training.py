@@ -61,8 +61,8 @@ def spd_losses(
         generator: Source of the masks; the stochastic loss draws first, the layerwise one next.
 
     Returns:
-        "faithfulness", "stochastic", "layerwise" and "minimality", each unweighted, with gradients that reach components
-        and gates. Masks are made of the lower-leaky importances, the price is taken on the upper-leaky ones.
+        "faithfulness", "stochastic", "layerwise" and "minimality", each unweighted, with gradients that reach
+        components and gates. Masks are made of the lower-leaky importances, the price is taken on the upper-leaky ones.
 
     Source: Bushnaq, Braun and Sharkey (2025), section 2.
     """
