@@ -89,7 +89,7 @@ def which_flaw(suspects: dict[str, Suspect], sound: list[Suspect]) -> dict[str, 
 
     The flaws: "split" (the weight of a feature is divided between two components that do the same), "shared" (a
     feature's own component lacks something, which the component of another feature does for it, so that the feature
-    needs both), "hidden" (components that are called unneeded matter: set to some magnitudes from 0 to 1, they change the
+    needs both), "hidden" (components that are called unneeded matter: set to magnitudes from 0 to 1, they change the
     output). A decomposition has one of them or none. A measure of a flaw has to stay put where a decomposition has
     another one. And it needs a control: sound decompositions, in which some features write nearly the same, some
     features often come together, and some components are nearly 0.
