@@ -38,7 +38,9 @@ def test_most_runs_find_every_feature_and_random_starts_do_not():
 def test_a_hidden_identity_and_forty_features():
     assert all(run["live"]["hidden"] == 2 for run in runs_of("5-2, hidden"))
     assert sum(run["down"]["recovered"] == 5 for run in runs_of("5-2, hidden")) >= 3
-    assert sum(run["down"]["recovered"] for run in runs_of("40-10")) / 200 > 0.9
+    forty = runs_of("40-10")
+    assert sum(run["down"]["recovered"] for run in forty) > 150 and min(run["MMCS"] for run in forty) > 0.98
+    assert sum(run["up"]["recovered"] for run in forty) < 5 and max(run["live"]["up"] for run in forty) < 40
 
 
 def test_untrained_weights_have_a_component_for_each_feature_too():

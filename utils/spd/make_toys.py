@@ -91,7 +91,7 @@ def _gates(state: Mapping[str, Tensor]) -> ComponentGates:
 
 def measured(target: ToyTarget, found: Decomposition, x: Tensor) -> dict[str, Any]:
     """Scores with the truth, and what can be known without."""
-    forward, weights, truth = target
+    forward, weights, truth, _ = target
     output, inputs = inputs_of_matrices(forward, weights, x)
     matrices = {name: part.matrices() for name, part in found.components.items()}
     needed = components_per_input(forward, weights, found.components, found.gates, x)
