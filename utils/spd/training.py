@@ -45,7 +45,27 @@ def spd_losses(
     distance: Distance = mean_squared_error,
     generator: torch.Generator | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The four losses of one batch: "faithfulness", "stochastic", "layerwise" and "minimality"."""
+    """The four losses of one batch.
+
+    The network's own output, and what comes into its matrices when it runs on its own weights, are the data: no
+    gradient goes through them.
+
+    Args:
+        forward: The network, as for ``inputs_of_matrices``.
+        weights: The matrices by name.
+        components: Components for each.
+        gates: Their gates.
+        x: A batch of inputs.
+        p: Exponent of the minimality loss.
+        distance: Of two outputs.
+        generator: Source of the masks; the stochastic loss draws first, the layerwise one next.
+
+    Returns:
+        "faithfulness", "stochastic", "layerwise" and "minimality", each unweighted, with gradients that reach
+        components and gates. Masks are made of the lower-leaky importances, the price is taken on the upper-leaky ones.
+
+    Source: Bushnaq, Braun and Sharkey (2025), section 2.
+    """
     with torch.no_grad():
         wanted, inputs = inputs_of_matrices(forward, weights, x)
     both = {name: causal_importance(gates[name], components[name].V, inputs[name]) for name in weights}
@@ -74,8 +94,12 @@ def train_spd(
     weigh: Mapping[str, float] | None = None,
     seed: int = 0,
     every: int = 100,
+    start: tuple[dict[str, RankOneComponents], dict[str, ComponentGates]] | None = None,
 ) -> Decomposition:
     """Decompose a network's matrices: Adam, the learning rate falling to 0 along half a cosine.
+
+    Step t of T has the learning rate lr · (1 + cos(π t / T)) / 2. Each step draws a batch, then the masks, from one
+    generator; the loss is the sum of the four, each times its weight.
 
     Args:
         forward: The network, as for ``inputs_of_matrices``.
@@ -89,18 +113,26 @@ def train_spd(
         distance: Of two outputs.
         weigh: Weights of the other losses, by name; 1 for those not named.
         seed: Of the starting values, the batches and the masks.
-        every: Record the losses every so many steps.
+        every: Record the losses, before the step and unweighted, at step 0, at every so many steps, and at the last.
+        start: Components and gates by name to go on from, which are trained in place; None for random ones.
 
     Returns:
         The decomposition, without gradients.
+
+    Source: Bushnaq, Braun and Sharkey (2025), section 2 and appendix.
     """
+    # Given: the starting values, and the weight of each loss.
     generator = torch.Generator().manual_seed(seed)
-    components = {name: RankOneComponents(*W.shape, C, generator=generator) for name, W in weights.items()}
-    gates = {name: ComponentGates(C, generator=generator) for name in weights}
-    parameters = [q for module in (*components.values(), *gates.values()) for q in module.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=lr, fused=True)
+    if start is None:
+        components = {name: RankOneComponents(*W.shape, C, generator=generator) for name, W in weights.items()}
+        gates = {name: ComponentGates(C, generator=generator) for name in weights}
+    else:
+        components, gates = start
     weigh = {"faithfulness": 1.0, "stochastic": 1.0, "layerwise": 1.0, **(weigh or {}), "minimality": price}
     history: dict[str, list[float]] = {name: [] for name in ("step", *weigh)}
+    # Yours: an optimiser for all parameters of components and gates; the steps; the record; then no gradients.
+    parameters = [q for module in (*components.values(), *gates.values()) for q in module.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=lr, fused=True)
     for step in range(n_steps):
         for group in optimiser.param_groups:
             group["lr"] = lr * (1 + math.cos(math.pi * step / n_steps)) / 2
