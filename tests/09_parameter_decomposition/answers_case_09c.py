@@ -46,8 +46,8 @@ def the_gate(network):
 
 @wrong(
     "needed_for_what",
-    "Your measure is how strongly the component is on, or how much it writes. Neurons come behind it, and it may write only "
-    "to such as stay silent.",
+    "Your measure is how strongly the component is on, or how much it writes. Neurons come behind it, and it may write "
+    "only to such as stay silent.",
 )
 def the_activation(network):
     return designed(network, lambda network, x: abs((x @ network.V)[network.component].item()))
@@ -55,8 +55,8 @@ def the_activation(network):
 
 @wrong(
     "needed_for_what",
-    "Your inputs with A are taken as they come, and nearly all of them have B as well: whatever the component does there "
-    "may be for either.",
+    "Your inputs with A are taken as they come, and nearly all of them have B as well: whatever the component does "
+    "there may be for either.",
 )
 def as_they_come(network):
     has = properties_of(network, network.examples)

@@ -110,8 +110,8 @@ def share(*given):
 
 @wrong(
     "compare_decompositions",
-    "In your null each input gets another's whole output. It is to keep its own coefficients, for the parts that another "
-    "needs.",
+    "In your null each input gets another's whole output. It is to keep its own coefficients, for the parts that "
+    "another needs.",
 )
 def outputs_shuffled(*given):
     return table(*given, shuffle_all=True)

@@ -55,17 +55,22 @@ def by_torch(logits, wanted):
 # spd_on_course_model
 
 
-def decomposed(x, W_out, finish, *, C, price, n_steps, lr=4e-3, batch=256, seed=0, beside=True, swap=False, draw=None, p=1.0,
-               distance=kl_distance, weight=1000.0):  # fmt: skip
-    d_mlp, d = W_out.shape
+def decomposed(
+    x, W_out, finish, *, C, price, n_steps, lr=4e-3, batch=256, seed=0, beside=True, draw=None, p=1.0,
+    distance=kl_distance, weight=1000.0,
+):  # fmt: skip
+    d_mlp = len(W_out)
 
     def forward(rows, linear):
-        a, resid = (rows[..., d:], rows[..., :d]) if swap else (rows[..., :d_mlp], rows[..., d_mlp:])
-        return finish(resid * beside + linear("W_out", a))
+        return finish(rows[..., d_mlp:] * beside + linear("W_out", rows[..., :d_mlp]))
 
+    def rows_of(generator):
+        return x[torch.randint(len(x), (batch,), generator=generator)]
+
+    weigh = {"faithfulness": weight}
     return forward, train_spd(
-        forward, {"W_out": W_out}, draw or (lambda g: x[torch.randint(len(x), (batch,), generator=g)]), C=C, price=price,
-        p=p, n_steps=n_steps, lr=lr, distance=distance, weigh={"faithfulness": weight}, seed=seed,
+        forward, {"W_out": W_out}, draw or rows_of, C=C, price=price, p=p, n_steps=n_steps, lr=lr, distance=distance,
+        weigh=weigh, seed=seed,
     )  # fmt: skip
 
 
@@ -84,8 +89,8 @@ def by_logits(*given, **settings):
 
 @wrong(
     "spd_on_course_model",
-    "Faithfulness has the weight 1 in your loss. Its mean over so many small entries is then too small to be felt beside "
-    "nats.",
+    "Faithfulness has the weight 1 in your loss. Its mean over so many small entries is then too small to be felt "
+    "beside nats.",
 )
 def light_faithfulness(*given, **settings):
     return decomposed(*given, weight=1.0, **settings)
@@ -190,8 +195,10 @@ def one_by_one(components, a, needed, W_U):
 # adversarial_masks
 
 
-def ascent(forward, weights, components, x, wanted, needed, distance, n_steps, step, *, start=0.5, up=1.0, clamp=True, keep=True,
-           sign=True):  # fmt: skip
+def ascent(
+    forward, weights, components, x, wanted, needed, distance, n_steps, step, *, start=0.5, up=1.0, clamp=True,
+    keep=True, sign=True,
+):  # fmt: skip
     masks = {name: torch.where(k, 1.0, start) for name, k in needed.items()}
     for _ in range(n_steps):
         masks = {name: mask.detach().requires_grad_() for name, mask in masks.items()}

@@ -51,8 +51,8 @@ def relu_behind(W_E):
 
 @wrong(
     "residual_mlp_forward",
-    "You add the inputs at the end, in place of the stream. Where embeddings are not at right angles, reading back what "
-    "was embedded does not give the features.",
+    "You add the inputs at the end, in place of the stream. Where embeddings are not at right angles, reading back "
+    "what was embedded does not give the features.",
 )
 def features_added(W_E):
     return lambda x, linear: x + linear("W_out", linear("W_in", x @ W_E).relu()) @ W_E.T

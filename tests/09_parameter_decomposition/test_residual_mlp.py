@@ -97,10 +97,16 @@ class TestImportanceByFeature:
         "random gates: the values of the docstring, and others"
         for n_features, d, C in ((4, 6, 5), (1, 3, 2), (3, 2, 7)):
             given = self.given(rng, n_features, d, C)
-            for more in ({}, {"values": (0.3,)}, {"values": (-2.0, 1.5, 0.1)}):
+            for more in ({}, {"values": (-2.0, 1.5, 0.1)}):
                 found = answer(*given, **more)
                 expect_shape(found, (n_features, C))
                 expect_close(found, reference(*given, **more), rtol=1e-4, atol=1e-5)
+
+    def test_one_value(self, answer, reference, rng):
+        "one value alone, of either sign"
+        for value in (0.3, -0.4):
+            given = self.given(rng, 5, 6, 7)
+            expect_close(answer(*given, (value,)), reference(*given, (value,)), rtol=1e-4, atol=1e-5)
 
     def test_one_sign(self, answer, rng):
         "a component that is needed for one sign of a feature alone counts as needed; nothing is below 0"

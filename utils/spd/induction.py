@@ -91,7 +91,7 @@ def chosen_weights(state: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "d_mo
 
 
 def second_time(logits: Float[Tensor, "*batch pos d_vocab"], wanted: Tensor) -> Float[Tensor, ""]:
-    """The mean squared difference of the logits in the second half of the positions, where there is something to copy."""
+    """The mean squared difference of the logits in the second half, where there is something to copy."""
     half = logits.shape[-2] // 2
     return mean_squared_error(logits[..., half:, :], wanted[..., half:, :])
 
