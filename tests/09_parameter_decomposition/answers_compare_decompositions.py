@@ -75,10 +75,7 @@ def table(
         order = permutation if once else torch.randperm(len(y), generator=generator)
         b = b if offset else torch.zeros_like(b)
         kept = (coefficients * needed) @ directions + b
-        if shuffle_all:
-            shuffled = kept[order]
-        else:
-            shuffled = (coefficients * needed[order]) @ directions + b
+        shuffled = kept[order] if shuffle_all else (coefficients * needed[order]) @ directions + b
         found[name] = {
             "parts": directions.shape[0],
             "alive": int(needed.any(0).sum()) if alive is None else alive(needed, coefficients),
