@@ -13,7 +13,7 @@ extensions = ["myst_nb", "sphinx_design", "mathml"]
 html_theme = "furo"
 html_title = project
 html_static_path = [str(HERE / "static")]
-html_css_files = ["book.css"]
+html_css_files = ["book.css", "demo.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = html_show_copyright = html_copy_source = False
 

@@ -1,0 +1,91 @@
+"""The book's live demos: where each stands, and the files that its page loads."""
+
+import base64
+import gzip
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import export
+import pages
+
+from utils.course import paths
+from utils.data.corpus import vocabulary
+
+HERE = Path(__file__).parent / "demos"
+# The demo that a chapter opens with.
+OF_CHAPTER = {
+    "02_transformer_from_scratch": "attention",
+    "03_lenses": "lens",
+    "04_patching": "patching",
+    "06_superposition": "superposition",
+}
+PLAIN = {"superposition"}  # needs no library
+LIBRARY = "onnxruntime-web@1.30.0"
+LIBRARY_FILES = {"library": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
+NPM = paths.ROOT / "build/npm"
+
+
+def opening(chapter: str, with_library: bool) -> str:
+    """What a chapter's page says about its demo, with the demo itself; empty if there is none."""
+    name = OF_CHAPTER.get(chapter)
+    if not name or not (name in PLAIN or with_library):
+        return ""
+    links = pages.Links()
+    links.up = "../"
+    text = pages.PART.sub(links.part, (HERE / f"{name}.md").read_text(encoding="utf-8"))
+    return text.replace("```{demo}\n```", _place(name)) + "\n"
+
+
+def _place(name: str) -> str:
+    needed = ["demo", *([] if name in PLAIN else ["network"]), name]
+    scripts = "\n".join(f'<script defer src="../demos/{script}.js"></script>' for script in needed)
+    return f"""```{{raw}} html
+<section class="demo" id="demo-{name}" aria-label="Demo: {name}"></section>
+<noscript>This demo needs JavaScript; the page reads without it.</noscript>
+{scripts}
+<script>
+addEventListener("DOMContentLoaded", () => Demo.{name}.open(document.getElementById("demo-{name}")));
+</script>
+```"""
+
+
+def library() -> Path | None:
+    """Where the library lies that runs networks in a browser, fetched by npm if need be; None if it can't be had."""
+    archive = NPM / f"{LIBRARY.replace('@', '-')}.tgz"
+    if not archive.exists():
+        NPM.mkdir(parents=True, exist_ok=True)
+        npm = shutil.which("npm")
+        if not npm or subprocess.run([npm, "pack", LIBRARY], cwd=NPM, capture_output=True).returncode:
+            print(f"The npm package {LIBRARY} can't be had, so the book is built without the demos that need it.")
+            return None
+    return archive
+
+
+def write(folder: Path, archive: Path | None) -> None:
+    """Put the demos' scripts, the library and what it runs into the built book."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for script in HERE.glob("*.js"):
+        shutil.copy(script, folder)
+    if archive:
+        with tarfile.open(archive) as files:
+            dist = {name: files.extractfile(f"package/dist/{file}").read() for name, file in LIBRARY_FILES.items()}
+        _write_packed(folder / "runtime.js", dist)
+        _write_packed(folder / "course-model.js", course_model())
+
+
+def course_model() -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export.write_course_model(path)
+        return {"model": path.read_bytes(), "vocabulary": json.dumps(vocabulary()).encode()}
+
+
+def _write_packed(path: Path, files: dict[str, bytes]) -> None:
+    """Files as a script, which a page can load from a folder, where it may load nothing else."""
+    packed = {name: base64.b64encode(gzip.compress(data, mtime=0)).decode() for name, data in files.items()}
+    path.write_text(f"Object.assign(Demo.files, {json.dumps(packed)});\n", encoding="utf-8")
