@@ -88,7 +88,9 @@ def _chapter_page(chapter: Chapter, with_library: bool) -> str:
         for part in chapter.parts
     ]
     table = "\n".join(["| part | exercises | time |", "| --- | --- | --- |", *rows])
-    text = f"# {chapter.name[:2]} · {chapter.title}\n\n{demos.opening(chapter.name, with_library)}## Parts\n\n{table}\n\n"
+    text = (
+        f"# {chapter.name[:2]} · {chapter.title}\n\n{demos.opening(chapter.name, with_library)}## Parts\n\n{table}\n\n"
+    )
     return text + _toctree("", [part.name for part in chapter.parts])
 
 

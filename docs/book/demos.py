@@ -14,14 +14,17 @@ import pages
 
 from utils.course import paths
 from utils.data.corpus import vocabulary
+from utils.models.digits_cnn import digits_data
 
 HERE = Path(__file__).parent / "demos"
 # The demo that a chapter opens with.
 OF_CHAPTER = {
+    "01_classical_attribution": "classifier",
     "02_transformer_from_scratch": "attention",
     "03_lenses": "lens",
     "04_patching": "patching",
     "06_superposition": "superposition",
+    "08_sparse_autoencoders": "steering",
 }
 PLAIN = {"superposition"}  # needs no library
 LIBRARY = "onnxruntime-web@1.30.0"
@@ -76,6 +79,8 @@ def write(folder: Path, archive: Path | None) -> None:
             dist = {name: files.extractfile(f"package/dist/{file}").read() for name, file in LIBRARY_FILES.items()}
         _write_packed(folder / "runtime.js", dist)
         _write_packed(folder / "course-model.js", course_model())
+        _write_packed(folder / "dictionary.js", dictionary_files())
+        _write_packed(folder / "digits.js", digits())
 
 
 def course_model() -> dict[str, bytes]:
@@ -83,6 +88,27 @@ def course_model() -> dict[str, bytes]:
         path = Path(folder) / "model.onnx"
         export.write_course_model(path)
         return {"model": path.read_bytes(), "vocabulary": json.dumps(vocabulary()).encode()}
+
+
+def digits(n_each: int = 2) -> dict[str, bytes]:
+    """The network that reads digits, and some images of each that it was not trained on."""
+    data = digits_data()
+    rows = [row for digit in range(10) for row in (data.test_labels == digit).nonzero()[:n_each, 0].tolist()]
+    images = [
+        {"digit": data.test_labels[row].item(), "image": (16 * data.test_images[row]).int().flatten().tolist()}
+        for row in rows
+    ]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export.write_digits_cnn(path)
+        return {"model": path.read_bytes(), "examples": json.dumps(images).encode()}
+
+
+def dictionary_files() -> dict[str, bytes]:
+    """The course model's dictionary, and what the page says of each latent."""
+    sae, info = export.described_dictionary()
+    arrays = {name: getattr(sae, name).numpy().tobytes() for name in ("W_enc", "b_enc", "W_dec")}
+    return arrays | {"info": json.dumps(info).encode()}
 
 
 def _write_packed(path: Path, files: dict[str, bytes]) -> None:

@@ -86,7 +86,10 @@ Demo.attention = (() => {
     box.append(element("div", { class: "controls" }, ...prompt.nodes), shown.said, shown.step,
       element("div", { class: "pictures" }, shown.overview, element("div", { class: "large" }, shown.from, shown.pattern)),
       element("div", { class: "pictures" }, shown.weights, shown.next));
-    await network.first(shown.said, () => answer(prompt.field.value));
+    await network.first(shown.said, async () => {
+      await network.load();
+      await answer(prompt.field.value);
+    });
   }
 
   return { open, state };

@@ -45,6 +45,11 @@ const Demo = {
     return `rgb(${value < 0 ? "213 94 0" : "0 114 178"} / ${share.toFixed(3)})`;
   },
 
+  // A number with two decimals, and no minus before a zero.
+  number(value) {
+    return value.toFixed(2).replace("-0.00", "0.00");
+  },
+
   // How long the reader's browser took for an answer.
   took(box, began) {
     const now = performance.now();

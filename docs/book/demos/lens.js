@@ -36,7 +36,10 @@ Demo.lens = (() => {
       "The Golden Bridge is located in", "When Mary and John went to the shop, John gave a book to",
       "river pen seven garden blue river pen seven garden"]);
     box.append(element("div", { class: "controls" }, ...prompt.nodes), shown.said, shown.step, shown.grid, shown.detail);
-    await network.first(shown.said, () => answer(prompt.field.value));
+    await network.first(shown.said, async () => {
+      await network.load();
+      await answer(prompt.field.value);
+    });
   }
 
   return { open, state };

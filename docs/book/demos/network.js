@@ -6,7 +6,7 @@ Demo.files = {};
 Demo.network = (() => {
   const N_LAYERS = 4, N_HEADS = 4, D_MODEL = 128, PLACES = N_LAYERS + 1, LONGEST = 96;
   const here = document.currentScript.src;
-  let opened, ort, session, vocabulary, numbers;
+  let ort, session, vocabulary, numbers;
 
   function script(name) {
     return new Promise((resolve, reject) => document.head.append(
@@ -19,19 +19,25 @@ Demo.network = (() => {
     return new Response(packed.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
   }
 
-  async function load() {
-    await Promise.all(["runtime.js", "course-model.js"].map(script));
-    const [library, wasm, model, words] = await Promise.all(["library", "wasm", "model", "vocabulary"].map(unpacked));
-    ort = await import(URL.createObjectURL(new Blob([library], { type: "text/javascript" })));
+  // The named files of a packed script.
+  async function packed(name, files) {
+    await script(name);
+    return Promise.all(files.map(unpacked));
+  }
+
+  async function library() {
+    const [code, wasm] = await packed("runtime.js", ["library", "wasm"]);
+    const ort = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
     Object.assign(ort.env.wasm, { wasmBinary: wasm, numThreads: 1 });
+    return ort;
+  }
+
+  async function load() {
+    let model, words;
+    [ort, [model, words]] = await Promise.all([library(), packed("course-model.js", ["model", "vocabulary"])]);
     session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
     vocabulary = JSON.parse(new TextDecoder().decode(words));
     numbers = new Map(vocabulary.map((word, i) => [word, i]));
-  }
-
-  // Load the model once, whichever demo asks for it first.
-  function ready() {
-    return (opened ??= load());
   }
 
   // The numbers of a text's words, `<bos>` first, and the words that the model does not know.
@@ -87,11 +93,10 @@ Demo.network = (() => {
     return { field, nodes: offer ? [box, offer] : [box] };
   }
 
-  // Say that a model is being fetched, open it, then do the first work; a failure is told in the page.
+  // Say that a model is being opened while the first work is done; a failure is told in the page.
   async function first(said, work) {
     Demo.say(said, "The model is being opened.");
     try {
-      await ready();
       await work();
     } catch (error) {
       Demo.say(said, `The model could not be opened: ${error.message}`);
@@ -99,6 +104,6 @@ Demo.network = (() => {
     }
   }
 
-  return { N_LAYERS, N_HEADS, PLACES, LONGEST, ready, encode, run, softmax, top, listed, complaint, prompt, first,
-    words: () => vocabulary, number: (word) => numbers.get(word) };
+  return { N_LAYERS, N_HEADS, PLACES, LONGEST, library, packed, load, encode, run, softmax, top, listed, complaint, prompt, first,
+    words: () => vocabulary };
 })();

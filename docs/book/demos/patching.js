@@ -24,8 +24,8 @@ Demo.patching = (() => {
     sites.forEach(([place, pos], row) => {
       const logits = run.logits(row, LAST, state.ids.length - 1), share = (lead(logits) - state.leads[1]) / (state.leads[0] - state.leads[1]);
       Object.assign(state.found[place][pos], { lead: lead(logits), share, best: network.top(logits, 3) });
-      const button = state.grid.buttons[place][pos], name = `${PLACES[place]}, at ${state.words[pos]}: ${share.toFixed(2)}`;
-      button.textContent = share.toFixed(2);
+      const button = state.grid.buttons[place][pos], name = `${PLACES[place]}, at ${state.words[pos]}: ${Demo.number(share)}`;
+      button.textContent = Demo.number(share);
       button.style.background = Demo.signed(0.75 * share);
       button.title = name;
       button.setAttribute("aria-label", name);
@@ -36,8 +36,8 @@ Demo.patching = (() => {
     const began = performance.now();
     await patch([[place, pos]]);
     const { lead: moved, share, best } = state.found[place][pos];
-    Demo.say(shown.said, `Patched ${PLACES[place]}, at “${state.words[pos]}”: the lead is ${moved.toFixed(2)}, ` +
-      `${share.toFixed(2)} of the way. Next word: ${network.listed(best)}.`);
+    Demo.say(shown.said, `Patched ${PLACES[place]}, at “${state.words[pos]}”: the lead is ${Demo.number(moved)}, ` +
+      `${Demo.number(share)} of the way. Next word: ${network.listed(best)}.`);
     Demo.took(shown.step, began);
   }
 
@@ -92,7 +92,10 @@ Demo.patching = (() => {
     });
     box.append(element("div", { class: "controls" }, ...prompts.flatMap((prompt) => prompt.nodes), pairs,
       element("button", { type: "button", click: all }, "Patch every site")), shown.said, shown.step, shown.grid);
-    await network.first(shown.said, answer);
+    await network.first(shown.said, async () => {
+      await network.load();
+      await answer();
+    });
   }
 
   return { open, state };

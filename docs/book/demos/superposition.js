@@ -117,6 +117,7 @@ Demo.superposition = (() => {
   }
 
   function draw() {
+    shown.step.dataset.at = performance.now();
     const measured = measure();
     shown.arrows.replaceChildren(...arrows());
     shown.matrix.replaceChildren(...matrix(measured));
