@@ -56,15 +56,22 @@ addEventListener("DOMContentLoaded", () => Demo.{name}.open(document.getElementB
 ```"""
 
 
-def library() -> Path | None:
-    """Where the library lies that runs networks in a browser, fetched by npm if need be; None if it can't be had."""
-    archive = NPM / f"{LIBRARY.replace('@', '-')}.tgz"
+def npm_package(package: str) -> Path | None:
+    """The archive of a package, `name@version`, fetched by npm if need be; None if it can't be had."""
+    archive = NPM / f"{package.replace('@', '-')}.tgz"
     if not archive.exists():
         NPM.mkdir(parents=True, exist_ok=True)
         npm = shutil.which("npm")
-        if not npm or subprocess.run([npm, "pack", LIBRARY], cwd=NPM, capture_output=True).returncode:
-            print(f"The npm package {LIBRARY} can't be had, so the book is built without the demos that need it.")
+        if not npm or subprocess.run([npm, "pack", package], cwd=NPM, capture_output=True).returncode:
             return None
+    return archive
+
+
+def library() -> Path | None:
+    """Where the library lies that runs networks in a browser; None, and a sentence, if it can't be had."""
+    archive = npm_package(LIBRARY)
+    if not archive:
+        print(f"The npm package {LIBRARY} can't be had, so the book is built without the demos that need it.")
     return archive
 
 

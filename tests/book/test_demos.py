@@ -121,8 +121,9 @@ def test_patching_by_keyboard(demo, model):
     assert lead == pytest.approx((logits[one] - logits[two]).item(), abs=0.0051)
     leads = [(model(t)[0, -1][one] - model(t)[0, -1][two]).item() for t in (second, first)]
     assert float(rows(driver, ".grid")[2][4]) == pytest.approx((lead - leads[0]) / (leads[1] - leads[0]), abs=0.0051)
+    before = driver.execute_script("return performance.now()")
     press(driver, "Patch every site")
-    browser.answered(driver, driver.execute_script("return performance.now()"))
+    browser.answered(driver, before)
     shares = [row[1:] for row in rows(driver, ".grid")]
     assert shares[-1] == ["0.00"] * (len(shares[-1]) - 1) + ["1.00"]
 
@@ -173,7 +174,7 @@ def test_classifier(demo, monkeypatch):
         "const s = Demo.classifier.state;"
         "return { ...s, image: [...s.image], neighbours: s.neighbours.map((row) => [...row]) }"
     )
-    x = torch.tensor(state["image"]).view(1, 1, 8, 8)
+    x = torch.tensor(state["image"], dtype=torch.float32).view(1, 1, 8, 8)
     assert x.sum() == 9
     logits = model(x.requires_grad_())
     assert np.abs(np.array(state["logits"]) - logits[0].detach().numpy()).max() < 1e-4
