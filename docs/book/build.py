@@ -51,10 +51,10 @@ def write_sources(source: Path, figures: Path, with_library: bool) -> None:
     shutil.copy(HERE / "about.md", source)
     glossary = (HERE / "glossary.md").read_text(encoding="utf-8")
     (source / "glossary.md").write_text(pages.PART.sub(pages.Links().part, glossary), encoding="utf-8")
-    (source / "index.md").write_text(_index(), encoding="utf-8")
+    (source / "index.md").write_text(_index(with_library), encoding="utf-8")
 
 
-def _index() -> str:
+def _index(with_library: bool) -> str:
     opening = (HERE / "index.md").read_text(encoding="utf-8")
     first = [f"{c.name}/index" if len(c.parts) > 1 else f"{c.name}/{c.parts[0].name}" for c in chapters()]
     more = ["glossary", "functions/index", "claims", *(f"models/{card.parent.name}" for card in CARDS)]
@@ -66,6 +66,7 @@ def _index() -> str:
     return "\n".join(
         [
             opening,
+            demos.listed(with_library),
             "| chapter | parts | time |\n| --- | --- | --- |",
             *rows,
             "",

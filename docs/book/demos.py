@@ -43,6 +43,16 @@ def opening(chapter: str, with_library: bool) -> str:
     return text.replace("```{demo}\n```", _place(name)) + "\n"
 
 
+def listed(with_library: bool) -> str:
+    """A list of the demos, each a link to the chapter that opens with it."""
+    rows = []
+    for chapter, name in OF_CHAPTER.items():
+        if name in PLAIN or with_library:
+            title = (HERE / f"{name}.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("## Try it: ")
+            rows.append(f"- [{title[0].upper()}{title[1:]}]({chapter}/index.md)")
+    return "Networks run in these pages, for you to try:\n\n" + "\n".join(rows) + "\n"
+
+
 def _place(name: str) -> str:
     needed = ["demo", *([] if name in PLAIN else ["network"]), name]
     scripts = "\n".join(f'<script defer src="../demos/{script}.js"></script>' for script in needed)
