@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, interpolate, one_hot
+from torch.nn.functional import conv_transpose2d, one_hot
 
 from utils.data.corpus import vocabulary
 from utils.data.prompts import WORD_CLASSES, documents, token_id
@@ -112,10 +112,16 @@ class OpenedDigits(nn.Module):
         logits = c.fc2(fourth.relu())
         back = c.fc2.weight[target] * (fourth[:1] > 0) @ c.fc1.weight
         back = conv_transpose2d(back.view(1, 32, 4, 4) * (third[:1] > 0), c.conv3.weight, padding=1)
-        back, largest = interpolate(back, scale_factor=2), interpolate(pooled[:1], scale_factor=2)
-        back = back * ((second[:1] == largest) & (second[:1] > 0))
+        back = _unpool(back, second[:1]) * (second[:1] > 0)
         back = conv_transpose2d(back, c.conv2.weight, padding=1) * (first[:1] > 0)
         return logits, conv_transpose2d(back, c.conv1.weight, padding=1)
+
+
+def _unpool(back: Float[Tensor, "1 channel 4 4"], pooled_from: Float[Tensor, "1 channel 8 8"]):
+    """The gradient before max-pooling: all of it goes to the first of a window's largest, as in PyTorch."""
+    windows = pooled_from.view(1, 32, 4, 2, 4, 2).transpose(3, 4).reshape(1, 32, 4, 4, 4)
+    chosen = windows.argmax(dim=-1, keepdim=True) == torch.arange(4)
+    return (back[..., None] * chosen).view(1, 32, 4, 4, 2, 2).transpose(3, 4).reshape(1, 32, 8, 8)
 
 
 def write_digits_cnn(path: Path) -> None:

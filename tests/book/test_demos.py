@@ -219,7 +219,7 @@ def test_steering(demo, model):
 
 
 @pytest.mark.parametrize("name", demos.OF_CHAPTER.values())
-@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("width", [1300, 1100, 400])
 def test_each_demo_fits_its_page_in_both_themes(demo, driver, name, width, tmp_path, request):
     driver.set_window_size(width, 1000)
     request.addfinalizer(lambda: driver.set_window_size(1300, 1000))

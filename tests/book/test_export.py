@@ -58,6 +58,7 @@ def test_digits_and_the_gradient(tmp_path):
     export.write_digits_cnn(tmp_path / "digits.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "digits.onnx")
     model, images = load_digits_cnn(), digits_data().test_images[:40]
+    images[::8] = images[::8].round()  # as drawn with a pointer, where pixels next to each other are equal
     for target, first in enumerate(range(0, 40, 4)):
         some = images[first : first + 4].clone().requires_grad_()
         expected = model(some)
