@@ -37,7 +37,7 @@ CHANGES = {
     "classifier": [PICK.format(i) for i in range(REPEATS)],
     "superposition": [PICK.format(i) for i in range(REPEATS)],
 }
-LOADED = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+LOADED = "return [location.href, ...[...document.scripts].map((script) => script.src)]"
 
 
 def measure(name: str, chapter: str) -> tuple[float, float, float]:
