@@ -18,6 +18,7 @@ from sphinx.cmd.build import build_main
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import demos  # noqa: E402
 import pages  # noqa: E402
 
 import utils  # noqa: E402
@@ -32,7 +33,7 @@ TAKEN = {paths.ROOT / "docs/CLAIMS.md": "claims.md", paths.ROOT / "docs/INSTRUCT
 }
 
 
-def write_sources(source: Path, figures: Path) -> None:
+def write_sources(source: Path, figures: Path, with_library: bool) -> None:
     """Everything that Sphinx reads, made anew."""
     for folder in (source, figures):
         shutil.rmtree(folder, ignore_errors=True)
@@ -41,7 +42,7 @@ def write_sources(source: Path, figures: Path) -> None:
         for part in chapter.parts:
             pages.write(part, source, figures)
         if len(chapter.parts) > 1:
-            (source / chapter.name / "index.md").write_text(_chapter_page(chapter), encoding="utf-8")
+            (source / chapter.name / "index.md").write_text(_chapter_page(chapter, with_library), encoding="utf-8")
     for path, name in TAKEN.items():
         target = source / name
         target.parent.mkdir(exist_ok=True)
@@ -50,10 +51,10 @@ def write_sources(source: Path, figures: Path) -> None:
     shutil.copy(HERE / "about.md", source)
     glossary = (HERE / "glossary.md").read_text(encoding="utf-8")
     (source / "glossary.md").write_text(pages.PART.sub(pages.Links().part, glossary), encoding="utf-8")
-    (source / "index.md").write_text(_index(), encoding="utf-8")
+    (source / "index.md").write_text(_index(with_library), encoding="utf-8")
 
 
-def _index() -> str:
+def _index(with_library: bool) -> str:
     opening = (HERE / "index.md").read_text(encoding="utf-8")
     first = [f"{c.name}/index" if len(c.parts) > 1 else f"{c.name}/{c.parts[0].name}" for c in chapters()]
     more = ["glossary", "functions/index", "claims", *(f"models/{card.parent.name}" for card in CARDS)]
@@ -65,6 +66,7 @@ def _index() -> str:
     return "\n".join(
         [
             opening,
+            demos.listed(with_library),
             "| chapter | parts | time |\n| --- | --- | --- |",
             *rows,
             "",
@@ -80,16 +82,17 @@ def _toctree(caption: str, names: list[str]) -> str:
     return f"```{{toctree}}\n:hidden:\n{title}\n" + "\n".join(names) + "\n```\n"
 
 
-def _chapter_page(chapter: Chapter) -> str:
-    """A chapter's parts, with what each holds."""
+def _chapter_page(chapter: Chapter, with_library: bool) -> str:
+    """A chapter's demo, if it has one, and its parts, with what each holds."""
     rows = [
         f"| [{part.title}]({part.name}.ipynb) | {sum(not e.case for e in part.exercises)} | {duration(part.minutes)} |"
         for part in chapter.parts
     ]
     table = "\n".join(["| part | exercises | time |", "| --- | --- | --- |", *rows])
-    return f"# {chapter.name[:2]} · {chapter.title}\n\n{table}\n\n" + _toctree(
-        "", [part.name for part in chapter.parts]
+    text = (
+        f"# {chapter.name[:2]} · {chapter.title}\n\n{demos.opening(chapter.name, with_library)}## Parts\n\n{table}\n\n"
     )
+    return text + _toctree("", [part.name for part in chapter.parts])
 
 
 def _taken(path: Path) -> str:
@@ -153,7 +156,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=paths.ROOT / "build/book", help="folder (default: build/book)")
     arguments = parser.parse_args()
     html = arguments.out / "html"
-    write_sources(arguments.out / "source", html / "figures")
+    library = demos.library()
+    write_sources(arguments.out / "source", html / "figures", with_library=library is not None)
+    demos.write(html / "demos", library)
     failed = build_main(["-q", "-j", "auto", "-c", str(HERE), str(arguments.out / "source"), str(html)])
     if not failed:
         print(f"The book is in {html}: open {html / 'index.html'}")

@@ -8,12 +8,13 @@ sys.path.insert(0, str(HERE))
 
 project = "Mechanistic interpretability, from the outside in"
 author = "The course authors"
-extensions = ["myst_nb", "sphinx_design", "mathml"]
+extensions = ["myst_nb", "sphinx_design", "mathml", "accessible"]
 
 html_theme = "furo"
 html_title = project
 html_static_path = [str(HERE / "static")]
-html_css_files = ["book.css"]
+html_css_files = ["book.css", "demo.css"]
+html_js_files = ["book.js"]
 html_math_renderer = "mathml"
 html_show_sphinx = html_show_copyright = html_copy_source = False
 

@@ -1,21 +1,16 @@
 """The built book: nothing is missing, nothing is fetched from elsewhere, and a browser has nothing to complain of."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import browser
 import pytest
 
 from utils.course import paths
 from utils.course.manifest import exercises, parts
 
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Page(HTMLParser):
@@ -39,14 +34,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def book(tmp_path_factory):
+def book(built):
     """Where the book was built, and each of its pages by its path."""
-    out = tmp_path_factory.mktemp("book")
-    command = [sys.executable, paths.ROOT / "docs/book/build.py", "--out", out]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "WARNING" not in outcome.stderr and "ERROR" not in outcome.stderr, outcome.stderr
-    html = out / "html"
-    return html, {path.resolve(): Page(path) for path in html.rglob("*.html")}
+    return built, {path.resolve(): Page(path) for path in built.rglob("*.html")}
 
 
 def test_every_part_has_a_page_with_its_exercises(book):
@@ -83,36 +73,23 @@ def test_nothing_is_loaded_from_elsewhere_and_no_path_of_this_machine_is_told(bo
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not (CHROMIUM and shutil.which("chromedriver")), reason="Chromium or chromedriver not installed")
-def test_pages_load_without_a_word_in_the_console(book, tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+def test_pages_load_without_a_word_in_the_console(book, driver, tmp_path):
     html, pages = book
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1300,1000"):
-        options.add_argument(argument)
-    for argument in ("--disable-background-networking", "--disable-component-update", "--disable-sync"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    pictures = Path(os.environ.get("MI_SCREENSHOTS", tmp_path))
-    try:
-        for path in sorted(pages):
-            driver.get(path.as_uri())
-            told = [entry["message"] for entry in driver.get_log("browser")]
-            assert told == [], (path.relative_to(html), told)
-            unseen = "return [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
-            assert driver.execute_script(unseen) == [], path
-        for theme in ("light", "dark"):
-            driver.get((html / "06_superposition/06b_toy_models.html").as_uri())
-            driver.execute_script(f"document.body.dataset.theme = '{theme}'")
-            driver.save_screenshot(str(pictures / f"book-{theme}.png"))
-            background = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
-            light = sum(map(int, re.findall(r"\d+", background)[:3])) > 384
-            assert light == (theme == "light")
-        driver.get((html / "search.html").as_uri() + "?q=orthogonal+matching+pursuit")
-        found = "return document.querySelectorAll('#search-results li a').length"
-        wait(driver, 60).until(lambda d: d.execute_script(found) > 0)
-    finally:
-        driver.quit()
+    pictures = browser.pictures(tmp_path)
+    for path in sorted(pages):
+        driver.get(path.as_uri())
+        told = [entry["message"] for entry in driver.get_log("browser")]
+        assert told == [], (path.relative_to(html), told)
+        unseen = "return [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        assert driver.execute_script(unseen) == [], path
+    for theme in ("light", "dark"):
+        driver.get((html / "06_superposition/06b_toy_models.html").as_uri())
+        driver.execute_script(f"document.body.dataset.theme = '{theme}'")
+        driver.save_screenshot(str(pictures / f"book-{theme}.png"))
+        background = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        light = sum(map(int, re.findall(r"\d+", background)[:3])) > 384
+        assert light == (theme == "light")
+    driver.get((html / "search.html").as_uri() + "?q=orthogonal+matching+pursuit")
+    found = "return document.querySelectorAll('#search-results li a').length"
+    wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+    wait(driver, 60).until(lambda d: d.execute_script(found) > 0)

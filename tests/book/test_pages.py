@@ -1,12 +1,16 @@
 """The book's pages, as they are written for Sphinx: all that a part has, and what should be tried first folded away."""
 
 import re
+import sys
 
 import pytest
 
 from utils.course import paths
 from utils.course.formulas import formula
 from utils.course.manifest import parts
+
+sys.path.insert(0, str(paths.ROOT / "docs/book"))
+import demos  # noqa: E402
 
 pages = paths.load_file(paths.ROOT / "docs/book/pages.py")
 EACH_PART = pytest.mark.parametrize("part", parts(), ids=[part.key for part in parts()])
@@ -99,3 +103,23 @@ def test_code_and_formulas_and_links_are_left_alone():
     text = "`06b` and $06b$ and [06b](#x)\n\n```\n06b\n```\n# 06b\n"
     assert pages.Links()(text) == text
     assert pages.Links()("in 06b.") == "in [06b](06_superposition/06b_toy_models.ipynb)."
+
+
+def test_without_npm_the_demos_that_need_a_library_are_left_out(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(demos, "NPM", tmp_path / "npm")
+    monkeypatch.setattr(demos.shutil, "which", lambda name: None)
+    assert demos.library() is None
+    assert capsys.readouterr().out.count(".") == demos.LIBRARY.count(".") + 1  # one sentence
+    demos.write(tmp_path / "demos", None)
+    assert {"demo.js", "superposition.js"} <= {path.name for path in (tmp_path / "demos").iterdir()}
+    assert not (tmp_path / "demos/runtime.js").exists()
+    for chapter, name in demos.OF_CHAPTER.items():
+        assert (f"Demo.{name}.open" in demos.opening(chapter, with_library=False)) == (name in demos.PLAIN)
+        assert f"Demo.{name}.open" in demos.opening(chapter, with_library=True)
+    assert demos.listed(False).count("](") == 1 and demos.listed(True).count("](") == len(demos.OF_CHAPTER)
+
+
+def test_each_demo_names_a_part_that_explains_it():
+    for chapter, name in demos.OF_CHAPTER.items():
+        text = demos.opening(chapter, with_library=True)
+        assert re.search(rf"\]\(\.\./{chapter}/", text), name
