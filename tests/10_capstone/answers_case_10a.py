@@ -34,10 +34,12 @@ def designed(detectors, interval=estimate, verdict=None, **how):
 
 @wrong(
     "which_name_stands",
-    "Your pairs change all nouns' numbers at once. Each of the four detectors rises on them, so they can't tell anything.",
+    "Your pairs change all nouns' numbers at once. Each of the four detectors rises on them, so they tell nothing.",
 )
 def all_at_once(detectors):
-    return designed(detectors, change=lambda nouns, plural, between: (nouns, (True,) * 3, between), contexts=[(False, False)])
+    return designed(
+        detectors, change=lambda nouns, plural, between: (nouns, (True,) * 3, between), contexts=[(False, False)]
+    )
 
 
 @wrong(
@@ -50,19 +52,27 @@ def other_nouns(detectors):
 
 @wrong(
     "which_name_stands",
-    "In your pairs the other nouns are singular throughout. There a detector of any plural rises with each noun, and with "
+    "In your pairs the other nouns are singular throughout. There a detector of any plural "
+    "rises with each noun, and with "
     "another noun in the plural it would not: vary them.",
 )
 def others_singular(detectors):
     return designed(detectors, contexts=[(False, False)])
 
 
-@wrong("which_name_stands", "You have too few pairs: three of a kind say little about four detectors with tastes of their own.")
+@wrong(
+    "which_name_stands",
+    "You have too few pairs: three of a kind say little about four detectors with tastes of their own.",
+)
 def too_few(detectors):
     return designed(detectors, n=4)
 
 
-@wrong("which_name_stands", "Your half-widths are standard deviations. An interval of the mean is narrower, by the root of the number of pairs.")
+@wrong(
+    "which_name_stands",
+    "Your half-widths are standard deviations. An interval of the mean is narrower, by the root of the number of "
+    "pairs.",
+)
 def deviations(detectors):
     def interval(values):
         mean, half = estimate(values)
@@ -71,14 +81,18 @@ def deviations(detectors):
     return designed(detectors, interval=interval)
 
 
-@wrong("which_name_stands", "All your pairs have the same two words between the nouns: one template, and nothing is known of others.")
+@wrong(
+    "which_name_stands",
+    "All your pairs have the same two words between the nouns: one template, and nothing is known of others.",
+)
 def one_template(detectors):
     return designed(detectors, words=("near", "of"))
 
 
 @wrong(
     "which_name_stands",
-    "You name each detector after the noun with the largest effect. One of them goes by any plural, and its three effects "
+    "You name each detector after the noun with the largest effect. One of them goes by any "
+    "plural, and its three effects "
     "are alike.",
 )
 def largest_wins(detectors):

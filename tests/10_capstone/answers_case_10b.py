@@ -1,4 +1,4 @@
-"""Wrong and right designs for the case of part 10b. The whole protocol is run once, and each design changes one thing."""
+"""Wrong and right designs for the case of part 10b. The protocol is run once; each design changes one thing."""
 
 import math
 from functools import cache
@@ -34,7 +34,11 @@ def state():
     return cache_[site][torch.arange(len(end)), end - back], torch.tensor(design["present"])
 
 
-@wrong("my_feature", "Your accuracy is that on the texts that the probe was fitted to. A probe of 128 numbers can learn ninety texts by heart.")
+@wrong(
+    "my_feature",
+    "Your accuracy is that on the texts that the probe was fitted to. A probe of 128 numbers can learn ninety "
+    "texts by heart.",
+)
 def not_held_out(model):
     x, present = state()
     right_ = ((least_squares_probe(x, present)(x) > 0) == present).float().mean().item()
@@ -46,7 +50,11 @@ def uncorrected(model):
     return changed(p_adjusted=honest()["p_adjusted"] / len(honest()["places"]))
 
 
-@wrong("my_feature", "Your control labels differ for the same word, or are all alike: such a task can't be learnt by heart, and says nothing about memory.")
+@wrong(
+    "my_feature",
+    "Your control labels differ for the same word, or are all alike: such a task can't be learnt by heart, and "
+    "says nothing about memory.",
+)
 def no_control(model):
     return changed(control=[True] * len(honest()["texts"]))
 
@@ -66,7 +74,11 @@ def few_random(model):
     return changed(random=honest()["random"][:8])
 
 
-@wrong("my_feature", "Your templates number the texts: each has one text and with it one label, and nothing is held out but single texts.")
+@wrong(
+    "my_feature",
+    "Your templates number the texts: each has one text and with it one label, and nothing is held out but single"
+    " texts.",
+)
 def text_as_template(model):
     return changed(templates=list(range(len(honest()["texts"]))))
 
@@ -76,7 +88,10 @@ def hoped_for(model):
     return changed(verdict="refuted" if honest()["verdict"] == "stands" else "stands")
 
 
-@wrong("my_feature", "The half-width of your effect is a standard error. An interval of 95 % is more than twice as wide.")
+@wrong(
+    "my_feature",
+    "The half-width of your effect is a standard error. An interval of 95 % is more than twice as wide.",
+)
 def standard_error(model):
     mean, half = honest()["effect"]
     return changed(effect=(mean, half / 2.2))
@@ -91,21 +106,21 @@ def the_same_again(model):
 @right("my_feature")
 def the_subjects_number(model):
     """10a's feature, by 10b's protocol; the name is refuted, which is a result."""
-    sentences, n = number_sentences(2, seed=4), 24
+    sentences = number_sentences(2, seed=4)
     single = [text for text, many in zip(sentences.texts, sentences.subject, strict=True) if not many]
-    pairs = {"named": [], "others": []}
-    for i in range(n):
-        for key, (a, b) in (("named", (0, 1)), ("others", (2, 3))):
-            nouns = ("dog", "dogs", "cat", "cats")
-            first = f"The {nouns[0]} beside the {nouns[2]}" if key == "others" else f"The {nouns[a]} near the cat"
-            second = f"The {nouns[0]} beside the {nouns[3]}" if key == "others" else f"The {nouns[b]} near the cat"
-            lead = single[i % len(single)] + " is red. "
-            pairs[key].append((lead + first, lead + second))
-    pairs = {key: list(dict.fromkeys(value)) for key, value in pairs.items()}
+    scenes = list(dict.fromkeys(single))[:24]
+    named, others = (
+        [(f"{scene} is red. {first}", f"{scene} is red. {second}") for scene in scenes]
+        for first, second in (
+            ("The dog near the cat", "The dogs near the cat"),
+            ("The dog beside the cat", "The dog beside the cats"),
+        )
+    )
     project = {
         "feature": "the subject is plural", "would_refute": "the last noun counts half as much or more",
-        "texts": list(dict.fromkeys(sentences.texts)), "places": [("blocks.3.hook_resid_mid", 0), ("blocks.2.hook_resid_post", 0)],
-        "up": ["are"], "down": ["is"], "named": pairs["named"], "others": {"last": pairs["others"]},
+        "texts": list(dict.fromkeys(sentences.texts)),
+        "places": [("blocks.3.hook_resid_mid", 0), ("blocks.2.hook_resid_post", 0)],
+        "up": ["are"], "down": ["is"], "named": named, "others": {"last": others},
     }  # fmt: skip
     kept = [sentences.texts.index(text) for text in project["texts"]]
     for key, values in (("present", sentences.subject), ("templates", sentences.templates)):

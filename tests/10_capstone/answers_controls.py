@@ -19,9 +19,7 @@ def crossing(effect, cost, budget, zero=True, last=False, place=None, never=math
     found = []
     for values, prices in zip(effect.tolist(), cost.tolist(), strict=True):
         points = ([(0.0, 0.0)] if zero else []) + list(zip(prices, values, strict=True))
-        steps = [
-            (left, right) for left, right in zip(points, points[1:], strict=False) if left[0] < budget <= right[0]
-        ]
+        steps = [(left, right) for left, right in zip(points, points[1:], strict=False) if left[0] < budget <= right[0]]
         if not steps:
             at_first = points[0][1] if not zero and points[0][0] >= budget else None
             found.append(at_first if at_first is not None else points[-1][1] if never == "last" else never)
@@ -31,32 +29,51 @@ def crossing(effect, cost, budget, zero=True, last=False, place=None, never=math
     return torch.tensor(found, dtype=effect.dtype)
 
 
-@wrong("effect_at_equal_cost", "You take the effect at the first dose that costs too much, and don't go back to where the budget was reached.")
+@wrong(
+    "effect_at_equal_cost",
+    "You take the effect at the first dose that costs too much, and don't go back to where the budget was reached.",
+)
 def dose_above(effect, cost, budget):
     return crossing(effect, cost, budget, place=lambda before, after: after)
 
 
-@wrong("effect_at_equal_cost", "You take the effect at the last dose within the budget: a direction that costs little is then held to less than it may spend.")
+@wrong(
+    "effect_at_equal_cost",
+    "You take the effect at the last dose within the budget: a direction that costs little is then held to less "
+    "than it may spend.",
+)
 def dose_below(effect, cost, budget):
     return crossing(effect, cost, budget, place=lambda before, after: before)
 
 
-@wrong("effect_at_equal_cost", "Where the cost never reaches the budget you give the effect at the largest dose, as if the budget had been spent.")
+@wrong(
+    "effect_at_equal_cost",
+    "Where the cost never reaches the budget you give the effect at the largest dose, as if the budget had been spent.",
+)
 def largest_dose(effect, cost, budget):
     return crossing(effect, cost, budget, never="last")
 
 
-@wrong("effect_at_equal_cost", "You forget dose 0: between it and the first dose effect and cost go in a straight line, too.")
+@wrong(
+    "effect_at_equal_cost",
+    "You forget dose 0: between it and the first dose effect and cost go in a straight line, too.",
+)
 def without_zero(effect, cost, budget):
     return crossing(effect, cost, budget, zero=False)
 
 
-@wrong("effect_at_equal_cost", "Where the cost falls and rises again you take the last dose at which it reaches the budget, and not the smallest.")
+@wrong(
+    "effect_at_equal_cost",
+    "Where the cost falls and rises again you take the last dose at which it reaches the budget, and not the smallest.",
+)
 def last_crossing(effect, cost, budget):
     return crossing(effect, cost, budget, last=True)
 
 
-@wrong("effect_at_equal_cost", "You divide the effect at the largest dose by its cost. Neither grows in proportion to the dose.")
+@wrong(
+    "effect_at_equal_cost",
+    "You divide the effect at the largest dose by its cost. Neither grows in proportion to the dose.",
+)
 def ratio(effect, cost, budget):
     refuse(effect, cost, budget)
     found = effect[:, -1] / cost[:, -1] * budget
@@ -98,22 +115,35 @@ def judge(named, others, tolerance, passes=None, within=None, above=None, interv
     return effects, "stands" if all(within(m, h, limit) for m, h in rivals) else "open"
 
 
-@wrong("refutation_test", "A property that moves the measure the other way slips through: compare the size of its effect, whatever the sign.")
+@wrong(
+    "refutation_test",
+    "A property that moves the measure the other way slips through: compare the size of its effect, whatever the sign.",
+)
 def signed(named, others, tolerance=0.5):
     return judge(named, others, tolerance, lambda m, h, limit: m - h > limit, lambda m, h, limit: m + h <= limit)
 
 
-@wrong("refutation_test", "You compare means alone. Whether an effect passes the limit is sure only if its whole interval does.")
+@wrong(
+    "refutation_test",
+    "You compare means alone. Whether an effect passes the limit is sure only if its whole interval does.",
+)
 def means_alone(named, others, tolerance=0.5):
     return judge(named, others, tolerance, lambda m, h, limit: abs(m) > limit, lambda m, h, limit: abs(m) <= limit)
 
 
-@wrong("refutation_test", "You call a name refuted as soon as another effect could pass the limit. What is not sure either way is open.")
+@wrong(
+    "refutation_test",
+    "You call a name refuted as soon as another effect could pass the limit. What is not sure either way is open.",
+)
 def too_strict(named, others, tolerance=0.5):
     return judge(named, others, tolerance, lambda m, h, limit: abs(m) + h > limit)
 
 
-@wrong("refutation_test", "You ask only whether another property has any effect at all. In a network everything has one; the question is how large.")
+@wrong(
+    "refutation_test",
+    "You ask only whether another property has any effect at all. In a network everything has one; the question "
+    "is how large.",
+)
 def any_effect(named, others, tolerance=0.5):
     return judge(named, others, tolerance, lambda m, h, limit: abs(m) - h > 0)
 
@@ -123,7 +153,10 @@ def no_own_effect(named, others, tolerance=0.5):
     return judge(named, others, tolerance, above=lambda m, h: True)
 
 
-@wrong("refutation_test", "You look at the mean of the other properties' effects. One strong rival is enough, and the mean hides it.")
+@wrong(
+    "refutation_test",
+    "You look at the mean of the other properties' effects. One strong rival is enough, and the mean hides it.",
+)
 def mean_of_rivals(named, others, tolerance=0.5):
     effects, _ = judge(named, others, tolerance)
     rivals = [effects[name] for name in others]

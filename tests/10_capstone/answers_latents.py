@@ -44,7 +44,11 @@ def across_units(z, labels, units, W_dec, direction, n_draws, generator):
     return match(z, labels, units, W_dec, direction, n_draws, generator, within=False)
 
 
-@wrong("match_latents", "You compare the best of all latents with one latent of the draw. The best of a thousand is large by chance: compare it with the best.")
+@wrong(
+    "match_latents",
+    "You compare the best of all latents with one latent of the draw. The best of a thousand is large by chance: "
+    "compare it with the best.",
+)
 def one_of_the_draw(z, labels, units, W_dec, direction, n_draws, generator):
     return match(z, labels, units, W_dec, direction, n_draws, generator, best=lambda values, i: values[i])
 
@@ -69,10 +73,15 @@ def nothing_added(z, labels, units, W_dec, direction, n_draws, generator):
 
 @wrong("match_latents", "Your area is the accuracy of 'the latent is on'. How strongly it is on has no part in that.")
 def on_or_off(z, labels, units, W_dec, direction, n_draws, generator):
-    return match(z, labels, units, W_dec, direction, n_draws, generator, areas=lambda z, y: areas_of((z > 0).float(), y))
+    return match(
+        z, labels, units, W_dec, direction, n_draws, generator, areas=lambda z, y: areas_of((z > 0).float(), y)
+    )
 
 
-@wrong("match_latents", "You take the size of the cosine, so that a latent of the opposite direction counts as a match.")
+@wrong(
+    "match_latents",
+    "You take the size of the cosine, so that a latent of the opposite direction counts as a match.",
+)
 def whatever_the_sign(z, labels, units, W_dec, direction, n_draws, generator):
     return match(z, labels, units, W_dec, direction, n_draws, generator, cosines=lambda W, v: cosines_of(W, v).abs())
 

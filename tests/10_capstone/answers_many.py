@@ -21,7 +21,10 @@ def by_patterns(differences, reached=lambda sums, true, slack: sums >= true - sl
     return hits.mean(0) if count is None else count(hits)
 
 
-@wrong("sign_flip_test", "You ask for a mean above the true one. One that is equal, and the true pattern itself, counts: p is never 0.")
+@wrong(
+    "sign_flip_test",
+    "You ask for a mean above the true one. One that is equal, and the true pattern itself, counts: p is never 0.",
+)
 def strictly_above(differences):
     return by_patterns(differences, lambda sums, true, slack: sums > true + slack)
 
@@ -31,12 +34,18 @@ def two_sided(differences):
     return by_patterns(differences, lambda sums, true, slack: sums.abs() >= true.abs() - slack)
 
 
-@wrong("sign_flip_test", "You count the patterns whose mean is at most the true one: your p-value is large where the probe is better.")
+@wrong(
+    "sign_flip_test",
+    "You count the patterns whose mean is at most the true one: your p-value is large where the probe is better.",
+)
 def the_other_tail(differences):
     return by_patterns(differences, lambda sums, true, slack: sums <= true + slack)
 
 
-@wrong("sign_flip_test", "You add one above and below, as one does for random draws. Here all patterns were gone through.")
+@wrong(
+    "sign_flip_test",
+    "You add one above and below, as one does for random draws. Here all patterns were gone through.",
+)
 def added_one(differences):
     return by_patterns(differences, count=lambda hits: (1 + hits.sum(0)) / (1 + len(hits)))
 
@@ -89,7 +98,11 @@ def by_steps(p, alpha, factor, running=True, cap=True, slack=1e-9):
     return adjusted <= alpha * (1 + slack), adjusted
 
 
-@wrong("holm", "You multiply each p-value by the number of all tests. That is Bonferroni; Holm multiplies by the tests that are left.")
+@wrong(
+    "holm",
+    "You multiply each p-value by the number of all tests. That is Bonferroni; Holm multiplies by the tests that "
+    "are left.",
+)
 def bonferroni(p_values, alpha=0.05):
     return by_steps(p_values, alpha, lambda rank, m: m)
 
@@ -104,7 +117,11 @@ def one_less(p_values, alpha=0.05):
     return by_steps(p_values, alpha, lambda rank, m: m - rank - 1)
 
 
-@wrong("holm", "This is Benjamini and Hochberg's factor, m / rank. It bounds the share of false discoveries, and not the chance of even one.")
+@wrong(
+    "holm",
+    "This is Benjamini and Hochberg's factor, m / rank. It bounds the share of false discoveries, and not the "
+    "chance of even one.",
+)
 def hochberg_factor(p_values, alpha=0.05):
     return by_steps(p_values, alpha, lambda rank, m: m / (rank + 1))
 
@@ -137,8 +154,6 @@ def step_by_step(p_values, alpha=0.05):
 def by_comparing(p_values, alpha=0.05):
     """For each test the largest of what the tests up to it are multiplied to."""
     refuse(p_values, alpha)
-    values = [
-        max(((p_values >= other).sum() * other).item() for other in p_values if other <= p) for p in p_values
-    ]
+    values = [max(((p_values >= other).sum() * other).item() for other in p_values if other <= p) for p in p_values]
     adjusted = torch.tensor(values, dtype=p_values.dtype).clamp(max=1)
     return adjusted <= alpha * (1 + 1e-9), adjusted

@@ -7,7 +7,9 @@ from scipy.stats import t
 from utils.course.catalogue import right, wrong
 
 
-def smallest(spread, half_width, quantile=lambda n: t.ppf(0.975, n - 1), width=lambda q, s, n: q * s / math.sqrt(n), least=2):
+def smallest(
+    spread, half_width, quantile=lambda n: t.ppf(0.975, n - 1), width=lambda q, s, n: q * s / math.sqrt(n), least=2
+):
     if not (0 < spread < math.inf and 0 < half_width < math.inf):
         raise ValueError("spread or half-width")
     n = max(least, int((1.9 * spread / half_width) ** 2) - 5)
@@ -16,7 +18,10 @@ def smallest(spread, half_width, quantile=lambda n: t.ppf(0.975, n - 1), width=l
     return n
 
 
-@wrong("units_needed", "You take 1.96 for Student's t. With few units t is much larger, and your interval comes out too wide.")
+@wrong(
+    "units_needed",
+    "You take 1.96 for Student's t. With few units t is much larger, and your interval comes out too wide.",
+)
 def normal(spread, half_width):
     return smallest(spread, half_width, quantile=lambda n: 1.96)
 
@@ -71,8 +76,15 @@ def audit(record, **other):
         "units": lambda: n >= 8,
         "baseline": lambda: n and len(of("baseline")) == n,
         "control task": lambda: n and len(of("control")) == n,
-        "correction": lambda: len(p) == 1
-        or (p and len(adjusted) == len(p) and all(a >= b for a, b in zip(adjusted, p, strict=True)) and adjusted != p),
+        "correction": lambda: (
+            len(p) == 1
+            or (
+                p
+                and len(adjusted) == len(p)
+                and all(a >= b for a, b in zip(adjusted, p, strict=True))
+                and adjusted != p
+            )
+        ),
         "random directions": lambda: len(of("random")) >= 19,
         "equal length": lambda: len(lengths) > 1 and max(abs(x - lengths[0]) for x in lengths) <= 0.01 * lengths[0],
         "refutation": lambda: "named" in of("refutation") and len(of("refutation")) > 1,
@@ -86,7 +98,10 @@ def first_fold(record):
     return audit(record, held_out=lambda of: of("folds") and not set(of("folds")[0][0]) & set(of("folds")[0][1]))
 
 
-@wrong("check_protocol", "You ask whether adjusted p-values are there. Copies of the p-values, or smaller ones, correct nothing.")
+@wrong(
+    "check_protocol",
+    "You ask whether adjusted p-values are there. Copies of the p-values, or smaller ones, correct nothing.",
+)
 def any_adjusted(record):
     return audit(record, correction=lambda of: len(of("p")) == 1 or (of("p") and len(of("p")) == len(of("p_adjusted"))))
 
@@ -100,9 +115,16 @@ def always_corrected(record):
     return audit(record, correction=rule)
 
 
-@wrong("check_protocol", "Random pushes that are longer than the direction's own pass, and so may others: each length must be near the first.")
+@wrong(
+    "check_protocol",
+    "Random pushes that are longer than the direction's own pass, and so may others: each length must be near the"
+    " first.",
+)
 def no_shorter(record):
-    return audit(record, equal_length=lambda of: len(of("push_lengths")) > 1 and min(of("push_lengths")) >= 0.99 * of("push_lengths")[0])
+    return audit(
+        record,
+        equal_length=lambda of: len(of("push_lengths")) > 1 and min(of("push_lengths")) >= 0.99 * of("push_lengths")[0],
+    )
 
 
 @wrong("check_protocol", "Nineteen draws are asked for: with eighteen p can't be 0.05.")

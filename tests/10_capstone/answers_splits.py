@@ -20,7 +20,10 @@ def number(share, m):
     return min(max(1, math.floor(share * m + 0.5)), m - 1)
 
 
-@wrong("split_by_template", "You hold out texts and not templates: the same sentence, with another word in it, stands on both sides.")
+@wrong(
+    "split_by_template",
+    "You hold out texts and not templates: the same sentence, with another word in it, stands on both sides.",
+)
 def by_text(templates, labels, share, generator):
     refuse(templates, labels, share)
     n = len(templates)
@@ -29,7 +32,10 @@ def by_text(templates, labels, share, generator):
     return held_out
 
 
-@wrong("split_by_template", "You always hold out the last templates. Nothing is drawn, and what stands last may be of one kind.")
+@wrong(
+    "split_by_template",
+    "You always hold out the last templates. Nothing is drawn, and what stands last may be of one kind.",
+)
 def the_last(templates, labels, share, generator):
     names = refuse(templates, labels, share)
     return torch.isin(templates, names[-number(share, len(names)) :])
@@ -41,25 +47,38 @@ def the_other_side(templates, labels, share, generator):
     return ~torch.isin(templates, names[torch.randperm(len(names), generator=generator)[: number(share, len(names))]])
 
 
-@wrong("split_by_template", "You cut the number of templates off downwards: a share of 0.25 of ten is 3, and with few templates you hold out none.")
+@wrong(
+    "split_by_template",
+    "You cut the number of templates off downwards: a share of 0.25 of ten is 3, and with few templates you hold "
+    "out none.",
+)
 def floored(templates, labels, share, generator):
     names = refuse(templates, labels, share)
     return torch.isin(templates, names[torch.randperm(len(names), generator=generator)[: int(share * len(names))]])
 
 
-@wrong("split_by_template", "You accept a template whose texts all have one label. Then to know the template is to know the label.")
+@wrong(
+    "split_by_template",
+    "You accept a template whose texts all have one label. Then to know the template is to know the label.",
+)
 def any_labels(templates, labels, share, generator):
     names = refuse(templates, labels, share, pure=False)
     return torch.isin(templates, names[torch.randperm(len(names), generator=generator)[: number(share, len(names))]])
 
 
-@wrong("split_by_template", "Each template is held out by a coin of its own. How many are held out is then left to chance.")
+@wrong(
+    "split_by_template",
+    "Each template is held out by a coin of its own. How many are held out is then left to chance.",
+)
 def by_coins(templates, labels, share, generator):
     names = refuse(templates, labels, share)
     return torch.isin(templates, names[torch.rand(len(names), generator=generator) < share])
 
 
-@wrong("split_by_template", "You ignore the generator and draw from the global random state, so that nobody can repeat the split.")
+@wrong(
+    "split_by_template",
+    "You ignore the generator and draw from the global random state, so that nobody can repeat the split.",
+)
 def global_state(templates, labels, share, generator):
     names = refuse(templates, labels, share)
     other = torch.Generator()

@@ -15,7 +15,11 @@ KEYS = {
 def taken_apart(text):
     """Its nouns without their number, their numbers, and the words between; None if it is built otherwise."""
     words = text.split() if isinstance(text, str) else []
-    if len(words) != 8 or [words[i] for i in (0, 3, 6)] != ["The", "the", "the"] or not {words[2], words[5]} <= set(BETWEEN):
+    if (
+        len(words) != 8
+        or [words[i] for i in (0, 3, 6)] != ["The", "the", "the"]
+        or not {words[2], words[5]} <= set(BETWEEN)
+    ):
         return None
     nouns = [words[i] for i in (1, 4, 7)]
     plural = tuple(noun not in NOUNS for noun in nouns)
@@ -36,13 +40,15 @@ def expect_pairs(name, pairs):
         changed = [READS[i] for i in range(3) if numbers[i] != numbers2[i]]
         expect(
             (nouns, words) == (nouns2, words2),
-            f"A pair of {name!r} changes a noun or a word, and not only a number. What the detector then does may be due "
+            f"A pair of {name!r} changes a noun or a word, and not only a number. What the detector "
+            "then does may be due "
             "to that.",
             actual=("words changed", name),
         )  # fmt: skip
         expect(
             changed == [name],
-            f"A pair of {name!r} changes the number of {' and '.join(changed) or 'no noun'}: only this noun's may change.",
+            f"A pair of {name!r} changes the number of {' and '.join(changed) or 'no noun'}: only this "
+            "noun's may change.",
             actual=("changed", name, *changed),
         )  # fmt: skip
         expect(
@@ -54,7 +60,8 @@ def expect_pairs(name, pairs):
         share = sum(first[1][other] for first, _ in parts) / len(parts)
         expect(
             0.25 <= share <= 0.75,
-            f"In the pairs of {name!r} the {READS[other]} noun is nearly always of one number. A detector of any plural "
+            f"In the pairs of {name!r} the {READS[other]} noun is nearly always of one number. A "
+            "detector of any plural "
             "can't be told then: where another noun is plural, it is high already.",
             actual=("one-sided", name), returned=f"plural in {share:.0%}",
         )  # fmt: skip

@@ -56,7 +56,12 @@ def known(text):
 def expect_texts(design):
     texts = design["texts"]
     strange = [text for text in [*texts, *design["up"], *design["down"]] if not known(text)]
-    expect(not strange, "A text has a word that the course model does not know.", actual="unknown", returned=str(strange[:1]))
+    expect(
+        not strange,
+        "A text has a word that the course model does not know.",
+        actual="unknown",
+        returned=str(strange[:1]),
+    )
     n = len(texts)
     expect(n == len(set(texts)), "Two of your texts are the same. A copy adds no evidence.", actual="copies")
     expect_enough(range(n), 32, of="texts")

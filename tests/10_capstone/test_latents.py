@@ -76,7 +76,9 @@ class TestMatchLatents:
             z, W_dec = torch.rand(24, 400, generator=rng), torch.randn(1000, 4, generator=rng)
             found = answer(z, labels, units, W_dec, torch.randn(4, generator=rng), 40, seeded(seed))
             small += (found["p_data"] < 0.03) + (found["p_cosine"] < 0.03)
-        expect(small <= 3, "Latents without meaning count as matches.", actual="best against one", returned=f"{small} of 8")
+        expect(
+            small <= 3, "Latents without meaning count as matches.", actual="best against one", returned=f"{small} of 8"
+        )
 
     def test_draws(self, answer, rng):
         "the p-values are counts over n_draws draws, one added above and below; the same seed gives the same"

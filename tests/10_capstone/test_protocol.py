@@ -67,19 +67,34 @@ def whole(rng, n=9, n_places=4):
 
 DAMAGED = {
     "proposal": [{"feature": ""}, {"would_refute": "  "}, {"would_refute": None}],
-    "held out": [{"folds": []}, {"folds": [([1, 2, 3], [4]), ([1, 2], [3, 2])]}, {"folds": [([1], [2]), ([5, 6], [6])]}],
+    "held out": [
+        {"folds": []},
+        {"folds": [([1, 2, 3], [4]), ([1, 2], [3, 2])]},
+        {"folds": [([1], [2]), ([5, 6], [6])]},
+    ],
     "baseline": [{"baseline": None}, {"baseline": [0.5, 0.5]}, {"baseline": []}],
     "control task": [{"control": None}, {"control": [0.5]}],
     "correction": [
-        {"p_adjusted": None}, {"p_adjusted": []}, {"p": [0.01, 0.02, 0.03], "p_adjusted": [0.01, 0.02, 0.03]},
-        {"p": [0.01, 0.02, 0.5], "p_adjusted": [0.03, 0.04, 0.4]}, {"p": [0.01, 0.02], "p_adjusted": [0.02]}, {"p": None},
+        {"p_adjusted": None},
+        {"p_adjusted": []},
+        {"p": [0.01, 0.02, 0.03], "p_adjusted": [0.01, 0.02, 0.03]},
+        {"p": [0.01, 0.02, 0.5], "p_adjusted": [0.03, 0.04, 0.4]},
+        {"p": [0.01, 0.02], "p_adjusted": [0.02]},
+        {"p": None},
     ],
     "random directions": [{"random": [[0.1, 0.2]] * 18}, {"random": None}],
     "equal length": [
-        {"push_lengths": [5.0]}, {"push_lengths": [5.0, 5.0, 4.0]}, {"push_lengths": [5.0, 6.0]}, {"push_lengths": None},
+        {"push_lengths": [5.0]},
+        {"push_lengths": [5.0, 5.0, 4.0]},
+        {"push_lengths": [5.0, 6.0]},
+        {"push_lengths": None},
     ],
-    "refutation": [{"refutation": {"named": (5.0, 0.1)}}, {"refutation": {"other": (1, 1), "more": (1, 1)}}, {"refutation": None}],
-}  # fmt: skip
+    "refutation": [
+        {"refutation": {"named": (5.0, 0.1)}},
+        {"refutation": {"other": (1, 1), "more": (1, 1)}},
+        {"refutation": None},
+    ],
+}
 
 
 class TestCheckProtocol:
@@ -110,7 +125,13 @@ class TestCheckProtocol:
 
     def test_keys_missing(self, answer, rng):
         "a key that is not there counts as lacking, and an empty record lacks everything"
-        for key, step in (("feature", "proposal"), ("folds", "held out"), ("control", "control task"), ("p", "correction"), ("refutation", "refutation")):
+        for key, step in (
+            ("feature", "proposal"),
+            ("folds", "held out"),
+            ("control", "control task"),
+            ("p", "correction"),
+            ("refutation", "refutation"),
+        ):
             record = whole(rng)
             del record[key]
             self.expect(answer, record, [step])

@@ -39,7 +39,14 @@ class TestSplitByTemplate:
 
     def test_how_many(self, answer, rng):
         "as many templates as the docstring says, never none and never all"
-        for n_templates, share, n in ((10, 0.25, 3), (10, 0.24, 2), (10, 0.35, 4), (5, 0.05, 1), (4, 0.95, 3), (7, 0.5, 4)):
+        for n_templates, share, n in (
+            (10, 0.25, 3),
+            (10, 0.24, 2),
+            (10, 0.35, 4),
+            (5, 0.05, 1),
+            (4, 0.95, 3),
+            (7, 0.5, 4),
+        ):
             templates, labels = texts(rng, n_templates, 4)
             held_out = answer(templates, labels, share, seeded(rng))
             found = len(templates[held_out].unique())
@@ -54,7 +61,9 @@ class TestSplitByTemplate:
         labels = torch.arange(len(templates)) % 2 == 0
         held_out = answer(templates, labels, 0.5, seeded(rng))
         found = len(templates[held_out].unique())
-        expect(found == 2, "Two of the four templates are to be held out, whatever their sizes.", actual=("sizes", found))
+        expect(
+            found == 2, "Two of the four templates are to be held out, whatever their sizes.", actual=("sizes", found)
+        )
 
     def test_draws(self, answer, rng):
         "the same seed holds out the same; over seeds each template has its turn"

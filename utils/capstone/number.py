@@ -27,7 +27,7 @@ ENGLISH = (
     "Yesterday we heard that the {x} of the {y}", "She told me that the {x} behind the {y}",
 )  # fmt: skip
 NOUNS = tuple(
-    (noun, noun + "s") for noun in "key dog boy teacher car house tree book king bird".split()
+    (noun, noun + "s") for noun in ["key", "dog", "boy", "teacher", "car", "house", "tree", "book", "king", "bird"]
 )  # one token each, with the space before it
 
 

@@ -19,7 +19,7 @@ from utils.probes.evaluate import control_task, probe_by_layer
 from utils.probes.fit import least_squares_probe, mass_mean_probe
 from utils.sae.clamp import same_length
 
-DOSES = (0.5, 1.0, 2.0)  # of a push, in lengths of the direction
+DOSES = (1.0, 2.0)  # of a push, in lengths of the direction
 
 
 def units_needed(spread: float, half_width: float) -> int:

@@ -23,8 +23,10 @@ STEPS = {
     "refutation": "the feature varied alone, and other things varied without it",
 }
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { border: 1px solid #888; padding: .3rem .6rem; text-align: left }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem;
+  color: #111; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { border: 1px solid #888; padding: .3rem .6rem; text-align: left }
 img { max-width: 100%; height: auto } .missing { border-left: .4rem solid #a11; padding-left: 1rem }
 """
 
@@ -87,7 +89,11 @@ def _shown(values) -> str:
 
 def _numbers(record: Mapping[str, object]) -> str:
     rows = {}
-    for key, what in (("accuracy", "probe, templates held out"), ("baseline", "the word alone"), ("control", "control")):
+    for key, what in (
+        ("accuracy", "probe, templates held out"),
+        ("baseline", "the word alone"),
+        ("control", "control"),
+    ):
         if record.get(key):
             rows[what] = f"{_shown(record[key])} over {len(record[key])} templates"
     if record.get("reported"):
@@ -131,7 +137,9 @@ def _by_place(record: Mapping[str, object]) -> str:
     words = [sum(values) / len(values) for values in record["all_baseline"]]
     figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.4 * len(means)))
     at = range(len(means))
-    axes.errorbar([m for m, _ in means], at, xerr=[h for _, h in means], fmt="o", color=COLOURS[0], capsize=3, label="probe")
+    axes.errorbar(
+        [m for m, _ in means], at, xerr=[h for _, h in means], fmt="o", color=COLOURS[0], capsize=3, label="probe"
+    )
     axes.plot(words, at, "s", color=COLOURS[1], label="the word alone")
     axes.set_yticks(at, record["places"])
     axes.invert_yaxis()
@@ -166,7 +174,14 @@ def _by_property(record: Mapping[str, object]) -> str:
     figure, axes = plt.subplots(figsize=(6.0, 0.8 + 0.4 * len(effects)))
     at = range(len(effects))
     axes.barh(at, [m for m, _ in effects.values()], color=COLOURS[0])
-    axes.errorbar([m for m, _ in effects.values()], at, xerr=[h for _, h in effects.values()], fmt="none", color="black", capsize=3)
+    axes.errorbar(
+        [m for m, _ in effects.values()],
+        at,
+        xerr=[h for _, h in effects.values()],
+        fmt="none",
+        color="black",
+        capsize=3,
+    )
     axes.set_yticks(at, list(effects))
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
