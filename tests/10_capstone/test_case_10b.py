@@ -8,7 +8,7 @@ import torch
 from utils.capstone.controls import refutation_test
 from utils.capstone.many import holm, sign_flip_test
 from utils.capstone.number import tokens_of
-from utils.capstone.protocol import lead_of, pair_effects
+from utils.capstone.protocol import first_half, lead_of, pair_effects
 from utils.course.cases import design_of, expect_enough, expect_reported, lent
 from utils.course.checking import expect
 from utils.data.corpus import words as words_of
@@ -168,8 +168,9 @@ def mass_mean_fit(x, present):
 def expect_removal(design, present, templates, readable):
     places, held, tokens, end, logits = readable
     site, back = places[int(design["chosen"])]
-    x = held(site, back)
-    own = mass_mean_probe(x, present).direction
+    x, fitted = held(site, back), first_half(templates)
+    own, about = mass_mean_probe(x[fitted], present[fitted]).direction, x[fitted].mean(0)
+    tokens, end, logits = tokens[~fitted], end[~fitted], logits[~fitted]
     random = design["random"]
     well = all(isinstance(row, torch.Tensor) and row.shape == own.shape and row.isfinite().all() for row in random)
     expect(well, f"'random' are directions of {len(own)} numbers.", actual="random rows")
@@ -182,17 +183,17 @@ def expect_removal(design, present, templates, readable):
     expect(length <= 0.0101, "Your random directions have not the length of the direction.", actual="lengths")
     cosine = torch.cosine_similarity(rows, own[None]).abs().max().item()
     expect(cosine <= 0.9, "One of your random directions is the direction itself: it is no control.", actual="own")
-    toward = torch.where(present, 1.0, -1.0)
+    toward = torch.where(present[~fitted], 1.0, -1.0)
 
     def measure(out):
         return toward * lead_of(model(), out, end, list(design["up"]), list(design["down"]))
 
     with torch.no_grad():
         out = [
-            measure(ablate_direction(model(), tokens, [site], one[None], about=x.mean(0), positions=end - int(back)))
+            measure(ablate_direction(model(), tokens, [site], one[None], about=about, positions=end - int(back)))
             for one in (own, *rows)
         ]
-    found = amnesic_effect(measure(logits), out[0], torch.stack(out[1:]), templates)
+    found = amnesic_effect(measure(logits), out[0], torch.stack(out[1:]), templates[~fitted])
     half_width = found["high"] - found["effect"]
     mean, half = design["effect"]
     expect(

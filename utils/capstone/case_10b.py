@@ -40,10 +40,12 @@ def my_feature(model: nn.Module) -> dict[str, object]:
         "p_adjusted": Of the chosen place: ``sign_flip_test`` of accuracy less baseline over templates, for all your
             places, corrected by ``holm``.
         "random": At least 19 random directions as long as the direction removed, to within a hundredth.
-        "effect": The cost of removing the direction of ``mass_mean_probe`` (fitted to all texts) at the chosen place,
-            about the mean there, less the mean cost of the random ones (``amnesic_effect``, over templates): (effect,
-            half-width). The measure is the lead of "up" over "down" at the end (log of the summed probabilities), with
-            a minus where the feature is absent.
+        "effect": The cost of removing a direction at the chosen place, less the mean cost of the random ones
+            (``amnesic_effect``, over templates): (effect, half-width). The direction is that of ``mass_mean_probe``
+            fitted to the first half of your templates (in ascending order, of an odd number the middle one with them),
+            and is removed about the mean of these texts; the cost is measured on the other half. The measure is the
+            lead of "up" over "down" at the end (log of the summed probabilities), with a minus where the feature is
+            absent.
         "effect_named", "effect_others": (mean, half-width over pairs) of the lead in the second text less that in the
             first.
         "verdict": That of ``refutation_test`` on these two: "stands", "refuted" or "open".

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
@@ -169,13 +169,25 @@ def run_protocol(model: nn.Module, project: Mapping[str, object], *, n_random: i
     }  # fmt: skip
 
 
+def first_half(templates: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Which texts belong to the first half of the templates, in ascending order; the middle one counts to it."""
+    names = templates.unique()
+    return torch.isin(templates, names[: (len(names) + 1) // 2])
+
+
 def _interventions(model, project, value, tokens, end, logits, place, n_random, generator) -> dict:
-    """The direction of the means removed, and added, beside random ones."""
-    (site, back), rows = place, torch.arange(len(end))
-    present, x = torch.tensor(project["present"]), value[rows, end - back]
-    direction = mass_mean_probe(x, present).direction
+    """The direction of the means removed, and added, beside random ones: fitted to half of the templates.
+
+    It is measured on the other half. On the texts that it was fitted to, a direction for meaningless labels would have
+    an effect, too.
+    """
+    present, templates = torch.tensor(project["present"]), torch.tensor(project["templates"])
+    site, back = place
+    fitted, x = first_half(templates), value[torch.arange(len(end)), end - back]
+    direction, about = mass_mean_probe(x[fitted], present[fitted]).direction, x[fitted].mean(0)
     random = same_length(direction, n_random, generator)
-    toward = torch.where(present, 1.0, -1.0)
+    tokens, end, logits = tokens[~fitted], end[~fitted], logits[~fitted]
+    rows, toward = torch.arange(len(end)), torch.where(present[~fitted], 1.0, -1.0)
 
     def measured(out: Tensor) -> Tensor:
         return lead_of(model, out, end, project["up"], project["down"])
@@ -186,14 +198,14 @@ def _interventions(model, project, value, tokens, end, logits, place, n_random, 
 
     with torch.no_grad():
         removed = [
-            measured(ablate_direction(model, tokens, [site], one[None], about=x.mean(0), positions=end - back))
+            measured(ablate_direction(model, tokens, [site], one[None], about=about, positions=end - back))
             for one in (direction, *random)
         ]
         few = (direction, *random[:5])
         steered = [[(pushed(dose * one) - measured(logits)).mean().item() for dose in DOSES] for one in few]
     intact, by_chance = toward * measured(logits), toward * torch.stack(removed[1:])
     return {
-        "effect": amnesic_effect(intact, toward * removed[0], by_chance, torch.tensor(project["templates"])),
+        "effect": amnesic_effect(intact, toward * removed[0], by_chance, templates[~fitted]),
         "intact": intact.tolist(), "erased": (toward * removed[0]).tolist(), "random": by_chance.tolist(),
         "directions": random, "push_lengths": [one.norm().item() for one in few], "doses": list(DOSES),
         "steered": steered,
