@@ -18,30 +18,34 @@ class TestUnitsNeeded:
 
     def test_smallest(self, answer, rng):
         "n suffices and n - 1 does not, for random spreads and widths"
-        for _ in range(12):
-            spread, half_width = (0.2 + torch.rand(2, generator=rng)).tolist()
-            half_width = half_width / 2 + 0.02
-            n = answer(spread, half_width)
-            expect(n == int(n) and n >= 2, "A number of units is a whole number, at least 2.", actual=("whole", n < 2))
-            n = int(n)
+        spreads, widths = 0.2 + torch.rand(2, 12, generator=rng)
+        given = list(zip(spreads.tolist(), (widths / 2 + 0.02).tolist(), strict=True))
+        found = tuple(answer(*pair) for pair in given)
+        expect(
+            all(n == int(n) and n >= 2 for n in found),
+            "A number of units is a whole number, at least 2.",
+            actual=("whole", *found),
+        )
+        for (spread, half_width), n in zip(given, map(int, found), strict=True):
             wide = [float(stdtrit(k - 1, 0.975)) * spread / math.sqrt(k) for k in (n, max(n - 1, 2))]
-            expect(
-                wide[0] <= half_width * (1 + 1e-9),
-                "With so many units the interval is still too wide.", actual="too few", returned=f"{n} units",
-            )  # fmt: skip
-            expect(
-                n == 2 or wide[1] > half_width * (1 - 1e-9),
-                "One unit fewer would do.", actual="too many", returned=f"{n} units",
-            )  # fmt: skip
+            case = f"{n} units for a spread of {spread:.3f} and a half-width of {half_width:.3f}"
+            enough = wide[0] <= half_width * (1 + 1e-9)
+            expect(enough, "With so many units the interval is still too wide.", actual=found, returned=case)
+            least = n == 2 or wide[1] > half_width * (1 - 1e-9)
+            expect(least, "One unit fewer would do.", actual=found, returned=case)
 
     def test_few(self, answer):
         "where few units are needed Student's t is much larger than 1.96"
-        for spread, half_width, n in ((1.0, 20.0, 2), (1.0, 2.0, 4), (1.0, 1.0, 7), (3.0, 1.0, 38), (1.0, 0.05, 1540)):
-            found = answer(spread, half_width)
+        given = {(1.0, 20.0): 2, (1.0, 2.0): 4, (1.0, 1.0): 7, (3.0, 1.0): 38, (1.0, 0.05): 1540}
+        found = tuple(answer(*pair) for pair in given)
+        for (spread, half_width), n, said in zip(given, given.values(), found, strict=True):
             expect(
-                found == n, f"With a spread of {spread} and a half-width of {half_width}, {n} units are needed.",
-                actual=(spread, half_width, found), returned=str(found), expected=str(n),
-            )  # fmt: skip
+                said == n,
+                f"With a spread of {spread} and a half-width of {half_width}, {n} units are needed.",
+                actual=found,
+                returned=str(said),
+                expected=str(n),
+            )
 
     def test_bad_input(self, answer):
         "0, negative, infinite and NaN are refused"

@@ -39,21 +39,19 @@ class TestSplitByTemplate:
 
     def test_how_many(self, answer, rng):
         "as many templates as the docstring says, never none and never all"
-        for n_templates, share, n in (
-            (10, 0.25, 3),
-            (10, 0.24, 2),
-            (10, 0.35, 4),
-            (5, 0.05, 1),
-            (4, 0.95, 3),
-            (7, 0.5, 4),
-        ):
+        given = {(10, 0.25): 3, (10, 0.24): 2, (10, 0.35): 4, (5, 0.05): 1, (4, 0.95): 3, (7, 0.5): 4}
+        found = []
+        for n_templates, share in [*given] * 2:
             templates, labels = texts(rng, n_templates, 4)
-            held_out = answer(templates, labels, share, seeded(rng))
-            found = len(templates[held_out].unique())
+            found.append(len(templates[answer(templates, labels, share, seeded(rng))].unique()))
+        for ((n_templates, share), n), said in zip([*given.items()] * 2, found, strict=True):
             expect(
-                found == n, f"Of {n_templates} templates with share {share}, {n} are to be held out.",
-                actual=("number", n_templates, share, found), returned=str(found), expected=str(n),
-            )  # fmt: skip
+                said == n,
+                f"Of {n_templates} templates with share {share}, {n} are to be held out.",
+                actual=tuple(found),
+                returned=str(said),
+                expected=str(n),
+            )
 
     def test_sizes_do_not_count(self, answer, rng):
         "the share is one of templates and not of texts: large templates count once"
