@@ -35,26 +35,8 @@ class Track:
 TRACKS = (
     Track(
         "a week",
-        (
-            "00",
-            "01a",
-            "01c",
-            "01d",
-            "02b",
-            "02c",
-            "03a",
-            "03b",
-            "04a",
-            "04b",
-            "05a",
-            "05b",
-            "06b",
-            "07a",
-            "07b",
-            "08a",
-            "08c",
-        ),
-    ),  # fmt: skip
+        tuple("00 01a 01c 01d 02b 02c 03a 03b 04a 04b 05a 05b 06b 07a 07b 08a 08c 09a 10a".split()),
+    ),
     Track("a day", ("01c", "02b", "03a", "04a", "06b", "08a"), minutes=60),
 )
 
