@@ -53,8 +53,8 @@ def border_of(limits):
 
 @wrong(
     "which_promise_is_broken",
-    "Your measure of what is hidden sets the unneeded to its importance, or to 0, and no pair that cancels shows. "
-    "Masks have to differ from component to component.",
+    "Your measure of what is hidden moves all unneeded components alike, and no pair that cancels shows. Masks have to "
+    "differ from component to component.",
 )
 def at_zero(suspects, sound):
     return designed(suspects, sound, hidden=lambda given: moved(given, given[4], own(given)))
@@ -74,8 +74,8 @@ def against_the_network(suspects, sound):
 
 @wrong(
     "which_promise_is_broken",
-    "Your measure of waste counts components, or importances, without asking how many features are on, so that "
-    "halves or sums do not stand out from inputs that are merely denser.",
+    "Your measure of waste does not set importances against how many features are on. Inputs of sound networks differ "
+    "in how many are, and in how large they are, by more than halves or sums add.",
 )
 def not_by_feature(suspects, sound):
     return designed(suspects, sound, wasteful=lambda given: given[4].sum(1).mean().item())
@@ -104,11 +104,12 @@ def masked_weights(suspects, sound):
 
 @wrong(
     "which_promise_is_broken",
-    "Your measure of unfaithfulness does not stand out: it adds up all errors with their signs, and they cancel.",
+    "Your measure of unfaithfulness misses components that have changed places. Errors added up with their signs "
+    "cancel there, and sizes stay: compare entry by entry.",
 )
 def signed_errors(suspects, sound):
     def unfaithful(given):
-        return (given[1] - given[2] @ given[3]).sum().abs().item() ** 0.1
+        return (given[1] - given[2] @ given[3]).mean().abs().item()
 
     return designed(suspects, sound, unfaithful=unfaithful)
 
@@ -182,3 +183,19 @@ def one_component_away(suspects, sound):
         return max(moved(given, mask, own(given)) for mask in alone)
 
     return designed(suspects, sound, hidden=hidden)
+
+
+@right("which_promise_is_broken")
+def only_the_unneeded_at_random(suspects, sound):
+    """Hidden: what is needed stays at 1, the rest is random; waste: example by example, then a mean."""
+
+    def hidden(given):
+        g = given[4]
+        drawn = torch.rand(g.shape, generator=torch.Generator().manual_seed(0))
+        return moved(given, torch.where(g > 0.5, torch.ones_like(g), drawn), own(given))
+
+    def wasteful(given):
+        on = (given[0] > 0).sum(1)
+        return (given[4].sum(1) / on).mean().item()
+
+    return designed(suspects, sound, hidden=hidden, wasteful=wasteful)

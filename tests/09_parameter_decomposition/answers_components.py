@@ -85,6 +85,12 @@ class MeanOfComponents(Base):
         return self.matrices().mean(0) if self.U.shape[0] > 1 else self.V @ self.U
 
 
+@wrong("RankOneComponents", "Your `weight` is cut off from V and U: no loss on it could train them.")
+class WeightDetached(Base):
+    def weight(self):
+        return (self.V @ self.U).detach() + 0 * self.V.sum()
+
+
 @right("RankOneComponents")
 class WithMatrices(Base):
     def weight(self):
@@ -151,6 +157,12 @@ def first_alone(weights, components):
 @wrong("faithfulness_loss", "You compare squared weights: a component of the wrong sign passes.")
 def squares_compared(weights, components):
     errors = [(components[n].weight().square() - W.square()).abs().sum() for n, W in weights.items()]
+    return sum(errors) / sum(W.numel() for W in weights.values())
+
+
+@wrong("faithfulness_loss", "You pair matrices and components by their place. They belong together by name.")
+def by_place(weights, components):
+    errors = [(c.weight() - W).square().sum() for W, c in zip(weights.values(), components.values(), strict=True)]
     return sum(errors) / sum(W.numel() for W in weights.values())
 
 
@@ -222,6 +234,12 @@ def masks_detached(forward, weights, components, x, masks):
 @wrong("masked_forward", "You add the masked components to the matrix instead of putting them in its place.")
 def added(forward, weights, components, x, masks):
     return forward(x, lambda n, a: a @ weights[n] + (components[n](a, masks[n]) if n in masks else 0))
+
+
+@wrong("masked_forward", "A mask that is 0 throughout is taken for none. Ask whether the matrix is named in `masks`.")
+def zero_taken_for_none(forward, weights, components, x, masks):
+    named = {n: m for n, m in masks.items() if m.any()}
+    return forward(x, lambda n, a: components[n](a, named[n]) if n in named else a @ weights[n])
 
 
 @right("masked_forward")

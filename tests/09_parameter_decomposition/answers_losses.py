@@ -66,6 +66,21 @@ def cut_at_zero(importances, generator=None):
     return masks_of({n: g.clamp(min=0) for n, g in importances.items()}, generator)
 
 
+@wrong("sample_masks", "You take the larger of importance and draw: masks pile up at the importance.")
+def the_larger(importances, generator=None):
+    return {n: torch.maximum(g, torch.rand(g.shape, generator=generator)) for n, g in importances.items()}
+
+
+@wrong("sample_masks", "You draw in the order of the names. Draw in the order in which the matrices come.")
+def by_name(importances, generator=None):
+    return masks_of({n: importances[n] for n in sorted(importances)}, generator)
+
+
+@wrong("sample_masks", "Without a generator you make one with a fixed seed, and every call gives the same masks.")
+def always_the_same(importances, generator=None):
+    return masks_of(importances, torch.Generator().manual_seed(0) if generator is None else generator)
+
+
 @right("sample_masks")
 def interpolated(importances, generator=None):
     masks = {}
@@ -130,6 +145,17 @@ def masks_detached(forward, weights, components, x, wanted, importances, distanc
 def generator_unused(forward, weights, components, x, wanted, importances, distance=mean_square, generator=None):
     masks = masks_of(importances, torch.Generator().manual_seed(0))
     return distance(run(forward, weights, components, x, masks), wanted)
+
+
+@wrong(
+    "stochastic_reconstruction_loss",
+    "You draw a mask wherever the network multiplies, in the order of use. `sample_masks` is called once, for all.",
+)
+def drawn_at_use(forward, weights, components, x, wanted, importances, distance=mean_square, generator=None):
+    def linear(name, a):
+        return components[name](a, masks_of({name: importances[name]}, generator)[name])
+
+    return distance(forward(x, linear), wanted)
 
 
 @right("stochastic_reconstruction_loss")
@@ -276,6 +302,14 @@ def a_norm(importances, p):
 @wrong("minimality_loss", "You count importances above 0. A count has no gradient.")
 def a_count(importances, p):
     return sum((g > 0).float().sum(-1).mean() + 0 * g.sum() for g in importances.values())
+
+
+@wrong(
+    "minimality_loss",
+    "You lift importances to 1e-12 instead of adding it: an importance of 0 then gets no gradient.",
+)
+def lifted(importances, p):
+    return sum(g.clamp(min=1e-12).pow(p).sum(-1).mean() for g in importances.values())
 
 
 @right("minimality_loss")

@@ -104,6 +104,20 @@ class TestRankOneComponents:
         wanted = torch.autograd.grad((ours(a, mask) * weigh).sum(), [ours.V, ours.U, mask])
         expect_gradients(found, wanted, ("V", "U", "the mask"))
 
+    def test_gradients_of_methods(self, answer, rng):
+        "gradients reach both parameters through `weight` and `matrices` as well"
+        state = random_state(rng, 3, 4, 5)
+        module = answer(3, 4, 5, generator=common.seeded(0))
+        module.load(state)
+        named = dict(zip(module.parameter_names(), module.parameters(), strict=True))
+        weigh = torch.randn(3, 4, generator=rng)
+        wanted = [weigh @ state["U"].T, state["V"].T @ weigh]
+        for method in ("weight", "matrices"):
+            found = module.method(method)
+            expect(found.requires_grad, f"`{method}` carries no graph.", actual=("requires_grad=False", method))
+            found = torch.autograd.grad((found * weigh).sum(), [named["V"], named["U"]], allow_unused=True)
+            expect_gradients(found, wanted, ("V", "U"))
+
 
 class TestFaithfulnessLoss:
     exercise = "faithfulness_loss"
@@ -121,6 +135,13 @@ class TestFaithfulnessLoss:
         made, W = common.random_components(rng, 4, 3, 5), torch.randn(4, 3, generator=rng)
         expected = (W - (made.V @ made.U).detach()).square().sum() / 12
         expect_close(answer({"only": W}, {"only": made}).detach(), expected, rtol=1e-4, atol=1e-5)
+
+    def test_names(self, answer, reference, rng):
+        "components belong to matrices by name, in whatever order they come"
+        components = {name: common.random_components(rng, 4, 3, 5) for name in ("a", "b")}
+        weights = {name: torch.randn(4, 3, generator=rng) for name in ("b", "a")}
+        found = answer(weights, components).detach()
+        expect_close(found, reference(weights, components).detach(), rtol=1e-4, atol=1e-5)
 
     def test_exact(self, answer, rng):
         "components that add up: 0"
@@ -157,6 +178,12 @@ class TestMaskedForward:
         for some in ({}, {"first": masks["first"]}, {"second": masks["second"]}):
             expected = reference(forward, weights, components, x, some).detach()
             expect_close(answer(forward, weights, components, x, some).detach(), expected, rtol=1e-4, atol=1e-4)
+
+    def test_none_left(self, answer, rng):
+        "masks of 0 throughout take all components of a matrix away"
+        forward, weights, components, x = common.network(rng, 3, 4, 2, 5, 6)
+        found = answer(forward, weights, components, x, {"second": torch.zeros(len(x), 6)}).detach()
+        expect_close(found, torch.zeros(len(x), 2))
 
     def test_whole(self, answer, rng):
         "masks of 1 and components that add up: the network's own output"

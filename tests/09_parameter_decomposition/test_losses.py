@@ -16,9 +16,12 @@ def one_sided(output, wanted):
 
 
 def problem(rng, size):
-    """A network with components, its output, and importances away from 0 and 1, as positional arguments."""
+    """A network with components, its output, and importances away from 0 and 1, as positional arguments.
+
+    Importances come in another order than that in which the network multiplies: masks are drawn in theirs.
+    """
     forward, weights, components, x = common.network(rng, *size)
-    importances = {n: 0.1 + 0.8 * m for n, m in common.random_masks(rng, components, len(x)).items()}
+    importances = {n: 0.1 + 0.8 * m for n, m in reversed(common.random_masks(rng, components, len(x)).items())}
     return forward, weights, components, x, common.own_output(forward, weights, x), importances
 
 
@@ -28,9 +31,15 @@ class TestSampleMasks:
     def test_values(self, answer, reference, rng):
         "the masks of a generator, matrix after matrix"
         for shapes in (((4, 3), (4, 5)), ((2, 3, 2), (2, 3, 4)), ((1, 1), (1, 1))):
-            g = {f"matrix {i}": torch.rand(shape, generator=rng) for i, shape in enumerate(shapes)}
+            g = {f"matrix {9 - i}": torch.rand(shape, generator=rng) for i, shape in enumerate(shapes)}
             seed = int(torch.randint(10**6, (), generator=rng))
             expect_close(answer(g, common.seeded(seed)), reference(g, common.seeded(seed)), rtol=1e-5, atol=1e-6)
+
+    def test_without_generator(self, answer):
+        "without a generator: other masks at each call"
+        g = {"only": torch.zeros(3, 4)}
+        first, second = answer(g)["only"], answer(g)["only"]
+        expect(not torch.equal(first, second), "Two calls give the same masks.", actual="the same masks twice")
 
     def test_bounds(self, answer, rng):
         "anywhere from the importance to 1, with the mean half-way"
@@ -175,7 +184,7 @@ class TestMinimalityLoss:
     def test_gradients(self, answer, reference, rng):
         "gradients reach the importances"
         g = {name: torch.rand(4, C, generator=rng).requires_grad_() for name, C in (("a", 3), ("b", 5))}
-        for p in (1.0, 2.0):
+        for p in (2.0, 1.0):
             found = answer(g, p)
             expect(found.requires_grad, "The price carries no graph.", actual="requires_grad=False")
             found = torch.autograd.grad(found, list(g.values()), allow_unused=True)
@@ -183,10 +192,12 @@ class TestMinimalityLoss:
                 expect(gradient is not None, "Importances get no gradient.", actual="no gradient")
                 expect_close(gradient, right, note="A gradient differs.", rtol=1e-3, atol=1e-4)
 
-    def test_at_zero(self, answer, rng):
-        "importances of 0 have finite gradients, also where p is below 1"
+    def test_at_zero(self, answer, reference, rng):
+        "importances of 0 have finite gradients, also where p is below 1, and are no dead end"
         g = torch.rand(3, 4, generator=rng)
         g[0] = 0
         g.requires_grad_()
         gradient = torch.autograd.grad(answer({"only": g}, 0.5), g)[0]
         expect(bool(gradient.isfinite().all()), "At 0 your gradient is not finite.", actual="not finite")
+        wanted = torch.autograd.grad(reference({"only": g}, 0.5), g)[0]
+        expect_close(gradient, wanted, note="The gradient at 0 differs.", rtol=1e-3, atol=1e-4)

@@ -24,10 +24,10 @@ def planted(kind: str, seed: int) -> Planted:
     """A network that writes each feature along a direction of its own, and a decomposition of it.
 
     Args:
-        kind: "sound"; "unfaithful": some components write too little, or are missing (by the seed); "wasteful": some
-            features have two components that are needed together, halves or sum and difference; "hidden": some needed
-            components are called unneeded, or two that cancel each other are; "many": sound, with many spare components
-            and with more features on than usual.
+        kind: "sound"; "unfaithful": some components write what others should, or are missing (by the seed);
+            "wasteful": some features have two components that are needed together, halves or sum and difference;
+            "hidden": some needed components are called unneeded, or two that cancel each other are; "many": sound, with
+            many spare components and with more features on than usual.
         seed: Of everything random; an even and an odd one give the two forms of a fault.
     """
     generator = Generator().manual_seed(seed)
@@ -39,7 +39,7 @@ def planted(kind: str, seed: int) -> Planted:
     often = between(0.08, 0.2) + (0.15 if kind == "many" else 0.0)
     on = torch.rand(N, N_FEATURES, generator=generator) < often
     on[torch.arange(N), torch.randint(N_FEATURES, (N,), generator=generator)] = True
-    x = on * between(0.5, 1.5, N, N_FEATURES)
+    x = on * between(0.3, 3.0) * between(0.5, 1.5, N, N_FEATURES)
     W = torch.randn(N_FEATURES, D_OUT, generator=generator)
     noise = between(0.002, 0.01) * torch.randn(N_FEATURES, D_OUT, generator=generator)
     V, U = torch.eye(N_FEATURES), W + noise
@@ -47,15 +47,15 @@ def planted(kind: str, seed: int) -> Planted:
     g = on * (lowest + (1 - lowest) * torch.rand(N, N_FEATURES, generator=generator))
     some = torch.randperm(N_FEATURES, generator=generator)[:4]  # the features that a fault touches
     if kind == "unfaithful":
-        U[some] *= 0.0 if second else 0.7
+        U[some] = 0.0 * U[some] if second else U[some.roll(1)]
         g[:, some] *= 0.0 if second else 1.0
     elif kind == "wasteful":
         V, U, g = halved(V, U, g, some) if second else mixed(V, U, g, some)
     elif kind == "hidden" and not second:
         g[:, some] *= between(0.0, 0.3)
-    n_spare = 30 if kind == "many" else int(torch.randint(1, 2 * N_SPARE, (), generator=generator))
+    n_spare = 30 if kind == "many" else int(torch.randint(3, 2 * N_SPARE, (), generator=generator))
     spare_V = torch.randn(N_FEATURES, n_spare, generator=generator) / N_FEATURES**0.5
-    spare_U = 0.001 * torch.randn(n_spare, D_OUT, generator=generator)
+    spare_U = 0.001 * (N_SPARE / n_spare) ** 0.5 * torch.randn(n_spare, D_OUT, generator=generator)  # many do no more
     if kind == "hidden" and second:
         spare_V = torch.cat([spare_V, torch.randn(N_FEATURES, 1, generator=generator).expand(-1, 2)], dim=1)
         pair = torch.randn(1, D_OUT, generator=generator)
@@ -103,7 +103,8 @@ def which_promise_is_broken(suspects: dict[str, Planted], sound: list[Planted]) 
     not: the output depends on which masks the unneeded get). A decomposition has one of them or none. Each comes in
     two forms. A measure of a fault has to stay put where a decomposition has another one. And it needs a control:
     sound decompositions, whose weights are off by up to one per cent, whose importances of needed components lie
-    between 0.85 and 1, and which have spare components that do next to nothing.
+    between 0.85 and 1, and which have spare components that do next to nothing. Inputs are larger in some networks
+    than in others; that is no fault.
 
     A decomposition is a tuple (x, W, V, U, g): inputs [n, feature], 0 where a feature is off and positive where it is
     on; weights [feature, d_out]; what the components read [feature, C] and write [C, d_out]; importances [n, C].

@@ -25,7 +25,7 @@ class RankOneComponents(nn.Module):
         V: Parameter [d_in, C]; it starts as ``torch.randn(d_in, C, generator=generator)`` / sqrt(d_in).
         U: Parameter [C, d_out]; drawn after V, as ``torch.randn(C, d_out, generator=generator)`` / sqrt(C).
 
-    Source: Bushnaq, Braun and Sharkey (2025), "Stochastic parameter decomposition", section 2; they write W for our Wᵀ.
+    Source: Bushnaq, Braun and Sharkey (2025), "Stochastic parameter decomposition"; they write W for our Wᵀ.
     """
 
     def __init__(self, d_in: int, d_out: int, C: int, *, generator: torch.Generator | None = None):
@@ -34,11 +34,11 @@ class RankOneComponents(nn.Module):
         self.U = nn.Parameter(torch.randn(C, d_out, generator=generator) / C**0.5)
 
     def weight(self) -> Float[Tensor, "d_in d_out"]:
-        """The sum of the components."""
+        """The sum of the components; gradients reach V and U."""
         return self.V @ self.U
 
     def matrices(self) -> Float[Tensor, "C d_in d_out"]:
-        """The components one by one."""
+        """The components one by one; gradients reach V and U."""
         return torch.einsum("ic,co->cio", self.V, self.U)
 
     def forward(
@@ -94,7 +94,7 @@ def masked_forward(
     Returns:
         The output. Its gradient reaches components and masks.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.3.
+    Source: Bushnaq, Braun and Sharkey (2025).
     """
 
     def linear(name: str, a: Tensor) -> Tensor:

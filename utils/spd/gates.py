@@ -15,7 +15,7 @@ def lower_leaky_hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
     Returns:
         The same shape. Its gradient is 1 between 0 and 1, 0 above, 0.01 below.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
+    Source: Bushnaq, Braun and Sharkey (2025).
     """
     return torch.where(x < 0, 0.01 * x, x.clamp(max=1))
 
@@ -29,7 +29,7 @@ def upper_leaky_hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
     Returns:
         The same shape. Its gradient is 1 between 0 and 1, 0 below, 0.01 above.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
+    Source: Bushnaq, Braun and Sharkey (2025).
     """
     return torch.where(x > 1, 1 + 0.01 * (x - 1), x.clamp(min=0))
 
@@ -52,7 +52,7 @@ class ComponentGates(nn.Module):
             sqrt(d_gate).
         b_out: Parameter [C]; it starts at 0.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.4; 16 neurons in most of their runs.
+    Source: Bushnaq, Braun and Sharkey (2025); 16 neurons in most of their runs.
     """
 
     def __init__(self, C: int, d_gate: int = 16, *, generator: torch.Generator | None = None):
@@ -82,7 +82,7 @@ def causal_importance(
         The gates' outputs through the lower-leaky hard sigmoid (for masks), and through the upper-leaky one (for the
         price), a tuple of two. Gradients reach the gates and V.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
+    Source: Bushnaq, Braun and Sharkey (2025).
     """
     logits = gates(a @ V)
     return lower_leaky_hard_sigmoid(logits), upper_leaky_hard_sigmoid(logits)

@@ -28,7 +28,7 @@ def faithfulness_loss(
     Returns:
         One number; its gradient reaches the components.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.2. The lecture's form is the sum for one matrix, ‖W − ΣC‖²_F.
+    Source: Bushnaq, Braun and Sharkey (2025). The lecture's form is the sum for one matrix, ‖W − ΣC‖²_F.
     """
     errors = [(components[name].weight() - W).square().sum() for name, W in weights.items()]
     return torch.stack(errors).sum() / sum(W.numel() for W in weights.values())
@@ -45,7 +45,7 @@ def minimality_loss(importances: Mapping[str, Float[Tensor, "*batch C"]], p: flo
         One number; its gradient reaches the importances. Where one is 0 the gradient is finite: 1e-12 is added to g
         before it is raised to the p.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.4.
+    Source: Bushnaq, Braun and Sharkey (2025).
     """
     return sum((g + 1e-12).pow(p).sum(dim=-1).mean() for g in importances.values())
 
@@ -57,13 +57,13 @@ def sample_masks(
 
     Args:
         importances: The lower-leaky causal importances by name of matrix.
-        generator: Source of r, drawn matrix after matrix by ``torch.rand(g.shape, generator=generator)``; None for
-            torch's global one.
+        generator: Source of r, drawn matrix after matrix, in the order of ``importances``, by ``torch.rand(g.shape,
+            generator=generator)``; None for torch's global one.
 
     Returns:
         Masks by name of matrix; gradients reach the importances.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.3.
+    Source: Bushnaq, Braun and Sharkey (2025).
     """
     return {
         name: g + (1 - g) * torch.rand(g.shape, generator=generator, dtype=g.dtype) for name, g in importances.items()
@@ -95,7 +95,7 @@ def stochastic_reconstruction_loss(
     Returns:
         The distance. Its gradient reaches components and importances.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.3, with S = 1 sample of the masks.
+    Source: Bushnaq, Braun and Sharkey (2025), with S = 1 sample of the masks.
     """
     return distance(masked_forward(forward, weights, components, x, sample_masks(importances, generator)), wanted)
 
@@ -127,7 +127,7 @@ def layerwise_reconstruction_loss(
     Returns:
         The mean of the distances, one for each matrix. Its gradient reaches components and importances.
 
-    Source: Bushnaq, Braun and Sharkey (2025), section 2.3, with S = 1 sample of the masks.
+    Source: Bushnaq, Braun and Sharkey (2025), with S = 1 sample of the masks.
     """
     masks = sample_masks(importances, generator)
     alone = [
