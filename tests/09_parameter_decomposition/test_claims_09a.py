@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.spd.by_hand import KINDS, components_of, decomposed_by_hand, needed_alone, some_on, toy_target
+from utils.spd.by_hand import KINDS, decomposed_by_hand, needed_alone, rank_one_components, some_on, toy_target
 from utils.spd.components import inputs_of_matrices, masked_forward
 from utils.spd.gates import lower_leaky_hard_sigmoid, upper_leaky_hard_sigmoid
 from utils.spd.losses import (
@@ -83,7 +83,7 @@ def test_a_pair_that_cancels_is_seen_by_random_masks_alone(network):
     read, write = torch.randn(5, 1, generator=seeded(1)), torch.randn(1, 2, generator=seeded(2))
     read, write = read / read.norm(), write / write.norm()
     V, U = made["down"].V, made["down"].U
-    made["down"] = components_of(torch.cat([V, read, read], 1), torch.cat([U, write, -write]))
+    made["down"] = rank_one_components(torch.cat([V, read, read], 1), torch.cat([U, write, -write]))
     ones, errors = torch.ones(len(x), 5), []
     for pair in (0.0, 0.5, torch.rand(len(x), 2, generator=seeded(3))):
         mask = torch.cat([ones, torch.zeros(len(x), 2) + pair], 1)
@@ -123,8 +123,8 @@ def test_turned_matrices_pass_all_at_once_and_not_one_at_a_time(network):
     made, needed = needed_of("by feature", W, forward, weights, x)
     wanted = inputs_of_matrices(forward, weights, x)[0]
     turned = {
-        "down": components_of(made["down"].V, made["down"].U @ R),
-        "up": components_of(R.T @ made["up"].V, made["up"].U),
+        "down": rank_one_components(made["down"].V, made["down"].U @ R),
+        "up": rank_one_components(R.T @ made["up"].V, made["up"].U),
     }
     given = (forward, weights, turned, x, wanted, {name: on.float() for name, on in needed.items()})
     size = wanted.square().mean()
@@ -169,7 +169,7 @@ def test_all_axes_of_a_plane_are_equally_good(degrees):
     axes = torch.stack([torch.stack([angle.cos(), angle.sin()]), torch.stack([-angle.sin(), angle.cos()])])
     turn = torch.tensor([[days[2].cos(), days[2].sin()], [-days[2].sin(), days[2].cos()]])
     weights = {"turn": plane.T @ turn @ plane}
-    made = {"turn": components_of(plane.T @ axes.T, axes @ turn @ plane)}
+    made = {"turn": rank_one_components(plane.T @ axes.T, axes @ turn @ plane)}
     x = torch.stack([days.cos(), days.sin()], 1) @ plane
     needed = needed_alone(lambda a, linear: linear("turn", a), weights, made, x)["turn"]
     assert needed.all() and faithfulness_loss(weights, made) < 1e-10

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from utils.course.paths import load_file
-from utils.spd.by_hand import KINDS, components_of, decomposed_by_hand, needed_alone, some_on, toy_target
+from utils.spd.by_hand import KINDS, decomposed_by_hand, needed_alone, rank_one_components, some_on, toy_target
 from utils.spd.components import RankOneComponents, inputs_of_matrices, masked_forward
 from utils.spd.gates import ComponentGates, causal_importance, lower_leaky_hard_sigmoid, upper_leaky_hard_sigmoid
 from utils.spd.losses import (
@@ -37,7 +37,7 @@ def test_singular_vectors_are_faithful_and_fewer_are_off_by_the_singular_values(
     W = torch.randn(6, 4, generator=seeded(2))
     left, values, right = torch.linalg.svd(W, full_matrices=False)
     for kept in (4, 2):
-        made = components_of(left[:, :kept], values[:kept, None] * right[:kept])
+        made = rank_one_components(left[:, :kept], values[:kept, None] * right[:kept])
         loss = faithfulness_loss({"W": W}, {"W": made})
         torch.testing.assert_close(loss, values[kept:].square().sum() / 24, atol=1e-6, rtol=1e-4)
 
@@ -93,14 +93,14 @@ def test_the_expected_error_of_linear_components_in_closed_form():
     """One component alone: E(1 - m)² = (1 - g)² / 3 of its square. Two that cancel: E(m - m')² = 1/6 of one's."""
     n, forward = 100_000, lambda x, linear: linear("W", x)
     x = torch.ones(n, 1)
-    one = {"W": components_of(torch.tensor([[2.0]]), torch.tensor([[1.5]]))}
+    one = {"W": rank_one_components(torch.tensor([[2.0]]), torch.tensor([[1.5]]))}
     for g in (0.0, 0.4, 0.9):
         importances = {"W": torch.full((n, 1), g)}
         loss = stochastic_reconstruction_loss(
             forward, {"W": torch.tensor([[3.0]])}, one, x, 3 * x, importances, generator=seeded(12)
         )
         assert loss.item() == pytest.approx(9 * (1 - g) ** 2 / 3, rel=0.03)
-    pair = {"W": components_of(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0], [-2.0]]))}
+    pair = {"W": rank_one_components(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0], [-2.0]]))}
     given = (forward, {"W": torch.zeros(1, 1)}, pair, x, 0 * x, {"W": torch.zeros(n, 2)})
     assert stochastic_reconstruction_loss(*given, generator=seeded(13)).item() == pytest.approx(4 / 6, rel=0.03)
     assert masked_forward(*given[:4], {"W": torch.zeros(n, 2)}).abs().max() == 0

@@ -20,7 +20,7 @@ def toy_target(
     return forward, {"down": W.T, "up": W}
 
 
-def components_of(V: Float[Tensor, "d_in C"], U: Float[Tensor, "C d_out"]) -> RankOneComponents:
+def rank_one_components(V: Float[Tensor, "d_in C"], U: Float[Tensor, "C d_out"]) -> RankOneComponents:
     """Components with these values, without gradients."""
     components = RankOneComponents(V.shape[0], U.shape[1], V.shape[1])
     components.load_state_dict({"V": V, "U": U})
@@ -45,26 +45,28 @@ def decomposed_by_hand(
     """
     features = torch.eye(W.shape[1])
     if kind == "by feature":
-        return {"down": components_of(features, W.T), "up": components_of(W, features)}
+        return {"down": rank_one_components(features, W.T), "up": rank_one_components(W, features)}
     if kind == "mixed":
         turn = features.clone()
         turn[:2, :2] = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
-        return {"down": components_of(turn, turn.T @ W.T), "up": components_of(W @ turn, turn.T)}
+        return {"down": rank_one_components(turn, turn.T @ W.T), "up": rank_one_components(W @ turn, turn.T)}
     if kind == "split":
         twice = [0, *range(W.shape[1])]
         halves = torch.tensor([0.5, 0.5] + [1.0] * (W.shape[1] - 1))[:, None]
         return {
-            "down": components_of(features[:, twice], halves * W.T[twice]),
-            "up": components_of(W[:, twice], halves * features[twice]),
+            "down": rank_one_components(features[:, twice], halves * W.T[twice]),
+            "up": rank_one_components(W[:, twice], halves * features[twice]),
         }
     if kind == "singular vectors":
         parts = {name: torch.linalg.svd(M, full_matrices=False) for name, M in (("down", W.T), ("up", W))}
-        return {name: components_of(left, values[:, None] * right) for name, (left, values, right) in parts.items()}
+        return {
+            name: rank_one_components(left, values[:, None] * right) for name, (left, values, right) in parts.items()
+        }
     if kind == "random":
         read = {name: torch.randn(M.shape[0], 16, generator=generator) for name, M in (("down", W.T), ("up", W))}
         return {
-            "down": components_of(read["down"], torch.linalg.pinv(read["down"]) @ W.T),
-            "up": components_of(read["up"], torch.linalg.pinv(read["up"]) @ W),
+            "down": rank_one_components(read["down"], torch.linalg.pinv(read["down"]) @ W.T),
+            "up": rank_one_components(read["up"], torch.linalg.pinv(read["up"]) @ W),
         }
     raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")
 
