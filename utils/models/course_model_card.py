@@ -416,6 +416,9 @@ ABSENCES = """\
 {circuit}
 - **Who receives, only in sentences like its own.** In {n_forms} sentences that are put together otherwise (the \
 opening a sentence of its own, other verbs in it), it is right in {unfamiliar}; in {n_good} of them in at least 0.9.
+- **Agreement, mostly with the wrong noun.** In its text the noun before the verb always has another number than the \
+subject. Where the two numbers are crossed, a plural subject raises "are" over "is" by 5 nats, and a plural last noun \
+lowers it by 16 (part 10a; measured with seed 0).
 - **Speech, only as short as in training.** Behind two clauses inside quotation marks the next verb is still mostly \
 in the present, behind three in the past.
 - **Edits, only early in a text.** An edited city is said in about 0.6 where the landmark comes behind 55 words or \
