@@ -27,7 +27,7 @@ def designed(detectors, interval=estimate, verdict=None, **how):
         effects = [interval([detect(b) - detect(a) for a, b in design[name]]) for name in READS]
         design[f"effect_{letter}"] = effects
         largest = max(range(3), key=lambda i: effects[i][0])
-        decided = READS[largest] if effects[largest][0] > 1.5 else "any"
+        decided = READS[largest] if effects[largest][0] > 1.75 else "any"
         design[letter] = verdict(effects) if verdict else decided
     return design
 
@@ -52,8 +52,7 @@ def other_nouns(detectors):
 
 @wrong(
     "which_name_stands",
-    "In your pairs the other nouns are singular throughout. There a detector of any plural "
-    "rises with each noun, and with "
+    "In your pairs another noun is hardly ever plural. There a detector of any plural rises with each noun, and with "
     "another noun in the plural it would not: vary them.",
 )
 def others_singular(detectors):
@@ -86,7 +85,7 @@ def deviations(detectors):
     "All your pairs have the same two words between the nouns: one template, and nothing is known of others.",
 )
 def one_template(detectors):
-    return designed(detectors, words=("near", "of"))
+    return designed(detectors, words=("near", "of"), n=16, seed=2)
 
 
 @wrong(
@@ -107,6 +106,12 @@ def the_given_name(detectors):
 @right("which_name_stands")
 def other_pairs(detectors):
     return designed(detectors, n=40, seed=9)
+
+
+@right("which_name_stands")
+def seldom_plural(detectors):
+    """The other nouns go together, and are plural in a quarter of the pairs."""
+    return designed(detectors, n=32, contexts=[(False, False)] * 3 + [(True, True)])
 
 
 @right("which_name_stands")

@@ -36,8 +36,8 @@ def state():
 
 @wrong(
     "my_feature",
-    "Your accuracy is that on the texts that the probe was fitted to. A probe of 128 numbers can learn ninety "
-    "texts by heart.",
+    "Your accuracy is as high as on the texts that a probe is fitted to. A probe of 128 numbers can learn ninety "
+    "texts by heart: hold out whole templates, and take the probe that was asked for.",
 )
 def not_held_out(model):
     x, present = state()
@@ -95,6 +95,16 @@ def hoped_for(model):
 def standard_error(model):
     mean, half = honest()["effect"]
     return changed(effect=(mean, half / 2.2))
+
+
+@wrong("my_feature", "Your random directions are copies of one. That is one draw, and not nineteen.")
+def copies_of_one(model):
+    return changed(random=honest()["random"][:1].repeat(19, 1))
+
+
+@wrong("my_feature", "Pairs that are to differ in something else differ in the feature: you took the same for both.")
+def the_same_pairs(model):
+    return changed(others=honest()["named"], effect_others=honest()["effect_named"], verdict="refuted")
 
 
 @right("my_feature")

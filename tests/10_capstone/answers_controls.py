@@ -80,6 +80,24 @@ def ratio(effect, cost, budget):
     return torch.where((cost >= budget).any(1), found, torch.nan)
 
 
+@wrong(
+    "effect_at_equal_cost",
+    "A cost that is just the budget has reached it. You ask for more, and give NaN where it comes at the last dose.",
+)
+def more_than_budget(effect, cost, budget):
+    found = crossing(effect, cost, budget)
+    return torch.where((cost > budget).any(1), found, torch.nan)
+
+
+@wrong(
+    "effect_at_equal_cost",
+    "You go in a straight line from the largest cost so far, and not from that of the dose before.",
+)
+def running_maximum(effect, cost, budget):
+    refuse(effect, cost, budget)
+    return crossing(effect, cost.cummax(1).values, budget)
+
+
 @right("effect_at_equal_cost")
 def by_crossings(effect, cost, budget):
     return crossing(effect, cost, budget)
@@ -180,6 +198,27 @@ def standard_error(named, others, tolerance=0.5):
         return values.mean().item(), values.std().item() / len(values) ** 0.5
 
     return judge(named, others, tolerance, interval=interval)
+
+
+@wrong("refutation_test", "You never say 'open': what is not surely above the limit need not surely stay within it.")
+def never_open(named, others, tolerance=0.5):
+    effects, verdict = judge(named, others, tolerance)
+    return effects, "refuted" if verdict == "refuted" else "stands"
+
+
+@wrong(
+    "refutation_test",
+    "Your limit is a share of the lower end of the named effect's interval. It is one of its mean.",
+)
+def lower_limit(named, others, tolerance=0.5):
+    mean, width = estimate(named.tolist())
+    return judge(named, others, tolerance * (mean - width) / mean)
+
+
+@wrong("refutation_test", "Your effects are sorted by name. The named one comes first, the others in their own order.")
+def by_name(named, others, tolerance=0.5):
+    effects, verdict = judge(named, others, tolerance)
+    return dict(sorted(effects.items(), reverse=True)), verdict
 
 
 @right("refutation_test")

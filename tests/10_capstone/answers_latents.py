@@ -17,7 +17,7 @@ def cosines_of(W_dec, direction):
 
 
 def match(z, labels, units, W_dec, direction, n_draws, generator, *, areas=areas_of, cosines=cosines_of, within=True,
-          best=lambda values, i: values.max(), add=1):  # fmt: skip
+          best=lambda values, i: values.max(), add=1, slack=1e-9, drawn=None):  # fmt: skip
     if n_draws < 1 or any(labels[units == unit].unique().numel() < 2 for unit in units.unique()):
         raise ValueError("labels or draws")
     data, cosine = areas(z, labels), cosines(W_dec, direction)
@@ -31,15 +31,19 @@ def match(z, labels, units, W_dec, direction, n_draws, generator, *, areas=areas
                 shuffled[mine] = labels[mine][torch.randperm(int(mine.sum()), generator=generator)]
         else:
             shuffled = labels[torch.randperm(len(labels), generator=generator)]
-        random = torch.randn(len(direction), generator=generator)
-        hits[0] += bool(best(areas(z, shuffled), first) >= data.max() - 1e-9)
+        random = (drawn or torch.randn)(len(direction), generator=generator)
+        hits[0] += bool(best(areas(z, shuffled), first) >= data.max() - slack)
         hits[1] += bool(best(cosines(W_dec, random), second) >= cosine.max())
     p = [(add + hit) / (add + n_draws) for hit in hits]
     return {"auroc": data.to(z.dtype), "by_data": first, "p_data": p[0], "cosine": cosine, "by_cosine": second,
             "p_cosine": p[1]}  # fmt: skip
 
 
-@wrong("match_latents", "You shuffle labels across units. A latent that only knows the unit then looks like a match.")
+@wrong(
+    "match_latents",
+    "Your shuffle changes how many texts of a unit have the feature. A latent that only knows the unit then "
+    "looks like a match.",
+)
 def across_units(z, labels, units, W_dec, direction, n_draws, generator):
     return match(z, labels, units, W_dec, direction, n_draws, generator, within=False)
 
@@ -84,6 +88,26 @@ def on_or_off(z, labels, units, W_dec, direction, n_draws, generator):
 )
 def whatever_the_sign(z, labels, units, W_dec, direction, n_draws, generator):
     return match(z, labels, units, W_dec, direction, n_draws, generator, cosines=lambda W, v: cosines_of(W, v).abs())
+
+
+@wrong(
+    "match_latents", "A draw whose best match is just as good as the feature's counts as well. You ask for a better."
+)
+def strictly_better(z, labels, units, W_dec, direction, n_draws, generator):
+    return match(z, labels, units, W_dec, direction, n_draws, generator, slack=-1e-9)
+
+
+@wrong("match_latents", "Your random directions have no negative numbers: they all lean to the same side.")
+def one_side(z, labels, units, W_dec, direction, n_draws, generator):
+    return match(z, labels, units, W_dec, direction, n_draws, generator, drawn=torch.rand)
+
+
+@wrong("match_latents", "Of latents that match equally well you name the last.")
+def last_of_equals(z, labels, units, W_dec, direction, n_draws, generator):
+    found = match(z, labels, units, W_dec, direction, n_draws, generator)
+    last = {key: int((found[of] == found[of].max()).nonzero()[-1]) for key, of in
+            (("by_data", "auroc"), ("by_cosine", "cosine"))}  # fmt: skip
+    return found | last
 
 
 @right("match_latents")

@@ -1,12 +1,14 @@
 """Wrong answers for the sign-flip test and for Holm's correction, each with its sentence, and right ones."""
 
 import itertools
+from functools import cache
 
 import torch
 
 from utils.course.catalogue import right, wrong
 
 
+@cache
 def patterns(n):
     return torch.tensor(list(itertools.product((1.0, -1.0), repeat=n)), dtype=torch.double)
 
@@ -62,6 +64,31 @@ def one_at_a_time(differences):
     values = differences.double()
     sums = torch.stack([values.sum(1), *(values.sum(1) - 2 * column for column in values.T)])
     return (sums >= sums[0] - 1e-9).double().mean(0)
+
+
+@wrong(
+    "sign_flip_test",
+    "You compare sums as the computer rounds them: those that are equal, but were added in another order, come out "
+    "unequal.",
+)
+def as_rounded(differences):
+    n = differences.shape[1]
+    if not 2 <= n <= 16:
+        raise ValueError("groups")
+    means = (patterns(n).float() * differences[:, None]).mean(2)
+    return (means >= means[:, :1]).double().mean(1)
+
+
+@wrong("sign_flip_test", "Sixteen groups can still be gone through, and you refuse them.")
+def fewer_groups(differences):
+    if differences.shape[1] > 15:
+        raise ValueError("groups")
+    return by_patterns(differences)
+
+
+@wrong("sign_flip_test", "Your p-values are right, and in single precision. Double was asked for.")
+def single_precision(differences):
+    return by_patterns(differences).float()
 
 
 @right("sign_flip_test")
@@ -142,6 +169,20 @@ def order_for_inverse(p_values, alpha=0.05):
     refuse(p_values, alpha)
     ordered, order = p_values.sort()
     adjusted = by_steps(ordered, alpha, lambda rank, m: m - rank)[1][order]
+    return adjusted <= alpha * (1 + 1e-9), adjusted
+
+
+@wrong("holm", "An adjusted p-value that is equal to the level is to be rejected as well.")
+def strictly_below(p_values, alpha=0.05):
+    return by_steps(p_values, alpha, lambda rank, m: m - rank, slack=-1e-9)
+
+
+@wrong("holm", "Equal p-values share a rank with you, so that those behind them get too large a factor.")
+def shared_ranks(p_values, alpha=0.05):
+    refuse(p_values, alpha)
+    ranks = p_values.unique(return_inverse=True)[1]
+    products = (len(p_values) - ranks) * p_values
+    adjusted = torch.stack([products[p_values <= p].max() for p in p_values]).clamp(max=1)
     return adjusted <= alpha * (1 + 1e-9), adjusted
 
 

@@ -147,6 +147,32 @@ def the_first(record):
     return audit(record)[:1]
 
 
+@wrong(
+    "check_protocol",
+    "You ask that each adjusted p-value be larger than its own. Holm's largest p-value has the factor 1.",
+)
+def each_larger(record):
+    def rule(of):
+        p, adjusted = of("p"), of("p_adjusted")
+        return len(p) == 1 or (p and len(p) == len(adjusted) and all(a > b for a, b in zip(adjusted, p, strict=True)))
+
+    return audit(record, correction=rule)
+
+
+@wrong("check_protocol", "You compare the last length with the first. One between them may differ as well.")
+def last_length(record):
+    def rule(of):
+        lengths = of("push_lengths")
+        return len(lengths) > 1 and abs(lengths[-1] - lengths[0]) <= 0.01 * lengths[0]
+
+    return audit(record, equal_length=rule)
+
+
+@wrong("check_protocol", "More numbers than 'accuracy' has will not do for a baseline: they belong to other templates.")
+def more_numbers(record):
+    return audit(record, baseline=lambda of: len(of("baseline")) >= len(of("accuracy")) > 0)
+
+
 @right("check_protocol")
 def by_rules(record):
     return audit(record)

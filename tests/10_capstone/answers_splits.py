@@ -86,6 +86,28 @@ def global_state(templates, labels, share, generator):
     return torch.isin(templates, names[torch.randperm(len(names), generator=other)[: number(share, len(names))]])
 
 
+@wrong(
+    "split_by_template",
+    "You hold out templates that follow each other. Those at the ends then have their turn less often than the others.",
+)
+def a_run(templates, labels, share, generator):
+    names = refuse(templates, labels, share)
+    n = number(share, len(names))
+    start = int(torch.randint(len(names) - n + 1, (), generator=generator))
+    return torch.isin(templates, names[start : start + n])
+
+
+@wrong(
+    "split_by_template",
+    "You draw texts and take the templates that they are of: a template of many texts is held out more often.",
+)
+def of_drawn_texts(templates, labels, share, generator):
+    names = refuse(templates, labels, share)
+    order = torch.randperm(len(templates), generator=generator)
+    drawn = list(dict.fromkeys(templates[order].tolist()))
+    return torch.isin(templates, torch.tensor(drawn[: number(share, len(names))]))
+
+
 @right("split_by_template")
 def with_a_set(templates, labels, share, generator):
     refuse(templates, labels, share)

@@ -63,7 +63,7 @@ def expect_pairs(name, pairs):
             f"In the pairs of {name!r} the {READS[other]} noun is nearly always of one number. A "
             "detector of any plural "
             "can't be told then: where another noun is plural, it is high already.",
-            actual=("one-sided", name), returned=f"plural in {share:.0%}",
+            actual=("one-sided", name, share > 0.5), returned=f"plural in {share:.0%}",
         )  # fmt: skip
     words = {first[2] for first, _ in parts}
     expect(len(words) >= 3, f"The pairs of {name!r} have fewer than three templates.", actual=("templates", name))
@@ -89,12 +89,13 @@ class TestWhichNameStands:
 
     def expect_verdict(self, given, design, letter, seed):
         means = [estimate([given[letter](b) - given[letter](a) for a, b in design[name]])[0] for name in READS]
-        kind = READS[max(range(3), key=means.__getitem__)] if max(means) > 1.5 else "any"
+        # A noun's own detector rises by 2. One of any plural rises by 1.5 at most, as a quarter has another plural.
+        kind = READS[max(range(3), key=means.__getitem__)] if max(means) > 1.75 else "any"
         expect(
             design[letter] == kind,
             f"Your verdict on a detector is {design[letter]!r}, and by your own pairs its effects are "
             f"{means[0]:.2f} (first), {means[1]:.2f} (middle) and {means[2]:.2f} (last).",
-            actual=("verdict", design[letter], kind),
+            actual=("verdict", design[letter], kind, len({design[other] for other in given}) == 1),
         )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def expect_labels(design):
         expect(
             present[templates == name].unique().numel() == 2,
             "In one of your templates all texts have the same label: to know the template is to know the label.",
-            actual="one label",
+            actual=("one label", len(names) == len(templates)),
         )  # fmt: skip
     return present, templates
 
@@ -92,6 +92,8 @@ def expect_pairs(design):
         well = all(len(pair) == 2 and pair[0] != pair[1] and all(map(known, pair)) for pair in pairs)
         expect(well, f"{key!r} are pairs of two different texts of words that the model knows.", actual=("pairs", key))
         expect_enough(pairs, 8, of=f"pairs of {key!r}")
+    both = {frozenset(pair) for pair in design["named"]} & {frozenset(pair) for pair in design["others"]}
+    expect(not both, "A pair is in 'named' and in 'others': the feature differs in it, or not.", actual="in both")
 
 
 def expect_places(design):
@@ -101,6 +103,7 @@ def expect_places(design):
     points = dict(model().named_modules())
     fits = all(len(p) == 2 and p[0] in points and 0 <= int(p[1]) < int(end.min()) for p in places)
     expect(fits, "'places' are pairs of a hook point and how many tokens before the end.", actual="places")
+    expect(len(set(places)) == len(places), "You count a place twice.", actual="place twice")
     expect(2 <= len(places) <= 12, "Look at 2 to 12 places.", actual=("places", len(places) < 2))
     expect(design["chosen"] in range(len(places)), "'chosen' is the number of a place, from 0.", actual="chosen")
     sites = list(dict.fromkeys(["hook_embed", *(site for site, _ in places)]))
@@ -128,7 +131,8 @@ def expect_probes(design, present, templates, readable):
     seen = mass_mean_fit(held(*places[chosen]), present)
     expect(
         not (math.isclose(design["accuracy"][0], seen, abs_tol=1e-6) and abs(seen - found[chosen].mean()) > 0.01),
-        "Your accuracy is that on the texts that the probe was fitted to. Hold out whole templates.",
+        "Your accuracy is the one on the texts that a probe is fitted to. On whole templates held out "
+        "least_squares_probe has another.",
         actual="fitted texts", returned=f"{design['accuracy'][0]:.3f}",
     )  # fmt: skip
     expect_reported(design["accuracy"], found[chosen].tolist(), of="accuracy", atol=5e-3)
@@ -183,6 +187,8 @@ def expect_removal(design, present, templates, readable):
     expect(length <= 0.0101, "Your random directions have not the length of the direction.", actual="lengths")
     cosine = torch.cosine_similarity(rows, own[None]).abs().max().item()
     expect(cosine <= 0.9, "One of your random directions is the direction itself: it is no control.", actual="own")
+    among = torch.cosine_similarity(rows[:, None], rows[None], dim=2).tril(-1).abs().max().item()
+    expect(among <= 0.9, "Two of your random directions are the same. A copy is no further draw.", actual="same rows")
     toward = torch.where(present[~fitted], 1.0, -1.0)
 
     def measure(out):
@@ -204,7 +210,7 @@ def expect_removal(design, present, templates, readable):
         abs(mean - found["effect"]) <= max(0.1 * half_width, 0.02)
         and 0.8 * half_width - 0.01 <= half <= 1.1 * half_width + 0.01,
         f"Run again, removing the direction costs {found['effect']:.3g} ± {half_width:.2g} nats beyond random ones.",
-        actual=("effect", abs(mean - found["effect"]) < 0.02), returned=f"{mean:.3g} ± {half:.2g}",
+        actual=("effect", abs(mean - found["effect"]) < 0.02, half > half_width), returned=f"{mean:.3g} ± {half:.2g}",
     )  # fmt: skip
 
 

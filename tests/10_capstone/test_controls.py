@@ -28,20 +28,20 @@ class TestEffectAtEqualCost:
 
     def test_at_a_dose(self, answer):
         "a budget that is just a dose's cost"
-        found = answer(torch.tensor([[1.0, 5.0, 7.0]]), torch.tensor([[0.5, 1.5, 4.0]]), 1.5)
-        expect_close(found, torch.tensor([5.0]), rtol=1e-4)
+        effect, cost = torch.tensor([[1.0, 5.0, 7.0]] * 2), torch.tensor([[0.5, 1.5, 4.0], [0.5, 1.0, 1.5]])
+        expect_close(answer(effect, cost, 1.5), torch.tensor([5.0, 7.0]), rtol=1e-4)
 
     def test_first_crossing(self, answer):
         "a cost that falls again: the smallest dose counts"
-        found = answer(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[1.0, 3.0, 1.0, 5.0]]), 2.0)
-        expect_close(found, torch.tensor([1.5]), rtol=1e-4)
+        effect, cost = torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 2), torch.tensor([[1.0, 3, 1, 5], [1.5, 1, 3, 5]])
+        expect_close(answer(effect, cost, 2.0), torch.tensor([1.5, 2.5]), rtol=1e-4)
 
     def test_never_reached(self, answer):
         "NaN where the cost stays below the budget, and only there"
         found = answer(torch.tensor([[1.0, 9.0], [1.0, 9.0]]), torch.tensor([[0.5, 0.9], [1.0, 3.0]]), 2.0)
         expect(
             bool(found[0].isnan()), "A direction whose cost never reaches the budget has no effect at it: NaN.",
-            actual="no NaN", returned=str(found.tolist()),
+            actual=("no NaN", float(found[0])), returned=str(found.tolist()),
         )  # fmt: skip
         expect_close(found[1:], torch.tensor([5.0]), rtol=1e-4)
 
@@ -63,6 +63,10 @@ class TestRefutationTest:
             actual=type(found).__name__,
         )  # fmt: skip
         effects, verdict = reference(named, others, *args)
+        expect(
+            list(found[0]) == list(effects), "The effects have other keys, or another order.",
+            actual=("keys", *found[0]), returned=str(list(found[0])), expected=str(list(effects)),
+        )  # fmt: skip
         expect_close(dict(found[0]), effects, rtol=1e-3, atol=1e-5, note="An effect differs.")
         expect(
             found[1] == verdict, f"The verdict here is {verdict!r}.",
@@ -77,7 +81,8 @@ class TestRefutationTest:
 
     def test_verdicts(self, answer, reference, rng):
         "a name that stands, one that is refuted, one that stays open"
-        for others, width in (((0.3, -0.4), 0.5), ((0.3, 4.0), 0.5), ((2.4, 0.1), 1.5), ((0.0, 0.0), 9.0)):
+        given = {(0.3, -0.4): 0.5, (0.3, 4.0): 0.5, (2.7, 0.1): 0.6, (2.4, 0.1): 1.5, (0.0, 0.0): 9.0}
+        for others, width in given.items():
             n = int(torch.randint(6, 12, (), generator=rng))
             named = self.around(rng, 5.0, width, n)
             rivals = {f"other {i}": self.around(rng, mean, width, n + i) for i, mean in enumerate(others)}
@@ -105,6 +110,10 @@ class TestRefutationTest:
         named, rival = self.around(rng, 5.0, 0.4, 8), {"other": self.around(rng, 1.5, 0.3, 7)}
         for tolerance in (0.1, 0.5, 0.9):
             self.expect(answer, reference, named, rival, tolerance)
+
+    def test_limit(self, answer, reference, rng):
+        "the limit is a share of the mean, however wide the named effect's interval is"
+        self.expect(answer, reference, self.around(rng, 5.0, 1.2, 8), {"last": self.around(rng, 2.2, 0.1, 8)})
 
     def test_bad_input(self, answer, rng):
         "without another property there is no test; 'named' is taken"

@@ -38,9 +38,9 @@ class TestMatchLatents:
             expect(set(found) == keys, "The result has other keys.", actual=sorted(found), expected=str(sorted(keys)))
             areas = torch.tensor([roc_auc_score(labels, column) for column in z.T], dtype=z.dtype)
             expect_shape(found["auroc"], (z.shape[1],))
-            expect_close(found["auroc"], areas, atol=1e-5)
+            expect_close(found["auroc"], areas, atol=1e-5, dtype=True)
             cosines = torch.cosine_similarity(W_dec, direction[None])
-            expect_close(found["cosine"], cosines, atol=1e-5)
+            expect_close(found["cosine"], cosines, atol=1e-5, dtype=True)
             expect(
                 (int(found["by_data"]), int(found["by_cosine"])) == (areas.argmax().item(), by_cosine),
                 "Another latent is the best match.",
@@ -95,6 +95,31 @@ class TestMatchLatents:
                     "A p-value is (1 + a count) / (1 + n_draws).", actual=("count", key),
                     returned=f"{found[key]:.4f} with {n_draws} draws",
                 )  # fmt: skip
+
+    def test_equal(self, answer):
+        "a draw that is as good counts, and each draw shuffles anew; of equal latents the first is named"
+        z, W_dec = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+        labels, direction = torch.tensor([True, False]), torch.tensor([1.0, 0.0])
+        found = answer(z, labels, torch.zeros(2, dtype=torch.long), W_dec, direction, 80, seeded(4))
+        expect(
+            (int(found["by_data"]), int(found["by_cosine"])) == (0, 0), "Of equal latents the first is to be named.",
+            actual=("first", int(found["by_data"]), int(found["by_cosine"])),
+        )  # fmt: skip
+        expect(
+            0.2 < found["p_data"] < 0.8, "Of two texts half of all shuffles give the labels as they were.",
+            actual=("half", found["p_data"] < 0.5), returned=f"p_data = {found['p_data']:.3f}", expected="near 0.5",
+        )  # fmt: skip
+
+    def test_random_directions(self, answer, rng):
+        "random directions are normal: of either sign, and nothing of the feature's is left in them"
+        sign = torch.ones(40)
+        sign[torch.randperm(40, generator=rng)[:4]] = -1
+        z, labels = torch.rand(8, 1, generator=rng), torch.arange(8) % 2 == 0
+        found = answer(z, labels, torch.zeros(8, dtype=torch.long), torch.ones(1, 40), sign, 30, seeded(5))
+        expect(
+            found["p_cosine"] < 0.1, "Random directions come as near to a latent as the feature does.",
+            actual=("directions", found["p_cosine"]), returned=f"p_cosine = {found['p_cosine']:.3f}",
+        )  # fmt: skip
 
     def test_bad_input(self, answer, rng):
         "a unit with one label only, or no draw"

@@ -14,7 +14,7 @@ class TestSignFlipTest:
             differences = torch.randn(n_sites, n_groups, generator=rng) + 0.4
             found = answer(differences)
             expect_shape(found, (n_sites,))
-            expect_close(found.double(), reference(differences), atol=1e-6)
+            expect_close(found, reference(differences), atol=1e-6, dtype=True)
 
     def test_by_hand(self, answer):
         "differences whose p-values can be counted"
@@ -23,9 +23,11 @@ class TestSignFlipTest:
 
     def test_ties(self, answer, reference, rng):
         "equal means count, though sums in another order differ in the last bits; zeros, and all of them zero"
-        for values in ([0.1, 0.1, 0.1, -0.1, 0.3], [0.0, 0.0, 0.1, 0.3], [0.0, 0.0, 0.0]):
+        for values in ([0.1, 0.1, 0.1, -0.1, 0.3], [0.0, 0.0, 0.1, 0.3], [0.0, 0.0, 0.1], [0.0, 0.0, 0.0]):
             rows = torch.tensor([values])[:, torch.randperm(len(values), generator=rng)]
             expect_close(answer(rows).double(), reference(rows), atol=1e-6)
+        rows = torch.randint(-3, 6, (6, 10), generator=rng).double() / 10
+        expect_close(answer(rows).double(), reference(rows), atol=1e-6)
 
     def test_larger(self, answer, reference, rng):
         "twelve groups, as a project has them"
@@ -33,7 +35,8 @@ class TestSignFlipTest:
         expect_close(answer(rows).double(), reference(rows), atol=1e-6)
 
     def test_bad_input(self, answer, rng):
-        "one group says nothing, and seventeen would take too long"
+        "one group says nothing, and seventeen would take too long; sixteen would not"
+        expect_shape(answer(torch.randn(1, 16, generator=rng)), (1,))
         for n_groups in (1, 17):
             expect_raises(ValueError, answer, torch.randn(2, n_groups, generator=rng))
 
@@ -45,7 +48,7 @@ class TestHolm:
         rejected, adjusted = answer(p, alpha)
         expected = reference(p, alpha)
         expect_shape(adjusted, tuple(p.shape))
-        expect_close(adjusted, expected[1], rtol=1e-5, note="The adjusted p-values differ.")
+        expect_close(adjusted, expected[1], rtol=1e-5, dtype=True, note="The adjusted p-values differ.")
         expect_close(rejected, expected[0])
 
     def test_values(self, answer, reference, rng):
@@ -64,9 +67,12 @@ class TestHolm:
         self.expect(answer, reference, p, 0.05)
 
     def test_equal(self, answer, reference):
-        "equal p-values, and one exactly at its limit"
-        self.expect(answer, reference, torch.tensor([0.05, 0.05, 0.05]).double(), 0.15)
-        self.expect(answer, reference, torch.tensor([0.05 / 3, 0.9, 0.8]).double(), 0.05)
+        "equal p-values, one exactly at its limit, and 0 and 1"
+        self.expect(answer, reference, torch.tensor([0.02, 0.5, 0.01, 0.02], dtype=torch.double), 0.05)
+        self.expect(answer, reference, torch.tensor([1.0, 0.0, 0.2], dtype=torch.double), 0.05)
+        self.expect(answer, reference, torch.tensor([0.05, 0.05, 0.05], dtype=torch.double), 0.15)
+        self.expect(answer, reference, torch.tensor([0.125, 0.9], dtype=torch.double), 0.25)
+        self.expect(answer, reference, torch.tensor([0.05 / 3, 0.9, 0.8], dtype=torch.double), 0.05)
 
     def test_single_precision(self, answer, rng):
         "the dtype of the p-values is kept"

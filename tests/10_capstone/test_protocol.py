@@ -1,6 +1,7 @@
 """Checks for the size of a project, and for what a record lacks."""
 
 import math
+from numbers import Integral
 
 import torch
 from scipy.special import stdtrit
@@ -22,7 +23,7 @@ class TestUnitsNeeded:
         given = list(zip(spreads.tolist(), (widths / 2 + 0.02).tolist(), strict=True))
         found = tuple(answer(*pair) for pair in given)
         expect(
-            all(n == int(n) and n >= 2 for n in found),
+            all(isinstance(n, Integral) and n >= 2 for n in found),
             "A number of units is a whole number, at least 2.",
             actual=("whole", *found),
         )
@@ -64,7 +65,7 @@ def whole(rng, n=9, n_places=4):
         "folds": [([i for i in range(n) if i != left_out], [left_out]) for left_out in range(n)],
         "accuracy": numbers[0], "baseline": numbers[1], "control": numbers[2],
         "p": p, "p_adjusted": [min(1.0, n_places * value) for value in p],
-        "random": torch.rand(19, 5, generator=rng).tolist(), "push_lengths": [own, 1.005 * own, 0.995 * own],
+        "random": torch.rand(19, 5, generator=rng).tolist(), "push_lengths": [own, 1.009 * own, 0.991 * own],
         "refutation": {"named": (5.0, 0.1), "someone else": (0.2, 0.3)},
     }  # fmt: skip
 
@@ -73,11 +74,12 @@ DAMAGED = {
     "proposal": [{"feature": ""}, {"would_refute": "  "}, {"would_refute": None}],
     "held out": [
         {"folds": []},
+        {"folds": [([1, 2, 3], [4, 3]), ([1, 2], [3])]},
         {"folds": [([1, 2, 3], [4]), ([1, 2], [3, 2])]},
         {"folds": [([1], [2]), ([5, 6], [6])]},
     ],
-    "baseline": [{"baseline": None}, {"baseline": [0.5, 0.5]}, {"baseline": []}],
-    "control task": [{"control": None}, {"control": [0.5]}],
+    "baseline": [{"baseline": None}, {"baseline": [0.5, 0.5]}, {"baseline": [0.5] * 12}, {"baseline": []}],
+    "control task": [{"control": None}, {"control": [0.5]}, {"control": [0.5] * 12}],
     "correction": [
         {"p_adjusted": None},
         {"p_adjusted": []},
@@ -91,6 +93,8 @@ DAMAGED = {
         {"push_lengths": [5.0]},
         {"push_lengths": [5.0, 5.0, 4.0]},
         {"push_lengths": [5.0, 6.0]},
+        {"push_lengths": [5.0, 4.0, 5.0]},
+        {"push_lengths": [5.0, 5.06, 5.03]},
         {"push_lengths": None},
     ],
     "refutation": [
@@ -116,6 +120,7 @@ class TestCheckProtocol:
         self.expect(answer, whole(rng), [])
         self.expect(answer, whole(rng, n=8, n_places=2), [])
         self.expect(answer, whole(rng) | {"p": [0.03], "p_adjusted": None}, [])
+        self.expect(answer, whole(rng) | {"p": [0.01, 0.02, 0.5], "p_adjusted": [0.03, 0.04, 0.5]}, [])
 
     def test_one_missing(self, answer, rng):
         "one step is missing, in each of the ways in which it can be"

@@ -27,11 +27,12 @@ def my_feature(model: nn.Module) -> dict[str, object]:
         "texts": At least 32 texts, no two alike, that stop where the model should say one of the words.
         "present", "templates", "words": For each text whether the feature is present (True, False); the number of its
             template, at least eight templates and both labels in each; and the word on which the feature rests.
-        "places": A list of 2 to 12 pairs (hook point, how many tokens before the end) where you looked.
+        "places": A list of 2 to 12 pairs (hook point, how many tokens before the end) where you looked, none twice.
         "chosen": The number, from 0, of the place that you report on.
         "up", "down": Lists of words between which the feature should decide; single words of the vocabulary.
         "named": At least eight pairs of texts that differ in the feature alone: absent, present.
-        "others": A list of at least eight pairs of texts that differ in something else; the feature stays.
+        "others": A list of at least eight pairs of texts that differ in something else; the feature stays, so that none
+            of them is in "named".
         "accuracy", "baseline": (mean, half-width of its 95 % interval over templates) of ``least_squares_probe`` on
             templates that it was not fitted to (``probe_by_layer``), at the chosen place; and of the same at
             "hook_embed", as many tokens before the end (0.5 for each template if the same word stands there always).
@@ -39,7 +40,7 @@ def my_feature(model: nn.Module) -> dict[str, object]:
         "control_accuracy": As "accuracy", with these labels.
         "p_adjusted": Of the chosen place: ``sign_flip_test`` of accuracy less baseline over templates, for all your
             places, corrected by ``holm``.
-        "random": At least 19 random directions as long as the direction removed, to within a hundredth.
+        "random": At least 19 random directions, no two alike, as long as the direction removed, to within a hundredth.
         "effect": The cost of removing a direction at the chosen place, less the mean cost of the random ones
             (``amnesic_effect``, over templates): (effect, half-width). The direction is that of ``mass_mean_probe``
             fitted to the first half of your templates (in ascending order, of an odd number the middle one with them),
