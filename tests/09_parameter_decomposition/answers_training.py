@@ -21,13 +21,14 @@ from utils.spd.training import Decomposition, spd_losses
 
 
 def losses_with(forward, weights, components, gates, x, p, distance, generator, *, which=(0, 1), swap=False, data=True,
-                own=True):  # fmt: skip
+                own=True, learn_V=True):  # fmt: skip
     wanted, inputs = inputs_of_matrices(forward, weights, x)
     if not own:
         inputs = inputs_of_matrices(forward, {name: part.weight() for name, part in components.items()}, x)[1]
     if data:
         wanted, inputs = wanted.detach(), {name: a.detach() for name, a in inputs.items()}
-    both = {name: causal_importance(gates[name], components[name].V, inputs[name]) for name in weights}
+    read = {name: part.V if learn_V else part.V.detach() for name, part in components.items()}
+    both = {name: causal_importance(gates[name], read[name], inputs[name]) for name in weights}
     lower, upper = ({name: pair[i] for name, pair in both.items()} for i in which)
     given = forward, weights, components, x, wanted, lower, distance, generator
     parts = {"faithfulness": faithfulness_loss(weights, components), "minimality": minimality_loss(upper, p)}
@@ -46,17 +47,16 @@ def losses_with(forward, weights, components, gates, x, p, distance, generator, 
     "lower-leaky ones. Where a gate is shut, the mask then has no gradient that could open it.",
 )
 def sigmoids_exchanged(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
-    with torch.no_grad():
-        wanted, inputs = inputs_of_matrices(forward, weights, x)
-    both = {name: causal_importance(gates[name], components[name].V, inputs[name]) for name in weights}
-    upper, lower = ({name: pair[i].clamp(min=0) for name, pair in both.items()} for i in (0, 1))
-    given = forward, weights, components, x, wanted, lower, distance, generator
-    return {
-        "faithfulness": faithfulness_loss(weights, components),
-        "stochastic": stochastic_reconstruction_loss(*given),
-        "layerwise": layerwise_reconstruction_loss(*given),
-        "minimality": minimality_loss(upper, p),
-    }
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, which=(1, 0))
+
+
+@wrong(
+    "spd_losses",
+    "Your masks are made of the upper-leaky importances, as the price is. Where a gate is shut, the mask then has no "
+    "gradient that could open it.",
+)
+def upper_for_both(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, which=(1, 1))
 
 
 @wrong(
@@ -65,11 +65,16 @@ def sigmoids_exchanged(forward, weights, components, gates, x, *, p, distance=me
     "upper-leaky ones.",
 )
 def price_on_the_lower(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
-    parts = losses_with(forward, weights, components, gates, x, p, distance, generator)
-    with torch.no_grad():
-        inputs = inputs_of_matrices(forward, weights, x)[1]
-    lower = {name: causal_importance(gates[name], components[name].V, inputs[name])[0] for name in weights}
-    return parts | {"minimality": minimality_loss({name: g.clamp(min=0) for name, g in lower.items()}, p)}
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, which=(0, 0))
+
+
+@wrong(
+    "spd_losses",
+    "Your importances have no gradient that reaches V: what the gates read is learnt as well. Only the network's own "
+    "run is data.",
+)
+def importances_without_V(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, learn_V=False)
 
 
 @wrong(
@@ -116,7 +121,7 @@ def importances_without_gradients(
         "faithfulness": faithfulness_loss(weights, components),
         "stochastic": stochastic_reconstruction_loss(*given),
         "layerwise": layerwise_reconstruction_loss(*given),
-        "minimality": minimality_loss(upper, p) + 0 * sum(q.sum() for g in gates.values() for q in g.parameters()),
+        "minimality": minimality_loss(upper, p),
     }
 
 

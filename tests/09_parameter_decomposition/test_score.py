@@ -1,5 +1,7 @@
 """Checks for what a decomposition is judged by, with the truth and without."""
 
+import itertools
+
 import torch
 
 from utils.course.checking import expect, expect_close, expect_shape
@@ -122,6 +124,14 @@ class TestMatchComponents:
             returned=str([round(v, 2) for v in match[1].tolist()]),
         )  # fmt: skip
 
+    def test_lengths(self, answer, rng):
+        "a short component that points the right way is the better partner than a long one that points elsewhere"
+        truth = torch.cat([matrices(rng, 3, 4, 5), torch.zeros(3, 1, 5)], dim=1)
+        long = 9 * truth
+        long[:, 4] = 9 * truth.flatten(1).norm(dim=1)[:, None]  # cosine 0.41
+        partner = answer(torch.cat([long, 0.1 * truth]), truth)[0]
+        expect_close(partner, torch.tensor([3, 4, 5]), note="A long component was preferred to one with cosine 1.")
+
     def test_fewer_components(self, answer, reference, rng):
         "with fewer components than true parts some go without: -1, and 0 for cosine and ratio"
         truth = matrices(rng, 5, 3, 4)
@@ -159,6 +169,11 @@ class TestRecovered:
         found = answer(turned, truth)
         expect_close(found.float(), torch.tensor([1.0, 0, 1, 1]), note="Cosines above 0.99 pass, others don't.")
 
+    def test_opposite(self, answer, rng):
+        "a part whose partner is its negative was not found"
+        truth = matrices(rng, 1, 3, 4)
+        expect_close(answer(-truth, truth).float(), torch.zeros(1), note="A part of cosine -1 counts as found.")
+
     def test_arguments(self, answer, reference, rng):
         "other bounds"
         truth = matrices(rng, 6, 5, 4)
@@ -181,6 +196,8 @@ class TestLiveComponents:
         "needed by one input is enough, for inputs of one and of two dimensions"
         for shape, threshold in (((7, 5), 0.1), ((4, 3, 6), 0.1), ((1, 4), 0.5), ((30, 8), 0.93)):
             g = torch.rand(shape, generator=rng) * torch.rand(shape[-1], generator=rng)
+            g[..., 1] = threshold + 0.05  # needed by all but one, and on the average
+            g.view(-1, shape[-1])[0, 1] = 0.0
             expect_close(answer(g, threshold).float(), reference(g, threshold).float())
 
     def test_default(self, answer):
@@ -204,6 +221,17 @@ class TestComponentsPerInput:
             for name, needed in wanted.items():
                 expect_shape(found[name], tuple(needed.shape))
                 expect_close(found[name].float(), needed.float(), note=f"Of {name!r} other components are needed.")
+
+    def test_at_the_threshold(self, answer, reference, rng):
+        "above the threshold, not at it"
+        given = network(rng)
+        for gate in given[3].values():  # one that is half open for all inputs
+            gate.W_out[1], gate.b_out[1] = 0.0, 0.5
+        found, wanted = (each(*given, threshold=0.5) for each in (answer, reference))
+        for name, needed in wanted.items():
+            expect_close(
+                found[name].float(), needed.float(), note="At a threshold of 0.5, an importance of 0.5 is not."
+            )
 
 
 class TestAblateTheRest:
@@ -261,21 +289,26 @@ class TestRandomNeeded:
             expect(not found[:, ~live].any(), "A component was drawn that is not live.", actual="not live")
 
     def test_chances(self, answer, rng):
-        "each live component has the same chance, and inputs draw by themselves"
-        live = torch.tensor([True, False, True, True, False, True, True])
-        needed = torch.zeros(3000, 7, dtype=torch.bool)
-        needed[:, :3] = torch.tensor([True, False, True])
+        "each live component has the same chance whatever the input needs, and inputs draw by themselves"
+        pairs = torch.tensor([[0, 2], [3, 5], [6, 9]])  # all that live: needed by even inputs, by odd ones, by none
+        live = torch.zeros(10, dtype=torch.bool)
+        live[pairs] = True
+        needed = torch.zeros(3000, 10, dtype=torch.bool)
+        needed[::2, pairs[0]], needed[1::2, pairs[1]] = True, True
         found = self.drawn(answer, needed, live, int(torch.randint(10**6, (), generator=rng)))
-        share = found[:, live].float().mean(0)
-        expect(
-            bool((share - 0.4).abs().max() < 0.06),
-            "Of five live components each should be in about two fifths of the sets.",
-            actual="uneven", returned=str([round(v, 2) for v in share.tolist()]),
-        )  # fmt: skip
-        pairs = {tuple(row.nonzero().flatten().tolist()) for row in found[:200]}
-        expect(len(pairs) == 10, "All inputs draw the same, or some pairs never come.", actual=("pairs", len(pairs)))
-        together = (found[:-1] == found[1:]).all(1).float().mean()
-        expect(together < 0.25, "Neighbouring inputs draw the same.", actual="the same")
+        for rows, order in ((found[::2], (0, 1, 2)), (found[1::2], (1, 0, 2))):
+            sets = {tuple(row.nonzero().flatten().tolist()) for row in rows}
+            expect(len(sets) > 1, "All inputs with the same needs draw the same.", actual="the same")
+            share = torch.stack([rows[:, pairs[i]].float().mean(0) for i in order])
+            expect(
+                bool((share - 1 / 3).abs().max() < 0.06),
+                "Each of six live components should be in about a third of the sets, needed or not.",
+                actual=[round(v, 1) for v in share.mean(1).tolist()],
+                returned=", ".join(f"{v:.2f}" for v in share.flatten()) + " (first the two that the input needs)",
+            )  # fmt: skip
+            missing = set(itertools.combinations(pairs.flatten().tolist(), 2)) - sets
+            expect(not missing, "Some pairs never come.", actual="missing", returned=str(sorted(missing)))
+            expect((rows[:-1] == rows[1:]).all(1).float().mean() < 0.25, "Neighbours draw the same.", actual="alike")
 
     def test_generator(self, answer, rng):
         "the draws are the generator's"

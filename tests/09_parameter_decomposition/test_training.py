@@ -57,7 +57,7 @@ class TestSpdLosses:
         return forward, weights, components, gates, torch.randn(batch, sizes[0], generator=rng)
 
     def test_values(self, answer, reference, rng):
-        "the four losses, for two and three matrices, another exponent and another distance"
+        "faithfulness and both reconstruction losses, for two and three matrices and another distance"
         for sizes, C, batch, p, distance in (((4, 3, 5), 6, 7, 1.0, None), ((2, 6, 3, 4), 5, 9, 1.7, absolute)):
             given, seed = self.given(rng, sizes, C, batch), drawn_seed(rng)
             more = {} if distance is None else {"distance": distance}
@@ -68,15 +68,24 @@ class TestSpdLosses:
                 f"A dict with the keys {', '.join(LOSSES)} is returned.",
                 actual=sorted(found) if isinstance(found, dict) else type(found).__name__,
             )
-            for name in LOSSES:
+            for name in LOSSES[:3]:
                 expect_close(found[name], wanted[name], rtol=1e-4, atol=1e-5, note=f"The {name} loss differs.")
+
+    def test_price(self, answer, reference, rng):
+        "the minimality loss, with several exponents"
+        given = self.given(rng)
+        for p in (1.0, 1.7):
+            found, wanted = (
+                losses(*given, p=p, generator=generator(0))["minimality"] for losses in (answer, reference)
+            )
+            expect_close(found, wanted, rtol=1e-4, atol=1e-5, note="The minimality loss differs.")
 
     def test_gradients(self, answer, reference, rng):
         "gradients of each loss, for components and gates"
         given, seed = self.given(rng), drawn_seed(rng)
         learnt = {
             f"{kind} {key} of {name!r}": q
-            for kind, modules in (("the components'", given[2]), ("the gates'", given[3]))
+            for kind, modules in (("the gates'", given[3]), ("the components'", given[2]))
             for name, module in modules.items()
             for key, q in module.named_parameters()
         }
