@@ -1,8 +1,10 @@
 """Wrong answers for the losses of a batch and for the training loop, each with its sentence, and right ones."""
 
+import copy
 import math
 
 import torch
+from torch import Tensor
 
 from utils.course.catalogue import right, wrong
 from utils.spd.components import RankOneComponents, inputs_of_matrices, masked_forward
@@ -166,8 +168,9 @@ def one_pass_each(forward, weights, components, gates, x, *, p, distance=mean_sq
 
 
 def trained(forward, weights, batches, *, C, price, n_steps, p=1.0, lr=1e-3, distance=mean_squared_error, weigh=None,
-            seed=0, every=100, start=None, rate=None, first="batch", clear=True, only=None, betas=(0.9, 0.999),
-            weighted_record=False, last=True, keep_gradients=False, ignore=()):  # fmt: skip
+            seed=0, every=100, start=None, rate=None, clear=True, only=None,
+            weighted_record=False, last=True, keep_gradients=False, ignore=(), kind=torch.optim.Adam,
+            record=None):  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     if start is None or "start" in ignore:
         components = {name: RankOneComponents(*W.shape, C, generator=generator) for name, W in weights.items()}
@@ -179,7 +182,7 @@ def trained(forward, weights, batches, *, C, price, n_steps, p=1.0, lr=1e-3, dis
         factor = {**dict.fromkeys(factor, 1.0), "minimality": price}
     modules = [*components.values(), *gates.values()]
     learnt = [q for m in (modules if only is None else [*only(components, gates)]) for q in m.parameters()]
-    optimiser = torch.optim.Adam(learnt, lr=lr, betas=betas)
+    optimiser = kind(learnt, lr=lr)
     rate = rate or (lambda step: (1 + math.cos(math.pi * step / n_steps)) / 2)
     history = {name: [] for name in ("step", *factor)}
     for step in range(n_steps):
@@ -195,7 +198,7 @@ def trained(forward, weights, batches, *, C, price, n_steps, p=1.0, lr=1e-3, dis
         if step % every == 0 or (last and step == n_steps - 1):
             history["step"].append(step)
             for name, loss in losses.items():
-                history[name].append(loss.item() * (factor[name] if weighted_record else 1))
+                history[name].append((record or Tensor.item)(loss) * (factor[name] if weighted_record else 1))
     for m in modules:
         m.requires_grad_(keep_gradients)
     return Decomposition(components, gates, history)
@@ -211,6 +214,39 @@ def constant_rate(forward, weights, batches, **settings):
 )
 def straight_line(forward, weights, batches, **settings):
     return trained(forward, weights, batches, rate=lambda step: 1 - step / settings["n_steps"], **settings)
+
+
+@wrong("train_spd", "Your rate is one step ahead: step 0 has the whole of lr.")
+def one_step_ahead(forward, weights, batches, **settings):
+    def rate(step):
+        return (1 + math.cos(math.pi * (step + 1) / settings["n_steps"])) / 2
+
+    return trained(forward, weights, batches, rate=rate, **settings)
+
+
+@wrong("train_spd", "AdamW shrinks all parameters a little in each step. Adam is asked for, without weight decay.")
+def with_weight_decay(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, kind=torch.optim.AdamW, **settings)
+
+
+@wrong("train_spd", "You leave the exponent out: it is 1 whatever `p` says.")
+def exponent_ignored(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, **settings | {"p": 1.0})
+
+
+@wrong("train_spd", "You leave the distance out, so that every error is a mean of squares.")
+def distance_ignored(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, **settings | {"distance": mean_squared_error})
+
+
+@wrong("train_spd", "Your history holds tensors. Numbers are asked for: `.item()` gives one.")
+def history_of_tensors(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, record=Tensor.detach, **settings)
+
+
+@wrong("train_spd", "You train a copy of the start that is given. It is to be trained in place.")
+def start_copied(forward, weights, batches, *, start=None, **settings):
+    return trained(forward, weights, batches, start=copy.deepcopy(start), **settings)
 
 
 @wrong("train_spd", "Gradients of earlier steps are never cleared, and pile up.")
