@@ -225,8 +225,8 @@ class TestComponentsPerInput:
     def test_at_the_threshold(self, answer, reference, rng):
         "above the threshold, not at it"
         given = network(rng)
-        for gate in given[3].values():  # one that is half open for all inputs
-            gate.W_out[1], gate.b_out[1] = 0.0, 0.5
+        for gate in given[3].values():  # one that is half open for all inputs, and one less
+            gate.W_out[1:3], gate.b_out[1:3] = 0.0, torch.tensor([0.5, 0.3])
         found, wanted = (each(*given, threshold=0.5) for each in (answer, reference))
         for name, needed in wanted.items():
             expect_close(
