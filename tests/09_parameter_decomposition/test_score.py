@@ -114,6 +114,15 @@ class TestMatchComponents:
             returned=str(partner.tolist()),
         )  # fmt: skip
 
+    def test_who_chooses(self, answer, rng):
+        "a true part takes its second best where another needs the best more"
+        row, truth = torch.randn(4, generator=rng), torch.zeros(2, 3, 4)
+        truth[0, 0] = truth[1, 1] = row
+        second = truth[0].clone()
+        second[2] = 2 * row  # cosine 0.45 with the first part, 0 with the other
+        partner = answer(torch.stack([truth.sum(0), second]), truth)[0]
+        expect_close(partner, torch.tensor([1, 0]), note="The sum of cosines is not the largest.")
+
     def test_signs(self, answer, rng):
         "a component of the opposite sign is a poor partner, however parallel"
         truth = matrices(rng, 3, 4, 5)
@@ -180,6 +189,7 @@ class TestRecovered:
         given = near(rng, truth, 0.2, 2)
         for bounds in ({"min_cosine": 0.8, "tolerance": 0.3}, {"min_cosine": 0.95}, {"tolerance": 0.5}):
             expect_close(answer(given, truth, **bounds).float(), reference(given, truth, **bounds).float())
+        expect_close(answer(1.5 * truth, truth, tolerance=0.6).float(), torch.ones(6), note="1.5 is within 0.6 of 1.")
 
     def test_one_to_one(self, answer, rng):
         "one component can't stand for two true parts"
