@@ -66,7 +66,22 @@ def without_signs(suspects, sound):
     "each by the other; a shared one is needed without its debtor, too.",
 )
 def together_either_way(suspects, sound):
-    return designed(suspects, sound, shared=lambda given: one_sided(given, 1.1) - len(given[3]))
+    return designed(suspects, sound, shared=lambda given: one_sided(given, 1.1))
+
+
+@wrong(
+    "which_flaw",
+    "Your measure of shared components does not find them beside the sound ones, where some features come with another "
+    "in most cases, too. A share of inputs can't rise above 1, and the border may: count the pairs in which it is near "
+    "1, one way only.",
+)
+def largest_share(suspects, sound):
+    def shared(given):
+        on = (given[4] > 0.1).float()
+        also = on.T @ on / on.sum(0).clamp(min=1)[:, None]
+        return also.fill_diagonal_(0).max().item()
+
+    return designed(suspects, sound, shared=shared)
 
 
 @wrong(
@@ -98,8 +113,10 @@ def exactly_parallel(suspects, sound):
 )
 def mean_and_spread(suspects, sound):
     design = designed(suspects, sound)
-    values = torch.tensor([moved(given) for given in sound])
-    return design | {"sound_hidden": (values.mean().item(), values.std().item())}
+    for flaw in ("split", "shared", "hidden"):
+        values = torch.tensor([design[flaw](given) for given in sound])
+        design[f"sound_{flaw}"] = (values.mean().item(), values.std().item())
+    return design
 
 
 @wrong("which_flaw", "All your verdicts are the same, whatever your measures say.")

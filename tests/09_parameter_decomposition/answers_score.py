@@ -33,9 +33,24 @@ def without_sign(W, components):
     return cosines(W, components).abs().amax(0).mean()
 
 
-@wrong("mean_max_cosine_similarity", "Your score is an inner product: it grows with the component's length.")
+@wrong("mean_max_cosine_similarity", "Your score is an inner product: it grows with the lengths of both rows.")
 def inner_product(W, components):
+    return (components * W).sum(2).amax(0).mean()
+
+
+@wrong("mean_max_cosine_similarity", "You divide by the feature's length alone: the score grows with the component's.")
+def by_the_features_length(W, components):
     return ((components * W).sum(2) / W.norm(dim=1)).amax(0).mean()
+
+
+@wrong("mean_max_cosine_similarity", "You compare columns. What a component does with a feature is its row.")
+def columns(W, components):
+    return torch.cosine_similarity(components, W[None], dim=1).amax(0).mean()
+
+
+@wrong("mean_max_cosine_similarity", "You take one maximum over everything: each feature has a best cosine of its own.")
+def best_of_all(W, components):
+    return cosines(W, components).max()
 
 
 @wrong("mean_max_cosine_similarity", "You average over components, too: a feature's score is that of its best one.")
@@ -127,6 +142,18 @@ def by_size(components, truth):
     return matched(components, truth, cosine=torch.abs)
 
 
+@wrong("match_components", "You match by inner products: a long component wins over one that points the right way.")
+def by_inner_products(components, truth):
+    lengths = truth.flatten(1).norm(dim=1)[:, None] * components.flatten(1).norm(dim=1)
+    return matched(components, truth, cosine=lambda c: c * lengths)
+
+
+@wrong("match_components", "A true part without a partner is given component 0. It has none: -1.")
+def zero_for_none(components, truth):
+    match = matched(components, truth)
+    return match._replace(partner=match.partner.clamp(min=0))
+
+
 @wrong(
     "match_components", "You let the first true part choose, then the next: what is left for the last ones may be poor."
 )
@@ -172,6 +199,26 @@ def too_long_goes_through(components, truth, *, min_cosine=0.99, tolerance=0.05)
     return (match.cosine > min_cosine) & (match.ratio > 1 - tolerance)
 
 
+@wrong(
+    "recovered", "A partner that is too short goes through: the ratio has to lie within the tolerance on both sides."
+)
+def too_short_goes_through(components, truth, *, min_cosine=0.99, tolerance=0.05):
+    match = matched(components, truth)
+    return (match.cosine > min_cosine) & (match.ratio < 1 + tolerance)
+
+
+@wrong("recovered", "The right direction or the right length is enough for you. A part is found if both are right.")
+def either(components, truth, *, min_cosine=0.99, tolerance=0.05):
+    match = matched(components, truth)
+    return (match.cosine > min_cosine) | ((match.ratio - 1).abs() < tolerance)
+
+
+@wrong("recovered", "You take the cosine without its sign: a partner that does the opposite counts as found.")
+def opposite_found(components, truth, *, min_cosine=0.99, tolerance=0.05):
+    match = matched(components, truth)
+    return (match.cosine.abs() > min_cosine) & ((match.ratio - 1).abs() < tolerance)
+
+
 @wrong("recovered", "Several true parts count one component as theirs. They are to be matched one to one.")
 def not_one_to_one(components, truth, *, min_cosine=0.99, tolerance=0.05):
     match = best_for_each(components, truth)
@@ -211,6 +258,16 @@ def above_zero(importances, threshold=0.1):
     return (importances > 0).flatten(0, -2).any(0)
 
 
+@wrong("live_components", "Your threshold is 0.1, whatever the argument says.")
+def always_a_tenth(importances, threshold=0.1):
+    return (importances > 0.1).flatten(0, -2).any(0)
+
+
+@wrong("live_components", "An importance at the threshold counts for you. It has to be above it.")
+def from_the_threshold_on(importances, threshold=0.1):
+    return (importances >= threshold).flatten(0, -2).any(0)
+
+
 @wrong("live_components", "You go over the first dimension only, so that inputs of two dimensions leave one behind.")
 def first_dimension_only(importances, threshold=0.1):
     return (importances > threshold).any(0)
@@ -247,6 +304,12 @@ def run_on_components(forward, weights, components, gates, x, threshold=0.1):
 def in_absolute_value(forward, weights, components, gates, x, threshold=0.1):
     inputs = inputs_of_matrices(forward, weights, x)[1]
     return {n: gates[n](a @ components[n].V).abs() > threshold for n, a in inputs.items()}
+
+
+@wrong("components_per_input", "An importance at the threshold counts for you. It has to be above it.")
+def needed_from_the_threshold_on(forward, weights, components, gates, x, threshold=0.1):
+    inputs = inputs_of_matrices(forward, weights, x)[1]
+    return {n: causal_importance(gates[n], components[n].V, a)[0] >= threshold for n, a in inputs.items()}
 
 
 @wrong("components_per_input", "You call needed what is read strongly. The gates say what is needed.")
@@ -331,7 +394,7 @@ def from_all(needed, live, generator=None):
     return drawn(needed, torch.ones_like(live), generator)
 
 
-@wrong("random_needed", "Every input gets the same set. Each should draw for itself.")
+@wrong("random_needed", "You draw once for all inputs: those with the same needs get the same. Each should draw anew.")
 def one_set(needed, live, generator=None):
     order = torch.rand(needed.shape[1], generator=generator).masked_fill(~live, 2.0).argsort().argsort()
     return order < needed.sum(1, keepdim=True)
@@ -344,6 +407,18 @@ def one_set(needed, live, generator=None):
 def each_by_itself(needed, live, generator=None):
     share = needed.sum(1, keepdim=True) / live.sum()
     return (torch.rand(needed.shape, generator=generator) < share) & live
+
+
+@wrong("random_needed", "Your sets are one too large: ranks begin at 0.")
+def one_too_many(needed, live, generator=None):
+    order = torch.rand(needed.shape, generator=generator).masked_fill(~live, 2.0).argsort(1).argsort(1)
+    return order <= needed.sum(1, keepdim=True)
+
+
+@wrong("random_needed", "You avoid what the input needs. In a random set it has the same chance as the rest.")
+def avoiding_the_needed(needed, live, generator=None):
+    draws = torch.rand(needed.shape, generator=generator).masked_fill(needed, 1.0).masked_fill(~live, 2.0)
+    return draws.argsort(1).argsort(1) < needed.sum(1, keepdim=True)
 
 
 @wrong("random_needed", "You draw from torch's global generator, and not from the one given.")

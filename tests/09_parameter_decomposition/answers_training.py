@@ -1,8 +1,10 @@
 """Wrong answers for the losses of a batch and for the training loop, each with its sentence, and right ones."""
 
+import copy
 import math
 
 import torch
+from torch import Tensor
 
 from utils.course.catalogue import right, wrong
 from utils.spd.components import RankOneComponents, inputs_of_matrices, masked_forward
@@ -21,13 +23,14 @@ from utils.spd.training import Decomposition, spd_losses
 
 
 def losses_with(forward, weights, components, gates, x, p, distance, generator, *, which=(0, 1), swap=False, data=True,
-                own=True):  # fmt: skip
+                own=True, learn_V=True):  # fmt: skip
     wanted, inputs = inputs_of_matrices(forward, weights, x)
     if not own:
         inputs = inputs_of_matrices(forward, {name: part.weight() for name, part in components.items()}, x)[1]
     if data:
         wanted, inputs = wanted.detach(), {name: a.detach() for name, a in inputs.items()}
-    both = {name: causal_importance(gates[name], components[name].V, inputs[name]) for name in weights}
+    read = {name: part.V if learn_V else part.V.detach() for name, part in components.items()}
+    both = {name: causal_importance(gates[name], read[name], inputs[name]) for name in weights}
     lower, upper = ({name: pair[i] for name, pair in both.items()} for i in which)
     given = forward, weights, components, x, wanted, lower, distance, generator
     parts = {"faithfulness": faithfulness_loss(weights, components), "minimality": minimality_loss(upper, p)}
@@ -46,17 +49,16 @@ def losses_with(forward, weights, components, gates, x, p, distance, generator, 
     "lower-leaky ones. Where a gate is shut, the mask then has no gradient that could open it.",
 )
 def sigmoids_exchanged(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
-    with torch.no_grad():
-        wanted, inputs = inputs_of_matrices(forward, weights, x)
-    both = {name: causal_importance(gates[name], components[name].V, inputs[name]) for name in weights}
-    upper, lower = ({name: pair[i].clamp(min=0) for name, pair in both.items()} for i in (0, 1))
-    given = forward, weights, components, x, wanted, lower, distance, generator
-    return {
-        "faithfulness": faithfulness_loss(weights, components),
-        "stochastic": stochastic_reconstruction_loss(*given),
-        "layerwise": layerwise_reconstruction_loss(*given),
-        "minimality": minimality_loss(upper, p),
-    }
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, which=(1, 0))
+
+
+@wrong(
+    "spd_losses",
+    "Your masks are made of the upper-leaky importances, as the price is. Where a gate is shut, the mask then has no "
+    "gradient that could open it.",
+)
+def upper_for_both(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, which=(1, 1))
 
 
 @wrong(
@@ -65,11 +67,16 @@ def sigmoids_exchanged(forward, weights, components, gates, x, *, p, distance=me
     "upper-leaky ones.",
 )
 def price_on_the_lower(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
-    parts = losses_with(forward, weights, components, gates, x, p, distance, generator)
-    with torch.no_grad():
-        inputs = inputs_of_matrices(forward, weights, x)[1]
-    lower = {name: causal_importance(gates[name], components[name].V, inputs[name])[0] for name in weights}
-    return parts | {"minimality": minimality_loss({name: g.clamp(min=0) for name, g in lower.items()}, p)}
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, which=(0, 0))
+
+
+@wrong(
+    "spd_losses",
+    "Your importances have no gradient that reaches V: what the gates read is learnt as well. Only the network's own "
+    "run is data.",
+)
+def importances_without_V(forward, weights, components, gates, x, *, p, distance=mean_squared_error, generator=None):
+    return losses_with(forward, weights, components, gates, x, p, distance, generator, learn_V=False)
 
 
 @wrong(
@@ -116,7 +123,7 @@ def importances_without_gradients(
         "faithfulness": faithfulness_loss(weights, components),
         "stochastic": stochastic_reconstruction_loss(*given),
         "layerwise": layerwise_reconstruction_loss(*given),
-        "minimality": minimality_loss(upper, p) + 0 * sum(q.sum() for g in gates.values() for q in g.parameters()),
+        "minimality": minimality_loss(upper, p),
     }
 
 
@@ -161,8 +168,9 @@ def one_pass_each(forward, weights, components, gates, x, *, p, distance=mean_sq
 
 
 def trained(forward, weights, batches, *, C, price, n_steps, p=1.0, lr=1e-3, distance=mean_squared_error, weigh=None,
-            seed=0, every=100, start=None, rate=None, first="batch", clear=True, only=None, betas=(0.9, 0.999),
-            weighted_record=False, last=True, keep_gradients=False, ignore=()):  # fmt: skip
+            seed=0, every=100, start=None, rate=None, clear=True, only=None,
+            weighted_record=False, last=True, keep_gradients=False, ignore=(), kind=torch.optim.Adam,
+            record=None):  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     if start is None or "start" in ignore:
         components = {name: RankOneComponents(*W.shape, C, generator=generator) for name, W in weights.items()}
@@ -174,7 +182,7 @@ def trained(forward, weights, batches, *, C, price, n_steps, p=1.0, lr=1e-3, dis
         factor = {**dict.fromkeys(factor, 1.0), "minimality": price}
     modules = [*components.values(), *gates.values()]
     learnt = [q for m in (modules if only is None else [*only(components, gates)]) for q in m.parameters()]
-    optimiser = torch.optim.Adam(learnt, lr=lr, betas=betas)
+    optimiser = kind(learnt, lr=lr)
     rate = rate or (lambda step: (1 + math.cos(math.pi * step / n_steps)) / 2)
     history = {name: [] for name in ("step", *factor)}
     for step in range(n_steps):
@@ -190,7 +198,7 @@ def trained(forward, weights, batches, *, C, price, n_steps, p=1.0, lr=1e-3, dis
         if step % every == 0 or (last and step == n_steps - 1):
             history["step"].append(step)
             for name, loss in losses.items():
-                history[name].append(loss.item() * (factor[name] if weighted_record else 1))
+                history[name].append((record or Tensor.item)(loss) * (factor[name] if weighted_record else 1))
     for m in modules:
         m.requires_grad_(keep_gradients)
     return Decomposition(components, gates, history)
@@ -206,6 +214,39 @@ def constant_rate(forward, weights, batches, **settings):
 )
 def straight_line(forward, weights, batches, **settings):
     return trained(forward, weights, batches, rate=lambda step: 1 - step / settings["n_steps"], **settings)
+
+
+@wrong("train_spd", "Your rate is one step ahead: step 0 has the whole of lr.")
+def one_step_ahead(forward, weights, batches, **settings):
+    def rate(step):
+        return (1 + math.cos(math.pi * (step + 1) / settings["n_steps"])) / 2
+
+    return trained(forward, weights, batches, rate=rate, **settings)
+
+
+@wrong("train_spd", "AdamW shrinks all parameters a little in each step. Adam is asked for, without weight decay.")
+def with_weight_decay(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, kind=torch.optim.AdamW, **settings)
+
+
+@wrong("train_spd", "You leave the exponent out: it is 1 whatever `p` says.")
+def exponent_ignored(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, **settings | {"p": 1.0})
+
+
+@wrong("train_spd", "You leave the distance out, so that every error is a mean of squares.")
+def distance_ignored(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, **settings | {"distance": mean_squared_error})
+
+
+@wrong("train_spd", "Your history holds tensors. Numbers are asked for: `.item()` gives one.")
+def history_of_tensors(forward, weights, batches, **settings):
+    return trained(forward, weights, batches, record=Tensor.detach, **settings)
+
+
+@wrong("train_spd", "You train a copy of the start that is given. It is to be trained in place.")
+def start_copied(forward, weights, batches, *, start=None, **settings):
+    return trained(forward, weights, batches, start=copy.deepcopy(start), **settings)
 
 
 @wrong("train_spd", "Gradients of earlier steps are never cleared, and pile up.")

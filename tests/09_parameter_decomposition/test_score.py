@@ -1,5 +1,7 @@
 """Checks for what a decomposition is judged by, with the truth and without."""
 
+import itertools
+
 import torch
 
 from utils.course.checking import expect, expect_close, expect_shape
@@ -112,6 +114,15 @@ class TestMatchComponents:
             returned=str(partner.tolist()),
         )  # fmt: skip
 
+    def test_who_chooses(self, answer, rng):
+        "a true part takes its second best where another needs the best more"
+        row, truth = torch.randn(4, generator=rng), torch.zeros(2, 3, 4)
+        truth[0, 0] = truth[1, 1] = row
+        second = truth[0].clone()
+        second[2] = 2 * row  # cosine 0.45 with the first part, 0 with the other
+        partner = answer(torch.stack([truth.sum(0), second]), truth)[0]
+        expect_close(partner, torch.tensor([1, 0]), note="The sum of cosines is not the largest.")
+
     def test_signs(self, answer, rng):
         "a component of the opposite sign is a poor partner, however parallel"
         truth = matrices(rng, 3, 4, 5)
@@ -121,6 +132,14 @@ class TestMatchComponents:
             bool((match[1] > -0.5).all()), "A true part was given its opposite.", actual="opposite",
             returned=str([round(v, 2) for v in match[1].tolist()]),
         )  # fmt: skip
+
+    def test_lengths(self, answer, rng):
+        "a short component that points the right way is the better partner than a long one that points elsewhere"
+        truth = torch.cat([matrices(rng, 3, 4, 5), torch.zeros(3, 1, 5)], dim=1)
+        long = 9 * truth
+        long[:, 4] = 9 * truth.flatten(1).norm(dim=1)[:, None]  # cosine 0.41
+        partner = answer(torch.cat([long, 0.1 * truth]), truth)[0]
+        expect_close(partner, torch.tensor([3, 4, 5]), note="A long component was preferred to one with cosine 1.")
 
     def test_fewer_components(self, answer, reference, rng):
         "with fewer components than true parts some go without: -1, and 0 for cosine and ratio"
@@ -159,12 +178,18 @@ class TestRecovered:
         found = answer(turned, truth)
         expect_close(found.float(), torch.tensor([1.0, 0, 1, 1]), note="Cosines above 0.99 pass, others don't.")
 
+    def test_opposite(self, answer, rng):
+        "a part whose partner is its negative was not found"
+        truth = matrices(rng, 1, 3, 4)
+        expect_close(answer(-truth, truth).float(), torch.zeros(1), note="A part of cosine -1 counts as found.")
+
     def test_arguments(self, answer, reference, rng):
         "other bounds"
         truth = matrices(rng, 6, 5, 4)
         given = near(rng, truth, 0.2, 2)
         for bounds in ({"min_cosine": 0.8, "tolerance": 0.3}, {"min_cosine": 0.95}, {"tolerance": 0.5}):
             expect_close(answer(given, truth, **bounds).float(), reference(given, truth, **bounds).float())
+        expect_close(answer(1.5 * truth, truth, tolerance=0.6).float(), torch.ones(6), note="1.5 is within 0.6 of 1.")
 
     def test_one_to_one(self, answer, rng):
         "one component can't stand for two true parts"
@@ -181,6 +206,8 @@ class TestLiveComponents:
         "needed by one input is enough, for inputs of one and of two dimensions"
         for shape, threshold in (((7, 5), 0.1), ((4, 3, 6), 0.1), ((1, 4), 0.5), ((30, 8), 0.93)):
             g = torch.rand(shape, generator=rng) * torch.rand(shape[-1], generator=rng)
+            g[..., 1] = threshold + 0.05  # needed by all but one, and on the average
+            g.view(-1, shape[-1])[0, 1] = 0.0
             expect_close(answer(g, threshold).float(), reference(g, threshold).float())
 
     def test_default(self, answer):
@@ -204,6 +231,17 @@ class TestComponentsPerInput:
             for name, needed in wanted.items():
                 expect_shape(found[name], tuple(needed.shape))
                 expect_close(found[name].float(), needed.float(), note=f"Of {name!r} other components are needed.")
+
+    def test_at_the_threshold(self, answer, reference, rng):
+        "above the threshold, not at it"
+        given = network(rng)
+        for gate in given[3].values():  # one that is half open for all inputs, and one less
+            gate.W_out[1:3], gate.b_out[1:3] = 0.0, torch.tensor([0.5, 0.3])
+        found, wanted = (each(*given, threshold=0.5) for each in (answer, reference))
+        for name, needed in wanted.items():
+            expect_close(
+                found[name].float(), needed.float(), note="At a threshold of 0.5, an importance of 0.5 is not."
+            )
 
 
 class TestAblateTheRest:
@@ -261,21 +299,26 @@ class TestRandomNeeded:
             expect(not found[:, ~live].any(), "A component was drawn that is not live.", actual="not live")
 
     def test_chances(self, answer, rng):
-        "each live component has the same chance, and inputs draw by themselves"
-        live = torch.tensor([True, False, True, True, False, True, True])
-        needed = torch.zeros(3000, 7, dtype=torch.bool)
-        needed[:, :3] = torch.tensor([True, False, True])
+        "each live component has the same chance whatever the input needs, and inputs draw by themselves"
+        pairs = torch.tensor([[0, 2], [3, 5], [6, 9]])  # all that live: needed by even inputs, by odd ones, by none
+        live = torch.zeros(10, dtype=torch.bool)
+        live[pairs] = True
+        needed = torch.zeros(3000, 10, dtype=torch.bool)
+        needed[::2, pairs[0]], needed[1::2, pairs[1]] = True, True
         found = self.drawn(answer, needed, live, int(torch.randint(10**6, (), generator=rng)))
-        share = found[:, live].float().mean(0)
-        expect(
-            bool((share - 0.4).abs().max() < 0.06),
-            "Of five live components each should be in about two fifths of the sets.",
-            actual="uneven", returned=str([round(v, 2) for v in share.tolist()]),
-        )  # fmt: skip
-        pairs = {tuple(row.nonzero().flatten().tolist()) for row in found[:200]}
-        expect(len(pairs) == 10, "All inputs draw the same, or some pairs never come.", actual=("pairs", len(pairs)))
-        together = (found[:-1] == found[1:]).all(1).float().mean()
-        expect(together < 0.25, "Neighbouring inputs draw the same.", actual="the same")
+        for rows, order in ((found[::2], (0, 1, 2)), (found[1::2], (1, 0, 2))):
+            sets = {tuple(row.nonzero().flatten().tolist()) for row in rows}
+            expect(len(sets) > 1, "All inputs with the same needs draw the same.", actual="the same")
+            share = torch.stack([rows[:, pairs[i]].float().mean(0) for i in order])
+            expect(
+                bool((share - 1 / 3).abs().max() < 0.06),
+                "Each of six live components should be in about a third of the sets, needed or not.",
+                actual=[round(v, 1) for v in share.mean(1).tolist()],
+                returned=", ".join(f"{v:.2f}" for v in share.flatten()) + " (first the two that the input needs)",
+            )  # fmt: skip
+            missing = set(itertools.combinations(pairs.flatten().tolist(), 2)) - sets
+            expect(not missing, "Some pairs never come.", actual="missing", returned=str(sorted(missing)))
+            expect((rows[:-1] == rows[1:]).all(1).float().mean() < 0.25, "Neighbours draw the same.", actual="alike")
 
     def test_generator(self, answer, rng):
         "the draws are the generator's"
