@@ -37,8 +37,8 @@ def designed(network, measure=without, groups=None):
 
 @wrong(
     "needed_for_what",
-    "Your measure is what the gate says. That is the claim, not its test: a gate may open where nothing depends on the "
-    "component. Change the mask, and look at the output.",
+    "Your measure finds a need wherever A is or B is, as the gate does. That is the claim, not its test: a gate may "
+    "open where nothing depends on the component. Change the mask, and look at the output.",
 )
 def the_gate(network):
     return designed(network, lambda network, x: importance_of(network, x)[network.component].item())
@@ -55,8 +55,8 @@ def the_activation(network):
 
 @wrong(
     "needed_for_what",
-    "Your inputs with A are taken as they come, and nearly all of them have B as well: whatever the component does "
-    "there may be for either.",
+    "Your inputs with A have B as well, as those of the examples do: whatever the component does there may be for "
+    "either.",
 )
 def as_they_come(network):
     has = properties_of(network, network.examples)
@@ -71,13 +71,22 @@ def the_claim(network):
     return design | {"verdict": "A"}
 
 
-@wrong("needed_for_what", "You have one input with A, one with B and one with neither, many times over.")
+@wrong(
+    "needed_for_what",
+    "Your verdict names one property where your measure counts for both. The rule asks of A and of B, each by itself.",
+)
+def the_larger(network):
+    design = designed(network)
+    return design | {"verdict": "A" if design["effect_A"][0] > design["effect_B"][0] else "B"}
+
+
+@wrong("needed_for_what", "You have one input of a kind, many times over. Copies tell nothing new.")
 def one_input(network):
     groups = {name: x[:1].repeat(16, 1) for name, x in groups_of(network).items()}
     return designed(network, groups=groups)
 
 
-@wrong("needed_for_what", "Four inputs of each kind are too few to tell an effect from the spread.")
+@wrong("needed_for_what", "Fewer than twelve inputs of a kind are too few to tell an effect from the spread.")
 def few(network):
     return designed(network, groups=groups_of(network, n=4))
 

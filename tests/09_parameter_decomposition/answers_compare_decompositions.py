@@ -22,7 +22,10 @@ def signed(coefficients, directions, k):
     return largest(coefficients * directions.norm(dim=1), k)
 
 
-@wrong("strongest_parts", "You choose the same parts for all inputs, those that write most on average.")
+@wrong(
+    "strongest_parts",
+    "You choose the same parts for all inputs. Which parts write most differs from one input to the next.",
+)
 def the_same_for_all(coefficients, directions, k):
     size = coefficients.abs() * directions.norm(dim=1)
     return largest(size.mean(0, keepdim=True).expand_as(size), k)
@@ -30,12 +33,19 @@ def the_same_for_all(coefficients, directions, k):
 
 @wrong(
     "strongest_parts",
-    "You keep all parts above the k-th largest size. Where several are equal, these are too many; where "
-    "it is left out, one too few.",
+    "You keep all parts that write as much as the k-th or more. Where several are equal, these are more than k.",
 )
 def above_the_border(coefficients, directions, k):
     size = coefficients.abs() * directions.norm(dim=1)
     return size >= size.topk(k, dim=1).values[:, -1:]
+
+
+@wrong(
+    "strongest_parts",
+    "You measure a direction's length by its absolute entries, added up. ‖·‖ is their Euclidean length.",
+)
+def by_absolute_entries(coefficients, directions, k):
+    return largest(coefficients.abs() * directions.abs().sum(dim=1), k)
 
 
 @wrong("strongest_parts", "You keep the k weakest.")

@@ -57,12 +57,14 @@ def by_torch(logits, wanted):
 
 def decomposed(
     x, W_out, finish, *, C, price, n_steps, lr=4e-3, batch=256, seed=0, beside=True, draw=None, p=1.0,
-    distance=kl_distance, weight=1000.0,
+    distance=kl_distance, weight=1000.0, network=None,
 ):  # fmt: skip
     d_mlp = len(W_out)
 
-    def forward(rows, linear):
+    def whole(rows, linear):
         return finish(rows[..., d_mlp:] * beside + linear("W_out", rows[..., :d_mlp]))
+
+    forward = network or whole
 
     def rows_of(generator):
         return x[torch.randint(len(x), (batch,), generator=generator)]
@@ -89,8 +91,8 @@ def by_logits(*given, **settings):
 
 @wrong(
     "spd_on_course_model",
-    "Faithfulness has the weight 1 in your loss. Its mean over so many small entries is then too small to be felt "
-    "beside nats.",
+    "Faithfulness weighs as much as the other losses in yours. Its mean over so many small entries is then too small "
+    "to be felt beside nats.",
 )
 def light_faithfulness(*given, **settings):
     return decomposed(*given, weight=1.0, **settings)
@@ -107,6 +109,20 @@ def without_replacement(x, W_out, finish, *, batch=256, **settings):
 @wrong("spd_on_course_model", "The exponent of your price is not 1.")
 def other_exponent(*given, **settings):
     return decomposed(*given, p=2.0, **settings)
+
+
+@wrong(
+    "spd_on_course_model",
+    "You finish the stream and the matrix's product each by itself, and add logits. What ends the network is not "
+    "linear.",
+)
+def finished_apart(x, W_out, finish, **settings):
+    d_mlp = len(W_out)
+
+    def forward(rows, linear):
+        return finish(rows[..., d_mlp:]) + finish(linear("W_out", rows[..., :d_mlp]))
+
+    return decomposed(x, W_out, finish, network=forward, **settings)
 
 
 @right("spd_on_course_model")
@@ -197,18 +213,58 @@ def one_by_one(components, a, needed, W_U):
 
 def ascent(
     forward, weights, components, x, wanted, needed, distance, n_steps, step, *, start=0.5, up=1.0, clamp=True,
-    keep=True, sign=True,
+    keep=True, sign=True, swap=False, at_the_end=False, heap=False,
 ):  # fmt: skip
     masks = {name: torch.where(k, 1.0, start) for name, k in needed.items()}
+    heaps = [torch.zeros(mask.shape) for mask in masks.values()]
     for _ in range(n_steps):
         masks = {name: mask.detach().requires_grad_() for name, mask in masks.items()}
-        worse = distance(masked_forward(forward, weights, components, x, masks), wanted)
+        output = masked_forward(forward, weights, components, x, masks)
+        worse = distance(wanted, output) if swap else distance(output, wanted)
         pulls = torch.autograd.grad(worse, list(masks.values()))
+        if heap:
+            pulls = heaps = [old + pull for old, pull in zip(heaps, pulls, strict=True)]
         for (name, mask), pull in zip(list(masks.items()), pulls, strict=True):
             moved = mask.detach() + up * step * (pull.sign() if sign else pull)
-            moved = moved.clamp(0, 1) if clamp else moved
+            moved = moved.clamp(0, 1) if clamp and not at_the_end else moved
             masks[name] = torch.where(needed[name], 1.0, moved) if keep else moved
-    return {name: mask.detach() for name, mask in masks.items()}
+    return {name: mask.detach().clamp(0, 1) if at_the_end else mask.detach() for name, mask in masks.items()}
+
+
+@wrong("adversarial_masks", "Your masks are brought back between 0 and 1 once, at the end, and not in every step.")
+def back_at_the_end(forward, weights, components, x, wanted, needed, distance, n_steps=10, step=0.2):
+    return ascent(forward, weights, components, x, wanted, needed, distance, n_steps, step, at_the_end=True)
+
+
+@wrong("adversarial_masks", "Your gradients pile up: each step is to go by the gradient at the present masks alone.")
+def piled_up(forward, weights, components, x, wanted, needed, distance, n_steps=10, step=0.2):
+    return ascent(forward, weights, components, x, wanted, needed, distance, n_steps, step, heap=True)
+
+
+@wrong(
+    "adversarial_masks",
+    "You move one matrix's masks after the other's. In a step all go by the gradient at the same masks.",
+)
+def one_matrix_at_a_time(forward, weights, components, x, wanted, needed, distance, n_steps=10, step=0.2):
+    masks = {name: torch.where(keep, 1.0, 0.5) for name, keep in needed.items()}
+    for _ in range(n_steps):
+        for name in masks:
+            leaf = masks[name].clone().requires_grad_()
+            worse = distance(masked_forward(forward, weights, components, x, masks | {name: leaf}), wanted)
+            moved = masks[name] + step * torch.autograd.grad(worse, leaf)[0].sign()
+            masks[name] = torch.where(needed[name], 1.0, moved.clamp(0, 1))
+    return masks
+
+
+@wrong("adversarial_masks", "You hand the distance its two arguments the wrong way round: the output comes first.")
+def wanted_first(forward, weights, components, x, wanted, needed, distance, n_steps=10, step=0.2):
+    return ascent(forward, weights, components, x, wanted, needed, distance, n_steps, step, swap=True)
+
+
+@wrong("adversarial_masks", "You return the worst masks on the way. Those after the last step are asked for.")
+def worst_on_the_way(forward, weights, components, x, wanted, needed, distance, n_steps=10, step=0.2):
+    seen = [ascent(forward, weights, components, x, wanted, needed, distance, n, step) for n in range(n_steps + 1)]
+    return max(seen, key=lambda masks: distance(masked_forward(forward, weights, components, x, masks), wanted).item())
 
 
 @wrong("adversarial_masks", "Your masks go downhill: they look for what does least, not worst.")

@@ -7,8 +7,9 @@ from utils.course.catalogue import right, wrong
 
 
 def network(
-    state, chosen, scale=True, mask=True, through=lambda name, chosen: name in chosen, residual=True, positions=True
-):
+    state, chosen, scale=True, mask=True, through=lambda name, chosen: name in chosen, residual=True, positions=True,
+    cut=False,
+):  # fmt: skip
     def forward(tokens, linear):
         n = tokens.shape[1]
         resid = state["embed.W_E"][tokens]
@@ -29,7 +30,8 @@ def network(
                 scores = scores / q.shape[-1] ** 0.5
             if mask:
                 scores = scores.masked_fill(future, -torch.inf)
-            out = times("W_O", scores.softmax(-1) @ v)
+            pattern = scores.softmax(-1)
+            out = times("W_O", (pattern.detach() if cut else pattern) @ v)
             resid = resid + out if residual else out
         return resid @ state["unembed.W_U"]
 
@@ -67,6 +69,15 @@ def without_stream(state, chosen):
 @wrong("induction_forward", "The positions are missing from your stream.")
 def without_positions(state, chosen):
     return network(state, chosen, positions=False)
+
+
+@wrong(
+    "induction_forward",
+    "Your logits are right, and no gradient gets back through the attention pattern: W_Q and W_K could not be "
+    "decomposed by training.",
+)
+def cut_off(state, chosen):
+    return network(state, chosen, cut=True)
 
 
 @right("induction_forward")

@@ -58,6 +58,27 @@ def features_added(W_E):
     return lambda x, linear: x + linear("W_out", linear("W_in", x @ W_E).relu()) @ W_E.T
 
 
+@wrong("residual_mlp_forward", "Your inputs may have one batch dimension alone: with two, or none, it fails.")
+def with_mm(W_E):
+    def forward(x, linear):
+        r = torch.mm(x, W_E)
+        return torch.mm(r + linear("W_out", linear("W_in", r).relu()), W_E.T)
+
+    return forward
+
+
+@wrong(
+    "residual_mlp_forward",
+    "Your network gives the right numbers, and no gradient gets back through its MLP: nothing could be trained.",
+)
+def cut_off(W_E):
+    def forward(x, linear):
+        r = x @ W_E
+        return (r + linear("W_out", linear("W_in", r).relu()).detach()) @ W_E.T
+
+    return forward
+
+
 @right("residual_mlp_forward")
 def by_einsum(W_E):
     def forward(x, linear):
@@ -151,7 +172,7 @@ def upper(gates, components, W_E, values=(-0.9, -0.5, 0.5, 0.9)):
     return torch.stack([causal_importance(gates, components.V, v * W_E)[1] for v in values]).amax(0).clamp(min=0)
 
 
-@wrong("importance_by_feature", "You try the largest value alone. A component may be needed for negative values only.")
+@wrong("importance_by_feature", "Your negative values have no say. A component may be needed for negative values only.")
 def largest_alone(gates, components, W_E, values=(-0.9, -0.5, 0.5, 0.9)):
     return causal_importance(gates, components.V, max(values) * W_E)[0].clamp(min=0)
 

@@ -20,30 +20,32 @@ KEYS = {
     **{f"effect_{group}": "pair" for group in GROUPS},
     "verdict": KINDS,
 }
-NETWORK = claimed_network("A", 909)
+NETWORKS = claimed_network("A", 909), claimed_network("either", 910)
 
 
-def expect_inputs(group, inputs):
+def expect_inputs(network, group, inputs):
     """At least 12, each of the right kind and width, with the properties that are asked for."""
     name = GROUPS[group]
     expect(
-        all(isinstance(one, torch.Tensor) and one.shape == NETWORK.properties.shape[1:] for one in inputs),
-        f"Under {name!r} an entry is no input of the network: a tensor [n, {NETWORK.properties.shape[1]}] is "
+        all(isinstance(one, torch.Tensor) and one.shape == network.properties.shape[1:] for one in inputs),
+        f"Under {name!r} an entry is no input of the network: a tensor [n, {network.properties.shape[1]}] is "
         f"asked for.",
         actual=("shape", name),
     )
     expect(len(inputs) >= 12, f"Under {name!r} there are {len(inputs)} inputs: too few.", actual=("few", name))
     x = torch.stack(list(inputs))
+    different = len(x.unique(dim=0))
     expect(
-        len(x.unique(dim=0)) == len(x),
+        different == len(x),
         f"Under {name!r} inputs come more than once: copies tell nothing new.",
-        actual=("copies", name),
+        actual=("copies", name, "of one" if different == 1 else "of some"),
     )
-    wrong = (properties_of(NETWORK, x)[:, :2] != torch.tensor(HAS[group])).any(dim=1)
+    has = properties_of(network, x)[:, :2]
+    wrong = (has != torch.tensor(HAS[group])).any(dim=1)
     expect(
         not wrong.any(),
         f"Under {name!r} {int(wrong.sum())} of {len(x)} inputs have A or B otherwise than asked for.",
-        actual=("properties", name),
+        actual=("properties", name, "both" if has[wrong].all() else "other"),
     )
 
 
@@ -58,23 +60,24 @@ class TestNeededForWhat:
 
     def test_design(self, answer):
         "inputs that tell A from B, the effects handed in, the verdict by the rule"
-        design = design_of(answer, KEYS, NETWORK)
-        groups = {group: design[name] for group, name in GROUPS.items()}
-        for group, inputs in groups.items():
-            expect_inputs(group, inputs)
-        values = values_on(design["measure"], NETWORK, groups)
-        for group in GROUPS:
-            expect_reported(design[f"effect_{group}"], values[group], of=f"effect_{group}")
-        follows = verdict_of(values["A"], values["B"], values["control"])
-        expect(
-            design["verdict"] == follows,
-            f"By the rule your measure says {follows!r}, and your verdict is {design['verdict']!r}.",
-            actual=("verdict", design["verdict"], follows),
-        )
+        for network in NETWORKS:
+            design = design_of(answer, KEYS, network)
+            groups = {group: design[name] for group, name in GROUPS.items()}
+            for group, inputs in groups.items():
+                expect_inputs(network, group, inputs)
+            values = values_on(design["measure"], network, groups)
+            for group in GROUPS:
+                expect_reported(design[f"effect_{group}"], values[group], of=f"effect_{group}")
+            follows = verdict_of(values["A"], values["B"], values["control"])
+            expect(
+                design["verdict"] == follows,
+                f"By the rule your measure says {follows!r}, and your verdict is {design['verdict']!r}.",
+                actual=("verdict", design["verdict"], follows),
+            )
 
     def test_measure(self, answer):
         "the measure on new networks, whose component is needed for A, for B, for either or for neither"
-        measure = design_of(answer, KEYS, NETWORK)["measure"]
+        measure = design_of(answer, KEYS, NETWORKS[0])["measure"]
         for i, kind in enumerate(KINDS * 2):
             network = claimed_network(kind, 77_000 + i)
             groups = {}

@@ -24,14 +24,20 @@ def random_components(rng, d_in, d_out, C):
 
 
 class Ending(nn.Module):
-    """A norm and an unembedding."""
+    """Something bent, as a norm is, and an unembedding."""
 
     def __init__(self, rng, d, vocab):
         super().__init__()
         self.register_buffer("W", torch.randn(d, vocab, generator=rng))
 
     def forward(self, resid):
-        return (resid - resid.mean(dim=-1, keepdim=True)) @ self.W
+        return (resid - resid.mean(dim=-1, keepdim=True)).tanh() @ self.W
+
+
+def lopsided(output, wanted):
+    """A distance that is not the same the other way round."""
+    off = 0.3 * (output - wanted)
+    return (off.exp() - off).mean()
 
 
 class TestKlDistance:
@@ -153,8 +159,8 @@ class TestAdversarialMasks:
         "two matrices, several numbers of steps and lengths of a step"
         for n_steps, step in ((1, 0.2), (3, 0.13), (0, 0.2)):
             given = self.given(rng)
-            found = answer(*given, mean_squared_error, n_steps, step)
-            wanted = reference(*given, mean_squared_error, n_steps, step)
+            found = answer(*given, lopsided, n_steps, step)
+            wanted = reference(*given, lopsided, n_steps, step)
             expect(
                 isinstance(found, dict) and set(found) == set(wanted),
                 "Masks by name of matrix are asked for.",
@@ -171,6 +177,28 @@ class TestAdversarialMasks:
         for name, mask in found.items():
             expect(bool(((mask >= 0) & (mask <= 1)).all()), "A mask leaves 0 to 1.", actual="bounds")
             expect(bool((mask[given[-1][name]] == 1).all()), "A needed component's mask is not 1.", actual="needed")
+
+    def test_turning(self, answer):
+        "masks whose gradient turns round on the way: brought back at every step, and the last ones returned"
+        identity = RankOneComponents(2, 2, 2).requires_grad_(False)
+        identity.V.copy_(torch.eye(2))
+        identity.U.copy_(torch.eye(2))
+        names = ("first", "second")
+
+        def forward(x, linear):
+            return torch.cat([linear(name, x) for name in names], dim=1)
+
+        def distance(output, wanted):
+            rising, bent, turning, steady = output[0]
+            return 2 * rising + steady - 5 * (bent - 0.62).square() + turning * (0.95 - rising)
+
+        x = torch.ones(1, 2)
+        found = answer(
+            forward, dict.fromkeys(names, torch.eye(2)), dict.fromkeys(names, identity), x, torch.ones(1, 4),
+            dict.fromkeys(names, torch.zeros(1, 2, dtype=torch.bool)), distance, 4, 0.2,
+        )  # fmt: skip
+        expect_close(found["first"], torch.tensor([[1.0, 0.5]]), atol=1e-5)
+        expect_close(found["second"], torch.tensor([[0.8, 1.0]]), atol=1e-5)
 
     def test_no_gradient(self, answer, rng):
         "a mask without influence stays at one half"

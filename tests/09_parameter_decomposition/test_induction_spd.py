@@ -72,3 +72,16 @@ class TestInductionForward:
             other[f"blocks.{layer}.attn.{which}"] = torch.randn(weight(state, name).shape, generator=rng)[None]
             found = answer(state, (name,))(tokens, lambda name, a, other=other: a @ weight(other, name))
             expect_close(found, attention_only(other, tokens)[0], rtol=1e-3, atol=1e-4)
+
+    def test_gradients(self, answer, rng):
+        "gradients reach what linear gives, for each of the matrices"
+        state = random_state(rng, 2, 4, 5, 6, 3)
+        tokens = torch.randint(4, (2, 5), generator=rng)
+        chosen = [f"{layer}.{which}" for layer in range(2) for which in WHICH]
+        leaves = {name: weight(state, name).clone().requires_grad_() for name in chosen}
+        found = answer(state, chosen)(tokens, lambda name, a: a @ leaves[name])
+        pulls = [None] * len(chosen)
+        if found.requires_grad:
+            pulls = torch.autograd.grad(found.square().sum(), list(leaves.values()), allow_unused=True)
+        for name, pull in zip(chosen, pulls, strict=True):
+            expect(pull is not None and bool(pull.any()), f"No gradient reaches {name}.", actual=("no gradient", name))

@@ -6,7 +6,7 @@ from utils.course.checking import expect, expect_close, expect_shape
 from utils.spd.components import RankOneComponents
 from utils.spd.gates import ComponentGates
 
-SIZES = ((3, 5, 4, 6), (1, 2, 3, 2), (4, 4, 2, 3))  # features, d, neurons, batch
+SIZES = ((3, 5, 4, (6,)), (1, 2, 3, (2,)), (4, 4, 2, (3, 2)), (2, 3, 5, ()))  # features, d, neurons, batch
 
 
 def drawn_seed(rng):
@@ -25,15 +25,15 @@ class TestResidualMlpForward:
     exercise = "residual_mlp_forward"
 
     def test_values(self, answer, rng):
-        "random embeddings and weights: the MLP beside the stream, read back"
+        "random embeddings and weights, any batch dimensions: the MLP beside the stream, read back"
         for n_features, d, d_mlp, batch in SIZES:
             W_E, weights = random_network(rng, n_features, d, d_mlp)
-            x = torch.randn(batch, n_features, generator=rng)
+            x = 4 * torch.randn(*batch, n_features, generator=rng)
             r = x @ W_E
             wanted = (r + (r @ weights["W_in"]).relu() @ weights["W_out"]) @ W_E.T
             found = answer(W_E)(x, lambda name, a, weights=weights: a @ weights[name])
-            expect_shape(found, (batch, n_features))
-            expect_close(found, wanted, rtol=1e-4, atol=1e-4)
+            expect_shape(found, (*batch, n_features))
+            expect_close(found, wanted, rtol=1e-4, atol=1e-3)
 
     def test_through_linear(self, answer, rng):
         "whatever linear does to the two matrices, and what comes into each"
@@ -52,6 +52,22 @@ class TestResidualMlpForward:
         expect_close(came["W_in"], r, rtol=1e-4, atol=1e-4, note="Something else comes into W_in.")
         expect_close(came["W_out"], hidden, rtol=1e-4, atol=1e-4, note="Something else comes into W_out.")
         expect_close(found, (r + 0.3 * (hidden @ weights["W_out"]) + 1) @ W_E.T, rtol=1e-4, atol=1e-4)
+
+    def test_gradients(self, answer, rng):
+        "gradients reach what linear gives, for both matrices"
+        W_E, weights = random_network(rng, 3, 5, 4)
+        for W in weights.values():
+            W.requires_grad_()
+        x = torch.randn(6, 3, generator=rng)
+        r = x @ W_E
+        wanted = (r + (r @ weights["W_in"]).relu() @ weights["W_out"]) @ W_E.T
+        found = answer(W_E)(x, lambda name, a: a @ weights[name])
+        expect(found.requires_grad, "The output carries no graph.", actual="no graph")
+        pulls = torch.autograd.grad(found.square().sum(), list(weights.values()), allow_unused=True)
+        right = torch.autograd.grad(wanted.square().sum(), list(weights.values()))
+        for name, pull, due in zip(weights, pulls, right, strict=True):
+            expect(pull is not None, f"No gradient reaches {name}.", actual=("no gradient", name))
+            expect_close(pull, due, rtol=1e-3, atol=1e-2, note=f"This is the gradient for {name}.")
 
 
 class TestResidualMlpSpd:

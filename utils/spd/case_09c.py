@@ -128,8 +128,8 @@ def needed_for_what(network: Claimed) -> dict[str, object]:
         "effect_A", "effect_B", "effect_control": For each group of inputs the measure's mean and the half-width of its
             95 % interval, a pair, as ``estimate`` gives them.
         "verdict": "A", "B", "either" or "neither". A property counts if the mean over its inputs is above the mean over
-            the control by more than five standard deviations of the control's values. The check also runs your measure
-            on new networks of all four kinds.
+            the control by more than five standard deviations of the control's values. The check runs your experiment on
+            two networks, and your measure on new ones of all four kinds.
     """
 
     def measure(network: Claimed, x: Tensor) -> float:

@@ -165,7 +165,7 @@ def adversarial_masks(
         step: How far a mask moves in one.
 
     Returns:
-        Masks by name of matrix, without gradients.
+        The masks after the last step by name of matrix, without gradients.
 
     Source: the idea is projected gradient descent, as in Madry et al. (2018), "Towards deep learning models resistant
     to adversarial attacks".

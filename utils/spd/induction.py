@@ -22,12 +22,14 @@ def induction_forward(state: Mapping[str, Tensor], chosen: Collection[str]) -> F
     to the stream; then the unembedding. No norms, no biases.
 
     Args:
-        state: Weights by the names of ``two_head_induction_by_hand``, for any number of layers of one head.
+        state: Weights by the names of ``two_head_induction_by_hand``, for any number of layers of one head: W_Q, W_K
+            and W_V are [1, d_model, d_head], W_O is [1, d_head, d_model].
         chosen: Names of the matrices that go through ``linear``: "0.W_Q" for layer 0's, "1.W_O" … All others multiply
             by their own weights.
 
     Returns:
-        ``forward(tokens, linear)`` for tokens [batch, pos] gives the logits.
+        ``forward(tokens, linear)`` for tokens [batch, pos], as many positions as there are or fewer, gives the logits.
+        Gradients reach whatever ``linear`` gives.
     """
 
     def forward(tokens: Int[Tensor, "batch pos"], linear: Callable[[str, Tensor], Tensor]) -> Tensor:

@@ -22,6 +22,7 @@ def residual_mlp_forward(W_E: Float[Tensor, "feature d"]) -> Forward:
 
     Returns:
         ``forward(x, linear)`` for x [*batch, feature]. It multiplies by "W_in" and by "W_out" through ``linear``.
+        Gradients reach whatever ``linear`` gives.
 
     Source: Bushnaq, Braun and Sharkey (2025), section 3, after Braun et al. (2025), "Interpretability in parameter
     space".
