@@ -93,20 +93,20 @@ def audit(record, **other):
     return [step for step, rule in rules.items() if not rule()]
 
 
-@wrong("check_protocol", "You look at the first fold only. A leak in a later one is a leak.")
+@wrong("audit_protocol", "You look at the first fold only. A leak in a later one is a leak.")
 def first_fold(record):
     return audit(record, held_out=lambda of: of("folds") and not set(of("folds")[0][0]) & set(of("folds")[0][1]))
 
 
 @wrong(
-    "check_protocol",
+    "audit_protocol",
     "You ask whether adjusted p-values are there. Copies of the p-values, or smaller ones, correct nothing.",
 )
 def any_adjusted(record):
     return audit(record, correction=lambda of: len(of("p")) == 1 or (of("p") and len(of("p")) == len(of("p_adjusted"))))
 
 
-@wrong("check_protocol", "You ask for a correction where one place was looked at. There is nothing to correct.")
+@wrong("audit_protocol", "You ask for a correction where one place was looked at. There is nothing to correct.")
 def always_corrected(record):
     def rule(of):
         p, adjusted = of("p"), of("p_adjusted")
@@ -116,7 +116,7 @@ def always_corrected(record):
 
 
 @wrong(
-    "check_protocol",
+    "audit_protocol",
     "Random pushes that are longer than the direction's own pass, and so may others: each length must be near the"
     " first.",
 )
@@ -127,28 +127,28 @@ def no_shorter(record):
     )
 
 
-@wrong("check_protocol", "Nineteen draws are asked for: with eighteen p can't be 0.05.")
+@wrong("audit_protocol", "Nineteen draws are asked for: with eighteen p can't be 0.05.")
 def fewer_draws(record):
     return audit(record, random_directions=lambda of: len(of("random")) >= 10)
 
 
-@wrong("check_protocol", "A text of blanks passes for a proposal.")
+@wrong("audit_protocol", "A text of blanks passes for a proposal.")
 def blanks(record):
     return audit(record, proposal=lambda of: of("feature") and of("would_refute"))
 
 
-@wrong("check_protocol", "A refutation of two other properties passes, in which the named one was not varied.")
+@wrong("audit_protocol", "A refutation of two other properties passes, in which the named one was not varied.")
 def without_named(record):
     return audit(record, refutation=lambda of: len(of("refutation")) > 1)
 
 
-@wrong("check_protocol", "You stop at the first step that is missing. The list has all of them.")
+@wrong("audit_protocol", "You stop at the first step that is missing. The list has all of them.")
 def the_first(record):
     return audit(record)[:1]
 
 
 @wrong(
-    "check_protocol",
+    "audit_protocol",
     "You ask that each adjusted p-value be larger than its own. Holm's largest p-value has the factor 1.",
 )
 def each_larger(record):
@@ -159,7 +159,7 @@ def each_larger(record):
     return audit(record, correction=rule)
 
 
-@wrong("check_protocol", "You compare the last length with the first. One between them may differ as well.")
+@wrong("audit_protocol", "You compare the last length with the first. One between them may differ as well.")
 def last_length(record):
     def rule(of):
         lengths = of("push_lengths")
@@ -168,16 +168,16 @@ def last_length(record):
     return audit(record, equal_length=rule)
 
 
-@wrong("check_protocol", "More numbers than 'accuracy' has will not do for a baseline: they belong to other templates.")
+@wrong("audit_protocol", "More numbers than 'accuracy' has will not do for a baseline: they belong to other templates.")
 def more_numbers(record):
     return audit(record, baseline=lambda of: len(of("baseline")) >= len(of("accuracy")) > 0)
 
 
-@right("check_protocol")
+@right("audit_protocol")
 def by_rules(record):
     return audit(record)
 
 
-@right("check_protocol")
+@right("audit_protocol")
 def as_a_tuple(record):
     return tuple(audit(dict(record)))

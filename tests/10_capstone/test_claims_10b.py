@@ -5,7 +5,7 @@ import random
 import pytest
 
 from utils.capstone.case_10b import my_feature
-from utils.capstone.protocol import check_protocol, run_protocol
+from utils.capstone.protocol import audit_protocol, run_protocol
 from utils.models.course_model import load_course_model
 
 
@@ -26,7 +26,7 @@ def mean(values):
 
 def test_the_one_who_acts_decides_the_pronoun(model, project):
     record = run_protocol(model, project, seed=3)
-    assert check_protocol(record) == [] and record["verdict"] == "stands"
+    assert audit_protocol(record) == [] and record["verdict"] == "stands"
     assert record["chosen"] == 3 and mean(record["accuracy"]) > 0.75 and record["p_adjusted"][3] < 0.01
     assert max(map(mean, record["all_accuracy"][:3])) < 0.65 and min(record["p_adjusted"][:3]) > 0.05
     assert record["effect"]["low"] > 1 and record["effect"]["drop"] > 0.6 * mean(record["intact"])

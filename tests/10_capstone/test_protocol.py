@@ -105,8 +105,8 @@ DAMAGED = {
 }
 
 
-class TestCheckProtocol:
-    exercise = "check_protocol"
+class TestAuditProtocol:
+    exercise = "audit_protocol"
 
     def expect(self, answer, record, steps):
         found = answer(record)

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from utils.capstone.protocol import check_protocol
+from utils.capstone.protocol import audit_protocol
 from utils.capstone.report import STEPS, protocol_report, write_report
 
 VOID = {"meta", "img"}
@@ -80,11 +80,11 @@ def test_what_comes_from_the_record_is_escaped(record):
 
 
 def test_it_says_what_is_missing(record):
-    assert check_protocol(record) == [] and "No step of the protocol is missing" in protocol_report(record, "t")
+    assert audit_protocol(record) == [] and "No step of the protocol is missing" in protocol_report(record, "t")
     for key, step in (("control", "control task"), ("p_adjusted", "correction"), ("refutation", "refutation")):
         page = protocol_report({k: v for k, v in record.items() if k != key}, "t")
         assert "What is missing" in page and f"<li>{step}: {STEPS[step]}</li>" in page
-    assert list(STEPS) == check_protocol({})
+    assert list(STEPS) == audit_protocol({})
     read(protocol_report({}, "nothing at all"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from utils.course import work
 from utils.course.build import read_masters
 from utils.course.cli import main
-from utils.course.manifest import find_exercise, find_parts, parts
+from utils.course.manifest import exercises, find_exercise, find_parts, parts
 from utils.course.masters import MasterError, duration
 from utils.course.paths import release_path, solution_path, work_path
 
@@ -153,3 +153,8 @@ class TestWork:
         assert own.read_bytes() == release_path("02_pair", "02a_first").read_bytes()
         (aside,) = own.parent.glob("02a_first-*.ipynb")
         assert aside.read_text() == "mine" and aside.name in capsys.readouterr().out
+
+
+def test_no_exercise_has_a_name_that_a_check_s_cell_could_have():
+    """The cell that checks ``name`` is called ``check_name``, for nbgrader, the gradebook and sessions."""
+    assert not [name for name in exercises() if name.startswith("check_")]

@@ -52,7 +52,7 @@ def units_needed(spread: float, half_width: float) -> int:
     return low
 
 
-def check_protocol(record: Mapping[str, object]) -> list[str]:
+def audit_protocol(record: Mapping[str, object]) -> list[str]:
     """Which steps of the protocol a project's record lacks.
 
     A key that is missing, None, or empty is lacking. The steps, and when each is kept:
@@ -129,7 +129,7 @@ def run_protocol(model: nn.Module, project: Mapping[str, object], *, n_random: i
         seed: Of all draws.
 
     Returns:
-        What ``check_protocol`` and ``protocol_report`` read.
+        What ``audit_protocol`` and ``protocol_report`` read.
     """
     generator = torch.Generator().manual_seed(seed)
     tokens, end = tokens_of(model, project["texts"])

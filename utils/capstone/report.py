@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from utils.capstone.protocol import check_protocol
+from utils.capstone.protocol import audit_protocol
 from utils.course.cases import estimate
 from utils.plots import COLOURS, image_tag
 
@@ -34,10 +34,10 @@ img { max-width: 100%; height: auto } .missing { border-left: .4rem solid #a11; 
 def protocol_report(record: Mapping[str, object], title: str) -> str:
     """A project's record as a self-contained HTML page.
 
-    It begins with what is missing by ``check_protocol``, and shows figures only of what is there. Whatever comes from
+    It begins with what is missing by ``audit_protocol``, and shows figures only of what is there. Whatever comes from
     the record is escaped; nothing runs, and nothing is loaded from elsewhere.
     """
-    missing = check_protocol(record)
+    missing = audit_protocol(record)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p><strong>The feature:</strong> {html.escape(str(record.get('feature') or 'not said'))}</p>",
